@@ -1,0 +1,74 @@
+"""What the scene room hands on: photos, a point cloud, and the scene that joins them."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A photo that was left out, and why (one short clause)."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Photos:
+    """``N`` photographs, upright, in the user's order.
+
+    Attributes:
+        names: unique file names (``IMG_1.jpg``), used for every output that speaks of a photo.
+        images: ``N`` uint8 tensors ``[H_i, W_i, 3]`` sRGB, EXIF orientation applied.
+        focals: ``N`` focal lengths in pixels of ``images`` from EXIF, ``None`` where unknown.
+        cameras: cameras given with the photos (transforms.json, COLMAP), at the sizes of ``images``, or ``None``.
+        dropped: photos that were named by the user and left out.
+    """
+
+    names: list[str]
+    images: list[Tensor]
+    focals: list[float | None]
+    cameras: Cameras | None = None
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points in world coordinates.
+
+    Attributes:
+        positions: ``[P, 3]`` float32, world units.
+        colors: ``[P, 3]`` uint8 sRGB.
+        photo: ``[P]`` int64, index of the photo each point came from.
+        confidence: ``[P]`` float32 in (0, 1].
+    """
+
+    positions: Tensor
+    colors: Tensor
+    photo: Tensor
+    confidence: Tensor
+
+    def __len__(self) -> int:
+        return self.positions.shape[0]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A place as known from its photos.
+
+    Attributes:
+        photos: the photos that were placed, in order; ``photos.dropped`` names the others.
+        cameras: one camera per photo at the photo's full size.
+        points: the confidence-filtered cloud.
+        geometry: how the cameras were found, ``"given"`` or ``"colmap"``.
+    """
+
+    photos: Photos
+    cameras: Cameras
+    points: PointCloud
+    geometry: str
