@@ -1,0 +1,405 @@
+"""The teacher's video UNet: a latent-diffusion UNet with temporal convolutions and temporal attention.
+
+Architecture of ViewCrafter (DynamiCrafter's UNet); every width and depth is a parameter, so the published
+1.44 B network and `mini` are the same class. Tensors keep frames folded into the batch, ``(b t) c h w``, and are
+unfolded only inside temporal modules.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VideoUNetConfig:
+    """Widths and depths of :class:`VideoUNet`.
+
+    Attributes:
+        in_channels: channels of ``x_t`` and of the concatenated condition together.
+        out_channels: channels of the predicted velocity.
+        model_channels: width of the first level.
+        channel_mult: width of each level as a multiple of ``model_channels``.
+        num_res_blocks: residual blocks per level (the decoder has one more).
+        attention_resolutions: downsampling factors at which spatial and temporal transformers sit.
+        num_head_channels: channels per attention head.
+        context_dim: width of the text and image tokens.
+        text_tokens: how many leading tokens of the context are text.
+        per_frame_image_tokens: ``True``: frame ``i`` sees only its own share of the image tokens (ViewCrafter's
+            16-frame branch); ``False``: every frame sees all of them (its 25-frame branch).
+        init_attention_heads: heads of the temporal transformer after the first convolution; 0 leaves it out.
+        norm_groups: groups of every group normalisation.
+        default_fs: frame stride assumed where none is given.
+        dropout: dropout probability inside residual blocks while training.
+    """
+
+    in_channels: int = 8
+    out_channels: int = 4
+    model_channels: int = 320
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (4, 2, 1)
+    num_head_channels: int = 64
+    context_dim: int = 1024
+    text_tokens: int = 77
+    per_frame_image_tokens: bool = False
+    init_attention_heads: int = 8
+    norm_groups: int = 32
+    default_fs: int = 10
+    dropout: float = 0.1
+
+
+def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
+    """``[B]`` -> ``[B, dim]``: cosines, then sines, of ``values * 10000^(-i / (dim/2))``."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=values.device, dtype=torch.float32) / half)
+    angles = values.float()[:, None] * frequencies[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _zero(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ScalarEmbedding(nn.Module):
+    """Sinusoid, linear, SiLU, linear: ``[B]`` -> ``[B, out_dim]``."""
+
+    def __init__(self, in_dim: int, out_dim: int, zero: bool = False) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.linear_in = nn.Linear(in_dim, out_dim)
+        self.linear_out = nn.Linear(out_dim, out_dim)
+        if zero:
+            _zero(self.linear_out)
+
+    def forward(self, values: Tensor) -> Tensor:
+        embedded = sinusoidal_embedding(values, self.in_dim).to(self.linear_in.weight.dtype)
+        return self.linear_out(F.silu(self.linear_in(embedded)))
+
+
+class TemporalConv(nn.Module):
+    """Convolution over time only, kernel 3: ``(b t) c h w`` in and out, with normalisation pooled over the clip."""
+
+    def __init__(self, channels: int, groups: int, dropout: float = 0.0, zero: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+        if zero:
+            _zero(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, T, H, W]`` -> the same."""
+        b, c, t, h, w = x.shape
+        x = self.dropout(F.silu(self.norm(x))).reshape(b, c, t, h * w)
+        # A (3,1) convolution over (T, HW) is the same sum as the (3,1,1) one, and much faster on CPUs.
+        x = F.conv2d(x, self.conv.weight[..., 0], self.conv.bias, padding=(1, 0))
+        return x.reshape(b, c, t, h, w)
+
+
+class ResBlock(nn.Module):
+    """Spatial residual block with the time embedding added, followed by four residual temporal convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int, embed_dim: int, config: VideoUNetConfig) -> None:
+        super().__init__()
+        groups = config.norm_groups
+        self.norm_in = nn.GroupNorm(groups, in_channels)
+        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(embed_dim, out_channels)
+        self.norm_out = nn.GroupNorm(groups, out_channels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv_out = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        rates = (0.0, config.dropout, config.dropout, config.dropout)
+        self.temporal = nn.ModuleList(
+            [TemporalConv(out_channels, groups, rate, zero=i == 3) for i, rate in enumerate(rates)]
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
+        """``x [(B T), C, H, W]``, ``embedding [(B T), E]`` -> ``[(B T), C', H, W]``."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        h = h + self.embed(F.silu(embedding))[:, :, None, None]
+        h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
+        h = self.skip(x) + h
+        clip = h.unflatten(0, (-1, frames)).transpose(1, 2)
+        moved = clip
+        for block in self.temporal:
+            moved = block(moved)
+        return (clip + moved).transpose(1, 2).flatten(0, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; with ``image_context`` a second key-value pair whose result is added (IP-Adapter)."""
+
+    def __init__(self, dim: int, context_dim: int | None, heads: int, head_dim: int, image_context: bool) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_out = nn.Linear(inner, dim)
+        if image_context:
+            self.to_k_image = nn.Linear(context_dim or dim, inner, bias=False)
+            self.to_v_image = nn.Linear(context_dim or dim, inner, bias=False)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        """``x [N, L, dim]``; ``text`` and ``image`` ``[N, S, context_dim]``, or neither for self-attention."""
+        context = x if text is None else text
+        q = self.to_q(x)
+        out = self._attend(q, self.to_k(context), self.to_v(context))
+        if image is not None:
+            out = out + self._attend(q, self.to_k_image(image), self.to_v_image(image))
+        return self.to_out(out)
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward with four times the width."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(dim, dim * 8)
+        self.proj_out = nn.Linear(dim * 4, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj_in(x).chunk(2, dim=-1)
+        return self.proj_out(value * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, second attention (cross, or self again over time), feed-forward; each on a layer norm."""
+
+    def __init__(self, dim: int, context_dim: int | None, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn1 = Attention(dim, None, heads, head_dim, image_context=False)
+        self.attn2 = Attention(dim, context_dim, heads, head_dim, image_context=context_dim is not None)
+        self.ff = FeedForward(dim)
+
+    def forward(self, x: Tensor, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), text, image)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Attention among the positions of each frame, and from them to text and image tokens."""
+
+    def __init__(self, channels: int, config: VideoUNetConfig) -> None:
+        super().__init__()
+        heads = channels // config.num_head_channels
+        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.block = TransformerBlock(channels, config.context_dim, heads, config.num_head_channels)
+        self.proj_out = _zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, text: Tensor, image: Tensor) -> Tensor:
+        """``x [(B T), C, H, W]``; tokens ``[(B T), S, context_dim]``."""
+        h, w = x.shape[-2:]
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        tokens = self.proj_out(self.block(tokens, text, image))
+        return x + tokens.transpose(1, 2).unflatten(2, (h, w))
+
+
+class TemporalTransformer(nn.Module):
+    """Attention along time at each position; no positional encoding, order comes from the temporal convolutions."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, groups: int) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, inner)
+        self.block = TransformerBlock(inner, None, heads, head_dim)
+        self.proj_out = _zero(nn.Linear(inner, channels))
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """``[(B T), C, H, W]`` -> the same; the normalisation pools over the whole clip."""
+        h, w = x.shape[-2:]
+        clip = x.unflatten(0, (-1, frames)).transpose(1, 2)  # B C T H W
+        tokens = self.norm(clip).permute(0, 3, 4, 2, 1).flatten(0, 2)  # (B H W) T C
+        tokens = self.proj_out(self.block(self.proj_in(tokens)))
+        return x + tokens.unflatten(0, (-1, h, w)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling and a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Stage(nn.Module):
+    """One entry of the encoder or decoder: residual block, transformers where the level has them, resampling."""
+
+    def __init__(
+        self,
+        config: VideoUNetConfig,
+        channels: tuple[int, int] | None,
+        attention: bool = False,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        embed_dim = config.model_channels * 4
+        self.res = ResBlock(*channels, embed_dim, config) if channels else None
+        width = channels[1] if channels else 0
+        heads, head_dim = width // config.num_head_channels, config.num_head_channels
+        self.spatial = SpatialTransformer(width, config) if attention else None
+        self.temporal = TemporalTransformer(width, heads, head_dim, config.norm_groups) if attention else None
+        self.resample = resample
+
+    def forward(self, x: Tensor, embedding: Tensor, text: Tensor, image: Tensor, frames: int) -> Tensor:
+        if self.res is not None:
+            x = self.res(x, embedding, frames)
+        if self.spatial is not None and self.temporal is not None:
+            x = self.temporal(self.spatial(x, text, image), frames)
+        return x if self.resample is None else self.resample(x)
+
+
+class Middle(nn.Module):
+    """Residual block, both transformers, residual block, at the lowest resolution."""
+
+    def __init__(self, config: VideoUNetConfig, channels: int) -> None:
+        super().__init__()
+        self.first = Stage(config, (channels, channels), attention=True)
+        self.second = Stage(config, (channels, channels))
+
+    def forward(self, x: Tensor, embedding: Tensor, text: Tensor, image: Tensor, frames: int) -> Tensor:
+        return self.second(self.first(x, embedding, text, image, frames), embedding, text, image, frames)
+
+
+class VideoUNet(nn.Module):
+    """Predicts the velocity of a noised latent clip.
+
+    Latent height and width must be multiples of ``2 ** (levels - 1)``.
+    """
+
+    def __init__(self, config: VideoUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.model_channels
+        self.time_embed = ScalarEmbedding(width, width * 4)
+        self.fs_embed = ScalarEmbedding(width, width * 4, zero=True)
+        self.conv_in = nn.Conv2d(config.in_channels, width, 3, padding=1)
+        self.init_temporal = (
+            TemporalTransformer(width, config.init_attention_heads, config.num_head_channels, config.norm_groups)
+            if config.init_attention_heads
+            else None
+        )
+        self.encoder, skips, channels = self._build_encoder()
+        self.middle = Middle(config, channels)
+        self.decoder = self._build_decoder(skips, channels)
+        self.norm_out = nn.GroupNorm(config.norm_groups, width)
+        self.conv_out = _zero(nn.Conv2d(width, config.out_channels, 3, padding=1))
+
+    def _build_encoder(self) -> tuple[nn.ModuleList, list[int], int]:
+        config, stages = self.config, nn.ModuleList()
+        channels, skips, factor = config.model_channels, [config.model_channels], 1
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                width = mult * config.model_channels
+                stages.append(Stage(config, (channels, width), factor in config.attention_resolutions))
+                channels = width
+                skips.append(channels)
+            if level + 1 < len(config.channel_mult):
+                stages.append(Stage(config, None, resample=Downsample(channels)))
+                skips.append(channels)
+                factor *= 2
+        return stages, skips, channels
+
+    def _build_decoder(self, skips: list[int], channels: int) -> nn.ModuleList:
+        config, stages = self.config, nn.ModuleList()
+        skips, factor = list(skips), 2 ** (len(config.channel_mult) - 1)
+        for level in reversed(range(len(config.channel_mult))):
+            width = config.channel_mult[level] * config.model_channels
+            for i in range(config.num_res_blocks + 1):
+                up = Upsample(width) if level > 0 and i == config.num_res_blocks else None
+                attention = factor in config.attention_resolutions
+                stages.append(Stage(config, (channels + skips.pop(), width), attention, up))
+                channels = width
+            factor //= 2
+        return stages
+
+    def _split_context(self, context: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        text = context[:, : self.config.text_tokens].repeat_interleave(frames, dim=0)
+        image = context[:, self.config.text_tokens :]
+        if not self.config.per_frame_image_tokens:
+            return text, image.repeat_interleave(frames, dim=0)
+        if image.shape[1] % frames:
+            raise ValueError(f"{image.shape[1]} image tokens cannot be shared out to {frames} frames")
+        return text, image.unflatten(1, (frames, -1)).flatten(0, 1)
+
+    def _encode(self, x: Tensor, t: Tensor, context: Tensor, fs: Tensor | None) -> tuple[Tensor, list[Tensor], tuple]:
+        frames = x.shape[2]
+        dtype = self.conv_in.weight.dtype
+        fs = torch.full_like(t, self.config.default_fs) if fs is None else fs
+        embedding = (self.time_embed(t) + self.fs_embed(fs)).repeat_interleave(frames, dim=0)
+        text, image = self._split_context(context.to(dtype), frames)
+        h = self.conv_in(x.to(dtype).transpose(1, 2).flatten(0, 1))
+        if self.init_temporal is not None:
+            h = self.init_temporal(h, frames)
+        skips = [h]
+        for stage in self.encoder:
+            h = stage(h, embedding, text, image, frames)
+            skips.append(h)
+        return self.middle(h, embedding, text, image, frames), skips, (embedding, text, image, frames)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        fs: Tensor | None = None,
+        return_features: bool = False,
+        features_only: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Velocity of a clip, its middle-block features, or both in one pass.
+
+        Args:
+            x: ``[B, in_channels, T, H, W]``, the noised latents and the condition concatenated.
+            t: ``[B]`` integer times.
+            context: ``[B, text_tokens + image tokens, context_dim]``.
+            fs: ``[B]`` frame strides; ``default_fs`` where absent.
+            return_features: also return the middle block's output, ``[B, C, T, h, w]``.
+            features_only: return only that; the decoder does not run.
+
+        Returns:
+            ``[B, out_channels, T, H, W]``, or features, or ``(velocity, features)``.
+
+        Raises:
+            ValueError: if image tokens are per frame and do not divide by ``T``.
+        """
+        middle, skips, shared = self._encode(x, t, context, fs)
+        frames = x.shape[2]
+        features = middle.unflatten(0, (-1, frames)).transpose(1, 2) if return_features or features_only else None
+        if features_only:
+            assert features is not None
+            return features
+        h = middle
+        for stage in self.decoder:
+            h = stage(torch.cat([h, skips.pop()], dim=1), *shared)
+        h = self.conv_out(F.silu(self.norm_out(h)))
+        velocity = h.unflatten(0, (-1, frames)).transpose(1, 2)
+        return (velocity, features) if features is not None else velocity
