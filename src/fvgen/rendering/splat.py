@@ -1,4 +1,4 @@
-"""A z-buffer point splatter in plain torch: the same code on CPU and GPU, and the same pictures as the teacher's renderer.
+"""A z-buffer point splatter in plain torch: one code for CPU and GPU, and the pictures of the teacher's renderer.
 
 Every point is a disc of one size in the picture. A pixel sees the discs that hold its centre; the nearest ones are
 composited front to back with ``alpha = 1 - (distance / radius)^2``.
@@ -34,7 +34,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Projected:
-    """Points seen by one camera: ``u``, ``v`` ``[M]`` pixels, ``z`` ``[M]`` depth > 0, ``index`` ``[M]`` into the cloud."""
+    """Points before one camera: ``u``, ``v`` ``[M]`` pixels, ``z`` ``[M]`` depth, ``index`` ``[M]`` into the cloud."""
 
     u: Tensor
     v: Tensor

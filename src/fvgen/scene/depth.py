@@ -1,0 +1,227 @@
+"""Depth of each photo from the others: range, plane sweep, agreement between the photos, completion."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.progress import track
+from fvgen.scene.sweep import Winners, pixel_centers, plane_motion, sample, sweep, transfer
+
+_COARSE_SIDE = 128
+_COARSE_PLANES = 96
+_MAX_PLANES = 128
+_SOURCES = 4
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Depth of one photo.
+
+    Attributes:
+        depth: ``[h, w]`` float32 z-depth in world units, 0 where unknown.
+        confidence: ``[h, w]`` float32 in 0..1; low values mark completed (guessed) depth.
+        cameras: the photo's camera at ``h`` x ``w``.
+        image: ``[h, w, 3]`` uint8 sRGB, the photo at that size.
+    """
+
+    depth: Tensor
+    confidence: Tensor
+    cameras: Cameras
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class _View:
+    image: Tensor
+    grey: Tensor
+    camera: Cameras
+
+    def shrunk(self, long_side: int) -> "_View":
+        return _view(self.image, self.camera, long_side)
+
+
+def _view(image: Tensor, camera: Cameras, long_side: int) -> _View:
+    """The photo at ``long_side`` (never enlarged), ``image [3, h, w]`` float 0..1."""
+    height, width = image.shape[-2:]
+    scale = min(1.0, long_side / max(height, width))
+    size = (max(8, round(height * scale)), max(8, round(width * scale)))
+    if size != (height, width):
+        image = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+    return _View(image, grey, camera.resized(size[1], size[0]))
+
+
+def estimate_depths(
+    images: list[Tensor],
+    cameras: Cameras,
+    long_side: int = 512,
+    device: torch.device | str = "cpu",
+    sparse_points: Tensor | None = None,
+) -> list[DepthMap]:
+    """Dense depth of every photo by a multi-view plane sweep.
+
+    Args:
+        images: uint8 ``[H, W, 3]`` sRGB.
+        cameras: one per image, at the images' sizes.
+        long_side: the longer side, in pixels, at which depth is estimated.
+        device: where to compute; the result is on the CPU.
+        sparse_points: ``[S, 3]`` world points known to lie on surfaces; they set the depth range.
+
+    Raises:
+        UserError: if there are fewer than two photos, or no depth puts two photos' surfaces on top of each other.
+    """
+    if len(images) < 2:
+        raise UserError("depth needs at least two photos of the same place: give one more")
+    full = [_view(im.to(device).movedim(-1, 0).float() / 255, cameras[i], long_side) for i, im in enumerate(images)]
+    small = [v.shrunk(_COARSE_SIDE) for v in full]
+    results, ranges = [], []
+    neighbours = [_neighbours(cameras, i) for i in range(len(full))]
+    for i in track(range(len(full)), "depth"):
+        sources = [full[j] for j in neighbours[i]]
+        low, high = _range(small[i], [small[j] for j in neighbours[i]], sparse_points)
+        ranges.append((low, high))
+        planes = _planes(full[i], sources, low, high, _MAX_PLANES)
+        results.append(sweep(full[i].grey, full[i].camera, [(s.grey, s.camera) for s in sources], planes, (2, 4)))
+    maps = []
+    for i, view in enumerate(full):
+        trust = _agreement(i, full, results, neighbours[i]) * _own_trust(results[i])
+        inverse = _complete(results[i].inverse_depth, trust, view.image)
+        depth = 1 / inverse.clamp(min=ranges[i][0], max=ranges[i][1])
+        picture = (view.image.movedim(0, -1) * 255).round().to(torch.uint8)
+        maps.append(DepthMap(depth.cpu(), trust.clamp(0.02, 1).cpu(), view.camera, picture.cpu()))
+    return maps
+
+
+def _neighbours(cameras: Cameras, i: int) -> list[int]:
+    """The photos to match with: looking the same way, near but not at the same place."""
+    axis = cameras.world_from_camera[:, :3, 2]
+    turn = 1 - (axis * axis[i]).sum(-1)
+    distance = (cameras.centers - cameras.centers[i]).norm(dim=-1)
+    order = (distance / distance.max().clamp(min=1e-12) + 2 * turn).argsort(stable=True).tolist()
+    return [j for j in order if j != i and distance[j] > 0][:_SOURCES]
+
+
+def _seen(view: _View, source: _View, w: Tensor) -> Tensor:
+    """``[D]`` the share of the view's pixels that lie inside the source at inverse depths ``w [D]``."""
+    height, width = view.grey.shape
+    pixels, z = transfer(view.camera, source.camera, w[:, None, None].expand(-1, height, width))
+    size = torch.tensor(source.camera.size, device=w.device)
+    return ((pixels > 0) & (pixels < size)).all(-1).logical_and(z > 0).float().mean((1, 2))
+
+
+def _range(view: _View, sources: list[_View], points: Tensor | None) -> tuple[float, float]:
+    """Smallest and largest inverse depth to search."""
+    if points is not None:
+        found = _range_of_points(view, points)
+        if found is not None:
+            return found
+    baseline = (view.camera.centers - sources[0].camera.centers).norm().item()
+    trial = torch.cat([torch.zeros(1), torch.logspace(-4, 1.5, 160)]).to(view.grey) / baseline
+    overlap = _seen(view, sources[0], trial)
+    possible = trial[overlap > 0.15]
+    if len(possible) < 2:
+        raise UserError("two photos share no part of the scene: give photos that overlap by a third or more")
+    planes = torch.linspace(possible[0].item(), possible[-1].item(), _COARSE_PLANES, device=trial.device)
+    won = sweep(view.grey, view.camera, [(s.grey, s.camera) for s in sources[:2]], planes, (2,))
+    good = (won.similarity > 0.6) & (won.distinctness > won.distinctness.median())
+    values = won.inverse_depth[good] if good.sum() > 50 else won.inverse_depth.flatten()
+    low, high = (values.quantile(q).item() for q in (0.01, 0.99))
+    return _widened(low, high)
+
+
+def _range_of_points(view: _View, points: Tensor) -> tuple[float, float] | None:
+    """The range that the sparse points in view span, if they are enough to tell."""
+    matrix = view.camera.camera_from_world[0]
+    local = points.cpu().double() @ matrix[:3, :3].T + matrix[:3, 3]
+    pixels = local @ view.camera.intrinsics[0].T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    size = torch.tensor(view.camera.size)
+    seen = (local[:, 2] > 0) & (pixels > 0).all(-1) & (pixels < size).all(-1)
+    if seen.sum() < 20:
+        return None
+    inverse = 1 / local[seen, 2]
+    return _widened(inverse.quantile(0.01).item(), inverse.quantile(0.99).item())
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    margin = 0.2 * (high - low) + 0.02 * high
+    return max(low - margin, 1e-3 * high), high + margin
+
+
+def _planes(view: _View, sources: list[_View], low: float, high: float, most: int) -> Tensor:
+    """Planes uniform in inverse depth, about one pixel of parallax apart."""
+    ends = torch.tensor([low, high], device=view.grey.device)
+    height, width = view.grey.shape
+    widest = 0.0
+    for source in sources:
+        pixels, z = transfer(view.camera, source.camera, ends[:, None, None].expand(-1, height, width))
+        moved = (pixels[1] - pixels[0]).norm(dim=-1)[(z > 0.05).all(0)]
+        if len(moved):
+            widest = max(widest, moved.median().item())
+    count = int(min(max(widest, 24), most))
+    return torch.linspace(low, high, count, device=view.grey.device)
+
+
+def _own_trust(won: Winners) -> Tensor:
+    """Trust from the match alone."""
+    return ((won.similarity - 0.2) / 0.6).clamp(0, 1).sqrt() * (won.distinctness / 0.1).clamp(0, 1).sqrt()
+
+
+def _agreement(i: int, views: list[_View], results: list[Winners], neighbours: list[int]) -> Tensor:
+    """1 where another photo's own depth brings the pixel back to where it started, falling to 0 at 3 pixels."""
+    best = torch.zeros_like(views[i].grey)
+    inverse = results[i].inverse_depth
+    height, width = inverse.shape
+    start = pixel_centers(height, width, inverse.device)[..., :2]
+    for j in neighbours:
+        pixels, z = transfer(views[i].camera, views[j].camera, inverse)
+        size = torch.tensor(views[j].camera.size, device=inverse.device)
+        inside = ((pixels > 0) & (pixels < size)).all(-1) & (z > 0)
+        there = sample(results[j].inverse_depth[None], pixels[None])[0, 0]
+        a, b = (t.to(inverse) for t in plane_motion(views[j].camera, views[i].camera))
+        back = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1) @ a.T + there[..., None] * b
+        error = (back[..., :2] / back[..., 2:].clamp(min=1e-6) - start).norm(dim=-1)
+        best = torch.maximum(best, torch.where(inside, (1.5 - error / 2).clamp(0, 1), 0.0))
+    return best
+
+
+def _complete(inverse: Tensor, trust: Tensor, image: Tensor) -> Tensor:
+    """Replace what is not trusted by what is, carried along within the picture's edges."""
+    weight = trust**2
+    value = torch.stack([inverse * weight, weight])
+    for reach in (8.0, 32.0, 128.0):
+        smooth = spread(value, image, reach, 0.08)
+        guess = smooth[0] / smooth[1].clamp(min=1e-8)
+        known = (smooth[1] / 0.05).clamp(max=1)
+        value = torch.stack([guess * known, known])
+    guess = smooth[0] / smooth[1].clamp(min=1e-12)
+    keep = (trust / 0.3).clamp(0, 1)
+    return keep * inverse + (1 - keep) * guess
+
+
+def spread(values: Tensor, image: Tensor, reach: float, edge: float) -> Tensor:
+    """Edge-aware recursive smoothing (domain transform, Gastal and Oliveira 2011) of ``values [C, H, W]``.
+
+    ``reach`` in pixels on flat colour; a colour difference of ``edge`` counts like ``reach`` pixels. Two passes.
+    """
+    for turn in range(2):
+        sigma = reach * 3**0.5 * 2 ** (1 - turn) / 15**0.5
+        for axis in (-1, -2):
+            gap = image.diff(dim=axis).abs().sum(0)
+            keep = torch.exp(-(2**0.5) / sigma * (1 + reach / edge * gap))
+            values = _recurse(values, keep, axis)
+    return values
+
+
+def _recurse(values: Tensor, keep: Tensor, axis: int) -> Tensor:
+    lines = list(values.unbind(axis))
+    weights = keep.unbind(axis)
+    for k in range(1, len(lines)):
+        lines[k] = torch.lerp(lines[k], lines[k - 1], weights[k - 1])
+    for k in range(len(lines) - 2, -1, -1):
+        lines[k] = torch.lerp(lines[k], lines[k + 1], weights[k])
+    return torch.stack(lines, axis)

@@ -1,0 +1,188 @@
+"""The plane sweep of one picture: matching cost over inverse-depth planes, semi-global aggregation, winners."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fvgen.cameras import Cameras
+
+_PLANES_AT_ONCE = 8  # keeps the working set of a few planes near the cache
+_NOISE = 4e-5  # variance (grey 0..1) below which texture is taken for sensor noise
+_PENALTY_SMALL = 0.03
+_PENALTY_JUMP = 0.3
+_EDGE = 0.05
+
+
+@dataclass(frozen=True)
+class Winners:
+    """The best plane per pixel.
+
+    Attributes:
+        inverse_depth: ``[H, W]`` 1 / z with sub-plane precision.
+        similarity: ``[H, W]`` correlation in -1..1 at the winner, before aggregation.
+        distinctness: ``[H, W]`` 0..1, how far the aggregated cost lies under the best one elsewhere.
+    """
+
+    inverse_depth: Tensor
+    similarity: Tensor
+    distinctness: Tensor
+
+
+def plane_motion(reference: Cameras, source: Cameras) -> tuple[Tensor, Tensor]:
+    """``A [3, 3]`` and ``b [3]``: reference pixel p at inverse depth w is source pixel ``A p + b w`` (homogeneous)."""
+    motion = source.camera_from_world[0] @ reference.world_from_camera[0]
+    inverse = torch.linalg.inv(reference.intrinsics[0])
+    return source.intrinsics[0] @ motion[:3, :3] @ inverse, source.intrinsics[0] @ motion[:3, 3]
+
+
+def pixel_centers(height: int, width: int, device: torch.device | str) -> Tensor:
+    """``[H, W, 3]`` homogeneous pixel centres."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij"
+    )
+    return torch.stack([x, y, torch.ones_like(x)], -1)
+
+
+def transfer(reference: Cameras, source: Cameras, inverse_depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Where reference pixels at ``inverse_depth [..., H, W]`` lie in the source.
+
+    Returns:
+        ``[..., H, W, 2]`` source pixels and ``[..., H, W]`` source depth times ``inverse_depth`` (behind if <= 0).
+    """
+    a, b = (t.to(inverse_depth) for t in plane_motion(reference, source))
+    rays = pixel_centers(inverse_depth.shape[-2], inverse_depth.shape[-1], inverse_depth.device) @ a.T
+    x, y, z = (rays[..., k] + b[k] * inverse_depth for k in range(3))
+    scale = 1 / z.clamp(min=1e-6)
+    return torch.stack([x * scale, y * scale], -1), z
+
+
+def sample(image: Tensor, pixels: Tensor) -> Tensor:
+    """Bilinear ``image [C, h, w]`` at ``pixels [D, H, W, 2]``, zeros outside: ``[D, C, H, W]``."""
+    size = torch.tensor([image.shape[-1], image.shape[-2]], device=image.device, dtype=pixels.dtype)
+    grid = (pixels * (2 / size) - 1).clamp(-4, 4)
+    return F.grid_sample(image.expand(len(grid), -1, -1, -1), grid, align_corners=False)
+
+
+def box_sum(x: Tensor, reach: int) -> Tensor:
+    """Sums over (2 reach + 1)^2 windows of ``[..., H, W]``, zero padded; shifted additions beat pooling on CPU."""
+    for axis in (-1, -2):
+        pad = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
+        length = x.shape[axis]
+        padded = F.pad(x, pad)
+        x = padded.narrow(axis, 0, length).clone()
+        for k in range(1, 2 * reach + 1):
+            x += padded.narrow(axis, k, length)
+    return x
+
+
+def correlation(reference: Tensor, warped: Tensor, inside: Tensor, reach: int) -> Tensor:
+    """Zero-mean normalised correlation over windows: ``reference [H, W]`` with ``warped [D, H, W]`` where ``inside``.
+
+    Insensitive to gain and offset of exposure; windows without texture come out near 0.
+    """
+    count = box_sum(inside, reach).clamp(min=1)
+    masked = reference * inside
+    mean_r, mean_w = box_sum(masked, reach) / count, box_sum(warped, reach) / count
+    var_r = box_sum(masked * reference, reach) / count - mean_r**2
+    var_w = box_sum(warped * warped, reach) / count - mean_w**2
+    joint = box_sum(masked * warped, reach) / count - mean_r * mean_w
+    result = joint * torch.rsqrt((var_r.clamp(min=0) + _NOISE) * (var_w.clamp(min=0) + _NOISE))
+    return torch.where(inside > 0, result.clamp(-1, 1), torch.zeros_like(result))
+
+
+def similarity_volume(
+    reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor, reaches: tuple[int, ...]
+) -> Tensor:
+    """How alike the pictures are at each pixel and plane: ``[H, W, D]`` correlation in -1..1, 0 where nothing is seen.
+
+    Each source gives the mean over the window sizes; of several sources the better half counts, so that a pixel
+    hidden in some is still matched in the others.
+    """
+    height, width = reference.shape
+    volume = reference.new_empty(height, width, len(planes))
+    for first in range(0, len(planes), _PLANES_AT_ONCE):
+        chunk = planes[first : first + _PLANES_AT_ONCE]
+        scores = []
+        for picture, other in sources:
+            pixels, z = transfer(camera, other, chunk[:, None, None].expand(-1, height, width))
+            size = other.size
+            inside = (pixels[..., 0] > 0) & (pixels[..., 0] < size[0]) & (pixels[..., 1] > 0)
+            inside = (inside & (pixels[..., 1] < size[1]) & (z > 0)).to(reference)
+            warped = sample(picture[None], pixels)[:, 0] * inside
+            scores.append(torch.stack([correlation(reference, warped, inside, r) for r in reaches]).mean(0))
+        best = torch.stack(scores).sort(0, descending=True).values[: (len(scores) + 1) // 2]
+        volume[..., first : first + len(chunk)] = best.mean(0).movedim(0, -1)
+    return volume
+
+
+def aggregate(cost: Tensor, guide: Tensor) -> Tensor:
+    """Semi-global aggregation (Hirschmueller 2008) of ``cost [H, W, D]`` along eight directions.
+
+    Small steps between neighbouring planes cost little, jumps cost more except where ``guide [H, W]`` (grey 0..1)
+    has an edge: flat and slanted surfaces stay whole, and depth breaks where the picture does.
+    """
+    total = torch.zeros_like(cost)
+    for axis in (0, 1):
+        lines, outs, grey = (t.transpose(0, axis) if axis else t for t in (cost, total, guide))
+        for shift in (-1, 0, 1) if axis == 0 else (0,):
+            _one_way(lines, outs, grey, shift)
+            _one_way(lines.flip(0), _Flipped(outs), grey.flip(0), shift)
+    return total
+
+
+class _Flipped:
+    """Lets a pass that runs upwards add into the tensor it is seen upside down from, without a copy."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.tensor[len(self.tensor) - 1 - index]
+
+
+def _one_way(cost: Tensor, total: "Tensor | _Flipped", guide: Tensor, shift: int) -> None:
+    """One direction: line after line, the predecessor of x is x - shift on the line before."""
+    lines, width, planes = cost.shape
+    padded = cost.new_full((width, planes + 2), float("inf"))
+    path = padded[:, 1:-1]
+    path.copy_(cost[0])
+    total[0].add_(path)
+    for i in range(1, lines):
+        before = guide[i - 1] if shift == 0 else guide[i - 1].roll(shift)
+        jump = (guide[i] - before).abs_().mul_(-1 / _EDGE).exp_().mul_(_PENALTY_JUMP).add_(_PENALTY_SMALL)
+        least = path.amin(1, keepdim=True)
+        best = torch.minimum(padded[:, :-2], padded[:, 2:]).add_(_PENALTY_SMALL)
+        torch.minimum(best, path, out=best)
+        best = torch.minimum(best, least + (jump if shift == 0 else jump.roll(-shift))[:, None]).sub_(least)
+        if shift:
+            best = best.roll(shift, 0)
+            best[0 if shift > 0 else -1] = 0
+        torch.add(cost[i], best, out=path)
+        total[i].add_(path)
+
+
+def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
+    """The winning plane per pixel of an aggregated cost, refined by a parabola through its neighbours."""
+    count = len(planes)
+    index = total.argmin(-1, keepdim=True)
+    middle = index.clamp(1, count - 2)
+    low, mid, high = (total.gather(-1, middle + k)[..., 0] for k in (-1, 0, 1))
+    bend = (low - 2 * mid + high).clamp(min=1e-6)
+    offset = torch.where(index[..., 0] == middle[..., 0], (0.5 * (low - high) / bend).clamp(-0.5, 0.5), 0.0)
+    step = planes[1] - planes[0]
+    inverse_depth = planes[index[..., 0]] + offset * step
+    near = (torch.arange(count, device=total.device) - index).abs() <= 2
+    other = total.masked_fill(near, float("inf")).amin(-1)
+    best = total.gather(-1, index)[..., 0]
+    distinctness = ((other - best) / other.clamp(min=1e-6)).clamp(0, 1)
+    return Winners(inverse_depth, similarity.gather(-1, index)[..., 0], distinctness)
+
+
+def sweep(
+    reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor, reaches: tuple[int, ...]
+) -> Winners:
+    """Depth of ``reference [H, W]`` (grey 0..1) from ``sources`` over ``planes [D]`` (uniform in inverse depth)."""
+    similarity = similarity_volume(reference, camera, sources, planes, reaches)
+    return pick(similarity, aggregate((1 - similarity) * 0.5, reference), planes)
