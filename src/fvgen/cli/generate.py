@@ -1,0 +1,122 @@
+"""``fvgen generate``: photos in, novel views out."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from fvgen.errors import UserError
+
+PATHS = ("through", "orbit", "spiral", "dolly")
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make novel views from a few photos of a place.
+
+    FOLDER receives the fly-through (views.mp4, images/), the point renders that guided it (guide.mp4,
+    coverage/), the photos used, the camera of every frame (transforms.json, sparse/0/), the coloured points
+    (points.ply) and summary.json.
+    """
+
+    photos: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTOS...")]
+    """Image files, a folder of them, a video, a transforms.json, or a COLMAP folder."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """The folder to write. It must be empty or new (see --overwrite)."""
+
+    model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
+    """mini (four steps), mini-teacher (its many-step teacher), none (the holes of the guide are inpainted), or a
+    folder that holds a model."""
+
+    path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
+    """through (the photos in their order), orbit, spiral or dolly (around the middle photo), or a transforms.json
+    in the world of the given cameras, followed exactly: one frame for each of its cameras."""
+
+    frames: Annotated[int | None, arg(metavar="INT")] = None
+    """Number of frames. Default: 16 from photo to photo, or as many as the path file has."""
+
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
+    """Size of the frames in pixels. Default: the model's size, in the photos' orientation."""
+
+    steps: Annotated[int | None, arg(metavar="INT")] = None
+    """Denoising steps. Default: what the model was made for."""
+
+    guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Classifier-free guidance. Default: what the model was made for."""
+
+    seed: int = 0
+    """Seed of the noise: the same seed gives the same views on the same machine."""
+
+    geometry: Literal["auto", "given", "colmap"] = "auto"
+    """Where the cameras come from: given with the photos, found by structure from motion (colmap), or auto: given if
+    there are any, else colmap."""
+
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
+    """cpu, cuda, cuda:1 and so on, or auto: cuda if there is one."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the networks; auto: float32 on the CPU, bfloat16 on a GPU that has it."""
+
+    fps: Annotated[float, arg(metavar="FLOAT")] = 10.0
+    """Frames per second of the videos."""
+
+    overwrite: bool = False
+    """Replace what an earlier run left in FOLDER. It is replaced only once the new run has succeeded."""
+
+    def run(self) -> None:
+        """Check what can be checked at once, then load, compute and write."""
+        size = _size(self.size)
+        path = _path(self.path)
+        if not self.photos:
+            raise UserError("no photos: name image files, a folder, a video, a transforms.json or a COLMAP folder")
+        if self.frames is not None and self.frames < 2:
+            raise UserError(f"--frames {self.frames}: a path has at least 2 frames")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps}: at least 1 step is needed")
+        if not 0 < self.fps <= 1000:
+            raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
+        from fvgen.outputs import output_folder, write_files
+
+        inputs: list[str | Path] = [*self.photos, *([path] if isinstance(path, Path) else [])]
+        with output_folder(self.output, self.overwrite, inputs) as folder:
+            from fvgen.pipeline import NovelViewPipeline
+
+            pipeline = NovelViewPipeline.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+            views = pipeline(
+                list(self.photos),
+                path=path,
+                frames=self.frames,
+                steps=self.steps,
+                guidance_scale=self.guidance_scale,
+                seed=self.seed,
+                size=size,
+                geometry=self.geometry,
+                progress=True,
+            )
+            write_files(views, folder, fps=self.fps)
+        for photo in views.scene.photos.dropped:
+            print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
+        print(f"{len(views.photo)} frames in {self.output}")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise UserError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 256x160")
+    return int(match[1]), int(match[2])
+
+
+def _path(text: str) -> str | Path:
+    if text in PATHS:
+        return text
+    if text.lower().endswith(".json"):
+        if not Path(text).is_file():
+            raise UserError(f"--path {text}: there is no such file")
+        return Path(text)
+    raise UserError(f"--path {text}: choose one of {', '.join(PATHS)}, or name a transforms.json")

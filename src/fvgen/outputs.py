@@ -1,0 +1,251 @@
+"""Writes what ``fvgen generate`` leaves behind, all of it or nothing."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from fvgen import __version__
+from fvgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fvgen.pipeline import NovelViews
+
+SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "write", "total")
+_SUMMARY = ("model", "steps", "guidance_scale", "seed", "device", "dtype")
+_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
+_PHOTO_FORMATS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
+    ".png": {"format": "PNG", "compress_level": 4},
+    ".webp": {"format": "WEBP", "lossless": True},
+    **dict.fromkeys((".tif", ".tiff"), {"format": "TIFF", "compression": "tiff_lzw"}),
+    ".bmp": {"format": "BMP"},
+}
+
+
+def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0, overwrite: bool = False) -> None:
+    """Write ``views`` into the folder ``output``: everything, or nothing if that fails.
+
+    Args:
+        views: what the pipeline returned.
+        output: a new or empty folder; see `output_folder`.
+        fps: frames per second of the two videos.
+        overwrite: replace what an earlier run left there.
+
+    Raises:
+        UserError: the folder is not empty, or cannot be written.
+        OSError: no space left; nothing is left behind.
+    """
+    with output_folder(output, overwrite) as folder:
+        write_files(views, folder, fps)
+
+
+def write_files(views: "NovelViews", folder: Path, fps: float = 10.0) -> None:
+    """Write every file of an output into ``folder``, which exists and is empty.
+
+    ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json``, ``sparse/0/``,
+    ``points.ply`` and ``summary.json``; frame ``i`` is ``images/{i:05d}.png``, in every file the same.
+    """
+    from fvgen.scene.formats.colmap import write_colmap
+    from fvgen.scene.formats.ply import write_ply
+    from fvgen.scene.formats.video import write_video
+
+    start = time.perf_counter()
+    points, names = views.scene.points, [f"{i:05d}.png" for i in range(len(views.frames))]
+    for part in ("images", "coverage", "photos", "sparse/0"):
+        (folder / part).mkdir(parents=True)
+    write_video(folder / "views.mp4", views.frames, fps)
+    write_video(folder / "guide.mp4", views.guide, fps)
+    _write_images(folder / "images", names, views.frames)
+    _write_images(folder / "coverage", names, views.coverage)
+    for name, image in zip(_photo_files(views), views.scene.photos.images):
+        _write_photo(folder / "photos" / name, image)
+    _write_transforms(views, folder / "transforms.json", names)
+    write_colmap(folder / "sparse" / "0", views.cameras, names, points.positions, points.colors)
+    write_ply(folder / "points.ply", points.positions, points.colors)
+    summary = _summary(views, time.perf_counter() - start)
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+    """An empty temporary folder beside ``output``, whose content takes its place when the block ends well.
+
+    If the block fails or is interrupted, ``output`` is as it was and the temporary folder is gone. Files of an
+    earlier run are replaced only at the end; files that no run writes stay.
+
+    Args:
+        output: the folder to write.
+        overwrite: allow it to hold something already.
+        inputs: files and folders that are read; none of them may lie inside ``output`` when that is overwritten.
+
+    Raises:
+        UserError: see `prepare_output`.
+    """
+    target = prepare_output(output, overwrite, inputs)
+    made: list[Path] = []
+    temporary: Path | None = None
+    try:
+        temporary = _temporary_beside(target, made)
+        fresh = temporary / "new"
+        fresh.mkdir()
+        yield fresh
+        _move_into_place(fresh, target, temporary / "old")
+        made.clear()
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for parent in reversed(made):
+            _remove_if_empty(parent)
+
+
+def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> Path:
+    """Say at once whether ``output`` may be written, before any work is done. Changes nothing.
+
+    Returns:
+        The folder, with symbolic links followed.
+
+    Raises:
+        UserError: it is a file; it is not empty and ``overwrite`` is off; what would be replaced is an input, or is
+            a folder that no earlier run wrote.
+    """
+    output = Path(output)
+    target = Path(os.path.realpath(output))
+    above = next(p for p in (target, *target.parents) if p.exists())
+    if not above.is_dir():
+        raise UserError(f"output folder {output}: {above} is a file; choose another folder")
+    try:
+        present = {entry.name for entry in target.iterdir()} if target.exists() else set()
+    except OSError as error:
+        raise UserError(f"output folder {output} cannot be read ({error.strerror}); choose another") from None
+    if present and not overwrite:
+        raise UserError(f"output folder {output} is not empty; choose another, or add --overwrite")
+    if present:
+        _check_replaceable(output, target, present, inputs)
+    return target
+
+
+def _check_replaceable(output: Path, target: Path, present: set[str], inputs: Iterable[str | Path]) -> None:
+    for item in map(Path, inputs):
+        if Path(os.path.realpath(item)).is_relative_to(target):
+            raise UserError(f"output folder {output} holds the input {item}; choose another folder")
+    folders = sorted(present & {"images", "coverage", "photos", "sparse"})
+    if folders and not _is_ours(target / "summary.json"):
+        raise UserError(f"output folder {output}: {folders[0]}/ in it was not written by fvgen; choose another folder")
+
+
+def _is_ours(summary: Path) -> bool:
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "version" in content and "seconds" in content
+
+
+def _temporary_beside(target: Path, made: list[Path]) -> Path:
+    """A new hidden folder in the same place, on the same disk; parents that had to be made are noted in ``made``."""
+    parent = target.parent
+    missing = [p for p in (parent, *parent.parents) if not p.exists()]
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made.append(folder)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        raise UserError(f"output folder {target} cannot be written ({error.strerror}); choose another") from None
+    except OSError as error:
+        if "read-only" in str(error).lower():
+            raise UserError(f"output folder {target} is on a read-only disk; choose another") from None
+        raise
+
+
+def _move_into_place(fresh: Path, target: Path, old: Path) -> None:
+    """Rename ``fresh`` to ``target``; where that exists, entry by entry, and back again if anything goes wrong."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    old.mkdir()
+    done: list[tuple[Path, Path]] = []  # (from, to)
+    try:
+        for entry in sorted(fresh.iterdir()):
+            place = target / entry.name
+            if os.path.lexists(place):
+                _rename(place, old / entry.name, done)
+            _rename(entry, place, done)
+    except BaseException:
+        for source, moved in reversed(done):
+            if os.path.lexists(moved):
+                moved.rename(source)
+        raise
+
+
+def _rename(source: Path, destination: Path, done: list[tuple[Path, Path]]) -> None:
+    done.append((source, destination))  # before: an interrupt in between must not lose it
+    source.rename(destination)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else put something there
+        folder.rmdir()
+
+
+def _write_images(folder: Path, names: list[str], images: Tensor) -> None:
+    from fvgen.progress import track
+    from fvgen.scene.formats.images import write_png
+
+    for name, image in track(zip(names, images), f"writing {folder.name}", total=len(names)):
+        write_png(folder / name, image)
+
+
+def _write_photo(path: Path, image: Tensor) -> None:
+    from PIL import Image
+
+    Image.fromarray(image.cpu().contiguous().numpy()).save(path, **_PHOTO_FORMATS[path.suffix.lower()])
+
+
+def _photo_files(views: "NovelViews") -> list[str]:
+    """File names in ``photos/``: the photos' own, with ``.png`` added where we do not write that format."""
+    names = (Path(name).name for name in views.scene.photos.names)
+    return [n if Path(n).suffix.lower() in _PHOTO_FORMATS else f"{n}.png" for n in names]
+
+
+def _write_transforms(views: "NovelViews", path: Path, names: list[str]) -> None:
+    from fvgen.scene.formats.transforms_json import write_transforms_json
+
+    files = _photo_files(views)
+    extras: list[dict[str, Any]] = [
+        {"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo
+    ]
+    top = {"ply_file_path": "points.ply"}
+    write_transforms_json(path, views.cameras, [f"images/{name}" for name in names], extras, top)
+
+
+def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
+    """The content of ``summary.json``; keys that only the pipeline knows are taken over from its settings."""
+    photos, width_height = views.scene.photos, views.cameras.size
+    spent = {key: float(value) for key, value in views.seconds.items()}
+    spent["write"] = write_seconds
+    stages = {key: spent.get(key, 0.0) for key in SECONDS if key != "total"}
+    total = spent["total"] + write_seconds if "total" in spent else sum(stages.values())
+    known = {
+        **{key: views.settings[key] for key in _SUMMARY},
+        "frames": len(views.photo),
+        "size": list(width_height),
+        "geometry": views.scene.geometry,
+        "photos": {
+            "used": list(photos.names),
+            "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],
+        },
+        "points": len(views.scene.points),
+        "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
+        "version": __version__,
+    }
+    return {**{key: value for key, value in views.settings.items() if key not in known}, **known}

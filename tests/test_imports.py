@@ -1,0 +1,165 @@
+"""Rooms import only rooms above them, the light parts stay light, and no file speaks of one machine."""
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCE = REPOSITORY / "src"
+
+# What each room is built on; it may also import whatever those are built on.
+BUILT_ON: dict[str, tuple[str, ...]] = {
+    "cameras": (),
+    "diffusion": (),
+    "scene": ("cameras",),
+    "rendering": ("cameras",),
+    "models": ("diffusion",),
+    "pipeline": ("cameras", "diffusion", "scene", "rendering", "models"),
+    "outputs": ("pipeline",),
+    "data": ("scene", "rendering", "models"),
+    "distillation": ("models", "diffusion"),
+    "training": ("distillation", "data"),
+    "evaluation": ("pipeline", "data"),
+}
+FREE_FOR_ALL = {"errors", "progress", "__version__"}
+ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
+
+
+def may_import(room: str) -> set[str]:
+    """Rooms that ``room`` may import, itself included."""
+    return {room}.union(*(may_import(r) for r in BUILT_ON[room]))
+
+
+def imported_rooms(code: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Line and room of every import of fvgen in a module of ``package``, also inside functions and type checks."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            paths = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            paths = [(*base, alias.name) for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, path[1] if len(path) > 1 else "__init__") for path in paths if path[0] == "fvgen")
+
+
+def violations(room: str, code: str, package: tuple[str, ...]) -> list[str]:
+    """Imports that the rooms' order forbids."""
+    if room in ENTRANCES:
+        return []
+    allowed = FREE_FOR_ALL | (may_import(room) if room in BUILT_ON else set())
+    return [
+        f"line {line}: {room} imports {name}" for line, name in imported_rooms(code, package) if name not in allowed
+    ]
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Room and file of every module."""
+    files = sorted((SOURCE / "fvgen").rglob("*.py"))
+    return [(path.relative_to(SOURCE / "fvgen").parts[0].removesuffix(".py"), path) for path in files]
+
+
+def test_rooms_import_only_rooms_above_them() -> None:
+    found = []
+    for room, path in modules():
+        package = path.relative_to(SOURCE).parent.parts
+        found += [f"{path.relative_to(SOURCE)}, {v}" for v in violations(room, path.read_text("utf-8"), package)]
+    assert not found, "\n".join(found)
+
+
+def test_every_room_has_its_place() -> None:
+    unknown = {room for room, _ in modules()} - set(BUILT_ON) - ENTRANCES - FREE_FOR_ALL
+    assert not unknown, f"say what {sorted(unknown)} is built on"
+
+
+@pytest.mark.parametrize(
+    ("room", "code"),
+    [
+        ("cameras", "from fvgen.scene import Photos"),
+        ("cameras", "import fvgen.scene.types"),
+        ("cameras", "from fvgen import scene"),
+        ("cameras", "from ..scene import types"),
+        ("scene", "def f():\n    from fvgen.rendering.splat import render_points"),
+        ("models", "if TYPE_CHECKING:\n    from fvgen.data import textures"),
+        ("distillation", "from fvgen.training import engine"),
+        ("pipeline", "import fvgen.outputs"),
+        ("data", "from fvgen.pipeline import NovelViews"),
+        ("errors", "from fvgen.cameras import Cameras"),
+        ("scene", "import fvgen"),
+    ],
+)
+def test_a_wrong_import_is_seen(room: str, code: str) -> None:
+    assert len(violations(room, code, ("fvgen", room))) == 1
+
+
+@pytest.mark.parametrize(
+    ("room", "code"),
+    [
+        ("scene", "from fvgen.cameras import Cameras\nfrom fvgen.errors import UserError\nfrom . import types"),
+        ("training", "from fvgen.diffusion.schedule import Schedule\nfrom fvgen.cameras import Cameras"),
+        ("outputs", "from fvgen import __version__\nfrom fvgen.scene.formats import ply"),
+        ("cli", "from fvgen.pipeline import NovelViewPipeline"),
+        ("diffusion", "import torch\nfrom fvgenius import scene"),
+    ],
+)
+def test_a_right_import_is_allowed(room: str, code: str) -> None:
+    assert violations(room, code, ("fvgen", room)) == []
+
+
+HEAVY = ["torch", "numpy", "scipy", "diffusers", "transformers", "pycolmap", "av", "cv2", "PIL"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fvgen",
+        "from fvgen.cli.main import main; main(['--help'])",
+        "from fvgen.cli.main import main; main(['--version'])",
+        "from fvgen.cli.main import main; main(['no-such-command'])",
+        "from fvgen.cli.main import main\ntry:\n    main(['generate', '--help'])\nexcept SystemExit: pass",
+        "from fvgen.cli.main import main; assert main(['generate', 'a.jpg', '-o', 'x', '--size', '7']) == 2",
+    ],
+)
+def test_light_commands_load_nothing_heavy(code: str) -> None:
+    check = f"{code}\nimport sys\nheavy = [m for m in {HEAVY} if m in sys.modules]\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_answers_in_under_half_a_second(option: str) -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "fvgen", option], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.5
+
+
+def repository_files() -> list[Path]:
+    """The files of the repository, or every file where git does not know them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    skipped = {".git", ".venv", "__pycache__"}
+    return [p for p in REPOSITORY.rglob("*") if p.is_file() and not skipped & set(p.relative_to(REPOSITORY).parts)]
+
+
+def test_no_file_names_paths_of_one_machine() -> None:
+    places = ["/".join(("", *parts)) for parts in (("work", ""), ("opt", "fv"), ("tmp", "w"), ("root", ""))]
+    found = []
+    for path in repository_files():
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue  # not text
+        text = content.decode("utf-8", "replace")
+        found += [f"{path.relative_to(REPOSITORY)}: {place}" for place in places if place in text]
+    assert not found, "\n".join(found)
