@@ -1,0 +1,44 @@
+# `make test` and `make demo` set everything up by themselves: a virtual environment in .venv with the tested versions.
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PHOTOS ?= examples/demo/photos
+
+.PHONY: help setup test format docs demo clean
+
+help:
+	@echo "make test                 ruff, mypy and pytest"
+	@echo "make demo                 novel views of the example photos, in demo-output/"
+	@echo "make demo PHOTOS=folder   the same of your own photos"
+	@echo "make format               let ruff rewrite the code"
+	@echo "make docs                 write docs/cli.md again"
+	@echo "make clean                remove .venv and demo-output"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "fvgen needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,eval]"
+	@touch $@
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python scripts/write_cli_docs.py
+
+demo: setup
+	$(BIN)/python scripts/demo.py --photos "$(PHOTOS)" --output demo-output
+
+clean:
+	rm -rf $(VENV) demo-output
