@@ -221,11 +221,28 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), UserError("x")]
+    ("error", "seen", "text"),
+    [
+        (KeyboardInterrupt("x"), KeyboardInterrupt, "x"),
+        (UserError("x"), UserError, "x"),
+        (ValueError("bug"), ValueError, "bug"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            UserError,
+            "no space left on the disk for .*/deep/out: free",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "/elsewhere/file"), OSError, "elsewhere"),
+    ],
 )
 @pytest.mark.parametrize("existing", [True, False])
 def test_nothing_is_left_behind_when_writing_fails(
-    views: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, existing: bool
+    views: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    seen: type[BaseException],
+    text: str,
+    existing: bool,
 ) -> None:
     out = tmp_path / "deep" / "out"
     if existing:
@@ -236,7 +253,7 @@ def test_nothing_is_left_behind_when_writing_fails(
         raise error
 
     monkeypatch.setattr("fvgen.scene.formats.ply.write_ply", fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(seen, match=text):
         write_outputs(views, out, overwrite=True)
     assert snapshot(tmp_path) == before
 

@@ -1,6 +1,7 @@
 """Writes what ``fvgen generate`` leaves behind, all of it or nothing."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "write", "total")
 _SUMMARY = ("model", "steps", "guidance_scale", "seed", "device", "dtype")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
 _PHOTO_FORMATS: dict[str, dict[str, Any]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
@@ -40,8 +42,7 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
         overwrite: replace what an earlier run left there.
 
     Raises:
-        UserError: the folder is not empty, or cannot be written.
-        OSError: no space left; nothing is left behind.
+        UserError: the folder is not empty, or cannot be written, or the disk is full; nothing is left behind.
     """
     with output_folder(output, overwrite) as folder:
         write_files(views, folder, fps)
@@ -88,7 +89,7 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
         inputs: files and folders that are read; none of them may lie inside ``output`` when that is overwritten.
 
     Raises:
-        UserError: see `prepare_output`.
+        UserError: see `prepare_output`; or no space is left on the disk.
     """
     target = prepare_output(output, overwrite, inputs)
     made: list[Path] = []
@@ -100,6 +101,10 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
         yield fresh
         _move_into_place(fresh, target, temporary / "old")
         made.clear()
+    except OSError as error:
+        if error.errno in _FULL and _concerns(error, temporary):
+            raise UserError(f"no space left on the disk for {output}: free some or choose another folder") from None
+        raise
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -131,6 +136,11 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
     if present:
         _check_replaceable(output, target, present, inputs)
     return target
+
+
+def _concerns(error: OSError, temporary: Path | None) -> bool:
+    """Whether the file that did not fit is one of the output's (writers do not always tell)."""
+    return temporary is None or error.filename is None or Path(error.filename).is_relative_to(temporary)
 
 
 def _check_replaceable(output: Path, target: Path, present: set[str], inputs: Iterable[str | Path]) -> None:
