@@ -1,0 +1,58 @@
+"""Photos in, scene out: cameras, depth, coloured points."""
+
+from dataclasses import replace
+
+import torch
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene.types import Photos, Scene
+
+
+def build_scene(
+    photos: Photos, geometry: str = "auto", device: str | torch.device = "cpu", depth_long_side: int = 512
+) -> Scene:
+    """Find out where the photos were taken and what they show.
+
+    Args:
+        photos: two at least.
+        geometry: ``"given"`` uses the cameras that came with the photos, in their world and units; ``"colmap"``
+            estimates them; ``"auto"`` uses given ones where there are any.
+        device: where depth is computed.
+        depth_long_side: longer side, in pixels, of the depth maps.
+
+    Returns:
+        The scene; photos that could not be placed are in ``photos.dropped``.
+
+    Raises:
+        UserError: unknown geometry; no cameras given where they are asked for, or all of them at one place; photos
+            that cannot be placed.
+    """
+    from fvgen.scene.depth import estimate_depths
+    from fvgen.scene.points import fuse_points
+
+    photos, cameras, found = _placed(photos, geometry)
+    depths = estimate_depths(photos.images, cameras, long_side=depth_long_side, device=str(device))
+    return Scene(photos=photos, cameras=cameras, points=fuse_points(depths), geometry=found)
+
+
+def _placed(photos: Photos, geometry: str) -> tuple[Photos, Cameras, str]:
+    """Photos with cameras, and how these were found."""
+    if geometry not in ("auto", "given", "colmap"):
+        raise UserError(f"geometry {geometry!r} is unknown; use auto, given or colmap")
+    if geometry == "given" and photos.cameras is None:
+        raise UserError("no cameras came with these photos; name a transforms.json or a COLMAP folder, or use auto")
+    if photos.cameras is not None and geometry != "colmap":
+        _check_baseline(photos.cameras)
+        return photos, photos.cameras, "given"
+    from fvgen.scene.sfm import estimate_cameras
+
+    placed, cameras = estimate_cameras(replace(photos, cameras=None))
+    return placed, cameras, "colmap"
+
+
+def _check_baseline(cameras: Cameras) -> None:
+    """Depth comes from moving: cameras at one place see none."""
+    spread = (cameras.centers - cameras.centers[0]).norm(dim=1).max()
+    if float(spread) <= 1e-9 * max(1.0, float(cameras.centers.abs().max())):
+        raise UserError("all given cameras stand at the same place; depth needs photos from at least two places")

@@ -1,0 +1,310 @@
+"""COLMAP models: ``cameras``, ``images`` and ``points3D`` as ``.bin`` or ``.txt``.
+
+World to camera, OpenCV axes, quaternions ``w x y z``, pixel centres at .5. Newer versions add ``rigs`` and
+``frames``; poses of images stand in ``images`` all the same, so they are neither needed nor written.
+Format: https://colmap.github.io/format.html
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene.formats.lens import Lens
+from fvgen.scene.formats.record import CameraRecord, checked_rigid
+
+_PINHOLE = 1
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A camera model: its name, number of parameters, and how many of them are focal lengths."""
+
+    name: str
+    parameters: int
+    focals: int
+
+
+_MODELS = {
+    0: _Model("SIMPLE_PINHOLE", 3, 1),
+    1: _Model("PINHOLE", 4, 2),
+    2: _Model("SIMPLE_RADIAL", 4, 1),
+    3: _Model("RADIAL", 5, 1),
+    4: _Model("OPENCV", 8, 2),
+    5: _Model("OPENCV_FISHEYE", 8, 2),
+    6: _Model("FULL_OPENCV", 12, 2),
+    7: _Model("FOV", 5, 2),
+    8: _Model("SIMPLE_RADIAL_FISHEYE", 4, 1),
+    9: _Model("RADIAL_FISHEYE", 5, 1),
+    10: _Model("THIN_PRISM_FISHEYE", 12, 2),
+    11: _Model("RAD_TAN_THIN_PRISM_FISHEYE", 16, 2),
+    12: _Model("SIMPLE_DIVISION", 4, 1),
+    13: _Model("DIVISION", 5, 2),
+    14: _Model("SIMPLE_FISHEYE", 3, 1),
+    15: _Model("FISHEYE", 4, 2),
+}
+_LENSES: dict[str, Callable[[tuple[float, ...]], Lens]] = {
+    "SIMPLE_PINHOLE": lambda k: Lens(),
+    "PINHOLE": lambda k: Lens(),
+    "SIMPLE_RADIAL": lambda k: Lens(radial=k),
+    "RADIAL": lambda k: Lens(radial=k),
+    "OPENCV": lambda k: Lens(radial=k[:2], tangential=(k[2], k[3])),
+    "FULL_OPENCV": lambda k: Lens(radial=k[:2] + k[4:], tangential=(k[2], k[3])),
+    "OPENCV_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
+    "SIMPLE_RADIAL_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
+    "RADIAL_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
+    "SIMPLE_FISHEYE": lambda k: Lens(fisheye=True),
+    "FISHEYE": lambda k: Lens(fisheye=True),
+}
+
+
+@dataclass(frozen=True)
+class _Camera:
+    model: _Model
+    size: tuple[int, int]
+    parameters: tuple[float, ...]
+
+
+def colmap_model_folder(folder: str | Path) -> Path | None:
+    """The folder with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace: itself, ``sparse/0``, ``sparse``,
+    ``0``; ``None`` where there is none."""
+    folder = Path(folder)
+    for candidate in (folder, folder / "sparse" / "0", folder / "sparse", folder / "0"):
+        if any((candidate / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
+            return candidate
+    return None
+
+
+def colmap_image_folder(model: str | Path) -> Path:
+    """Where the images of a model lie: ``images`` beside ``sparse``, or beside or in the model's folder.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    model = Path(model)
+    here = model.resolve()
+    for base in (here, here.parent, here.parent.parent):
+        for name in ("images", "images_2", "images_4", "images_8"):
+            if (base / name).is_dir():
+                return base / name
+    raise UserError(f"{model}: no images folder beside this COLMAP model; put the photos into {here.parent / 'images'}")
+
+
+def read_colmap(model: str | Path) -> list[CameraRecord]:
+    """The posed images of a COLMAP model folder, in the file's order; ``.bin`` wins over ``.txt``.
+
+    Raises:
+        UserError: files missing or damaged, no images, or a camera model whose distortion we cannot undo.
+    """
+    model = Path(model)
+    cameras, images = _file(model, "cameras"), _file(model, "images")
+    try:
+        known = _cameras_bin(cameras) if cameras.suffix == ".bin" else _cameras_txt(cameras)
+        posed = list(_images_bin(images) if images.suffix == ".bin" else _images_txt(images))
+    except (struct.error, ValueError, KeyError, IndexError, OverflowError):
+        raise UserError(f"{model}: damaged COLMAP model (or of an unknown version); export it again") from None
+    if not posed:
+        raise UserError(f"{images}: no image has a pose")
+    return [_record(name, camera, pose, known, f"{images} ({name})") for name, camera, pose in posed]
+
+
+def read_colmap_points(model: str | Path) -> tuple[Tensor, Tensor]:
+    """The points of a COLMAP model folder.
+
+    Returns:
+        positions ``[P, 3]`` float64 and colors ``[P, 3]`` uint8.
+
+    Raises:
+        UserError: file missing or damaged.
+    """
+    path = _file(Path(model), "points3D")
+    try:
+        points = list(_points_bin(path) if path.suffix == ".bin" else _points_txt(path))
+    except (struct.error, ValueError, IndexError):
+        raise UserError(f"{path}: damaged COLMAP points; export them again") from None
+    values = torch.tensor(points, dtype=torch.float64).reshape(-1, 6)
+    return values[:, :3], values[:, 3:].to(torch.uint8)
+
+
+def write_colmap(folder: str | Path, cameras: Cameras, names: list[str], positions: Tensor, colors: Tensor) -> None:
+    """Write ``cameras.bin``, ``images.bin`` and ``points3D.bin`` (PINHOLE) into ``folder``, which must exist.
+
+    Images that share intrinsics share a COLMAP camera. The points are dense, not tracked features: they carry no
+    tracks, and images no 2D points.
+
+    Args:
+        folder: usually ``OUT/sparse/0``.
+        cameras: ``N`` cameras.
+        names: ``N`` image names, relative to the images folder.
+        positions: ``[P, 3]``.
+        colors: ``[P, 3]`` uint8.
+    """
+    if len(names) != len(cameras) or len(set(names)) != len(names):
+        raise ValueError(f"{len(cameras)} cameras need as many names, each once")
+    folder = Path(folder)
+    ids: dict[tuple[int, int, tuple[float, ...]], int] = {}
+    images = [struct.pack("<Q", len(cameras))]
+    pose = cameras.camera_from_world
+    for i, name in enumerate(names):
+        (fx, _, cx), (_, fy, cy), _ = cameras.intrinsics[i].tolist()
+        width, height = cameras.sizes[i].tolist()
+        camera = ids.setdefault((width, height, (fx, fy, cx, cy)), len(ids) + 1)
+        quaternion = quaternion_from_rotation(pose[i, :3, :3]).tolist()
+        images.append(struct.pack("<I7dI", i + 1, *quaternion, *pose[i, :3, 3].tolist(), camera))
+        images.append(name.encode("utf-8") + b"\0" + struct.pack("<Q", 0))
+    blocks = [struct.pack("<IiQQ4d", number, _PINHOLE, w, h, *k) for (w, h, k), number in ids.items()]
+    (folder / "cameras.bin").write_bytes(struct.pack("<Q", len(ids)) + b"".join(blocks))
+    (folder / "images.bin").write_bytes(b"".join(images))
+    _write_points(folder / "points3D.bin", positions, colors)
+
+
+def _write_points(path: Path, positions: Tensor, colors: Tensor) -> None:
+    layout = [("id", "<u8"), ("position", "<f8", 3), ("color", "u1", 3), ("error", "<f8"), ("track", "<u8")]
+    points = np.zeros(len(positions), dtype=np.dtype(layout))
+    points["id"] = np.arange(1, len(positions) + 1)
+    points["position"] = positions.detach().cpu().double().numpy()
+    points["color"] = colors.cpu().numpy()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(points)))
+        points.tofile(file)
+
+
+def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
+    """``[3, 3]`` rotation of a Hamilton quaternion ``(w, x, y, z)`` of any positive length."""
+    w, x, y, z = (quaternion / quaternion.norm()).tolist()
+    return torch.tensor(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ],
+        dtype=torch.float64,
+    )
+
+
+def quaternion_from_rotation(rotation: Tensor) -> Tensor:
+    """``(w, x, y, z)`` with ``w >= 0`` of a ``[3, 3]`` rotation.
+
+    It is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack 2000), stable at every
+    angle.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = rotation.double().tolist()
+    k = torch.tensor(
+        [
+            [a + e + i, h - f, c - g, d - b],
+            [h - f, a - e - i, b + d, c + g],
+            [c - g, b + d, e - a - i, f + h],
+            [d - b, c + g, f + h, i - a - e],
+        ],
+        dtype=torch.float64,
+    )
+    quaternion = torch.linalg.eigh(k).eigenvectors[:, -1]
+    return quaternion if quaternion[0] >= 0 else -quaternion
+
+
+def _record(
+    name: str, camera_id: int, pose: tuple[float, ...], cameras: dict[int, _Camera], where: str
+) -> CameraRecord:
+    camera = cameras.get(camera_id)
+    if camera is None:
+        raise UserError(f"{where}: its camera {camera_id} is not in the cameras file; export the model again")
+    if camera.model.name not in _LENSES:
+        raise UserError(
+            f"{where}: camera model {camera.model.name} is not supported; run colmap image_undistorter first"
+        )
+    quaternion = torch.tensor(pose[:4], dtype=torch.float64)
+    n = camera.model.focals
+    numbers = torch.tensor((*pose, *camera.parameters))
+    if not bool(numbers.isfinite().all()) or not float(quaternion.norm()) > 0 or min(camera.parameters[:n]) <= 0:
+        raise UserError(f"{where}: its pose or focal length is not a usable number; export the model again")
+    camera_from_world = torch.eye(4, dtype=torch.float64)
+    camera_from_world[:3, :3] = rotation_from_quaternion(quaternion)
+    camera_from_world[:3, 3] = torch.tensor(pose[4:], dtype=torch.float64)
+    cx, cy = camera.parameters[n : n + 2]
+    return CameraRecord(
+        where=where,
+        file_path=name,
+        world_from_camera=checked_rigid(torch.linalg.inv(camera_from_world), where),
+        focal=(camera.parameters[0], camera.parameters[n - 1]),
+        center=(cx, cy),
+        size=camera.size,
+        lens=_LENSES[camera.model.name](camera.parameters[n + 2 :]),
+    )
+
+
+def _file(model: Path, name: str) -> Path:
+    for suffix in (".bin", ".txt"):
+        if (model / f"{name}{suffix}").is_file():
+            return model / f"{name}{suffix}"
+    raise UserError(f"{model}: a COLMAP model needs {name}.bin or {name}.txt")
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple:
+    """Read one little-endian record; ``struct.error`` at the end of the file."""
+    return struct.unpack("<" + layout, file.read(struct.calcsize("<" + layout)))
+
+
+def _cameras_bin(path: Path) -> dict[int, _Camera]:
+    cameras = {}
+    with open(path, "rb") as file:
+        for _ in range(_unpack(file, "Q")[0]):
+            number, model, width, height = _unpack(file, "IiQQ")
+            cameras[number] = _Camera(_MODELS[model], (width, height), _unpack(file, f"{_MODELS[model].parameters}d"))
+    return cameras
+
+
+def _cameras_txt(path: Path) -> dict[int, _Camera]:
+    by_name = {model.name: model for model in _MODELS.values()}
+    cameras = {}
+    for line in _lines(path):
+        number, name, width, height, *parameters = line.split()
+        if len(parameters) != by_name[name].parameters:
+            raise ValueError(f"{name} has {by_name[name].parameters} parameters")
+        cameras[int(number)] = _Camera(by_name[name], (int(width), int(height)), tuple(map(float, parameters)))
+    return cameras
+
+
+def _images_bin(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
+    with open(path, "rb") as file:
+        for _ in range(_unpack(file, "Q")[0]):
+            _, *pose, camera = _unpack(file, "I7dI")
+            name = bytearray()
+            while (character := _unpack(file, "c")[0]) != b"\0":
+                name += character
+            file.seek(24 * _unpack(file, "Q")[0], 1)
+            yield name.decode("utf-8"), camera, tuple(pose)
+
+
+def _images_txt(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
+    """Every second line holds 2D points and may be empty, so empty lines count."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    for line in lines[::2]:
+        if line.strip():
+            _, *pose, camera, name = line.split(maxsplit=9)
+            yield name.strip(), int(camera), tuple(map(float, pose))
+
+
+def _points_bin(path: Path) -> Iterator[tuple[float, ...]]:
+    with open(path, "rb") as file:
+        for _ in range(_unpack(file, "Q")[0]):
+            _, x, y, z, r, g, b, _, track = _unpack(file, "Q3d3BdQ")
+            file.seek(8 * track, 1)
+            yield x, y, z, r, g, b
+
+
+def _points_txt(path: Path) -> Iterator[tuple[float, ...]]:
+    for line in _lines(path):
+        yield tuple(map(float, line.split()[1:7]))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line

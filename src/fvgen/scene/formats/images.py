@@ -1,0 +1,260 @@
+"""Photographs in files: decoding to upright 8-bit sRGB, EXIF orientation and focal length, writing PNG."""
+
+import math
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fvgen.errors import UserError
+
+PHOTO_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"]
+    + [".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga"]
+)
+UNREADABLE_SUFFIXES = frozenset(
+    [".heic", ".heif", ".hif", ".jxl", ".exr", ".hdr"]
+    + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"]
+)
+MAX_PIXELS = 200_000_000
+MIN_SIDE = 64
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "TGA")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_FILM_DIAGONAL_MM = math.hypot(36, 24)
+_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+_EXIF_IFD = 0x8769
+_ORIENTATION, _FOCAL_MM, _FOCAL_35MM = 0x0112, 0x920A, 0xA405
+_WIDTH, _HEIGHT, _PLANE_X, _PLANE_UNIT = 0xA002, 0xA003, 0xA20E, 0xA210
+# EXIF orientation -> (quarter turns clockwise that make the stored picture upright, mirrored before turning or not).
+_TURNS = {1: (0, False), 3: (2, False), 6: (1, False), 8: (3, False)}
+_TURNS |= {2: (0, True), 4: (2, True), 5: (3, True), 7: (1, True)}
+_pillow_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A decoded photograph as the file stores it, not yet turned upright.
+
+    Attributes:
+        image: ``[H, W, 3]`` uint8 sRGB.
+        orientation: EXIF orientation, 1 to 8.
+        focal: focal length in pixels of ``image`` from EXIF, ``None`` where unknown.
+    """
+
+    image: Tensor
+    orientation: int
+    focal: float | None
+
+    @property
+    def turns(self) -> int:
+        """Quarter turns clockwise that make it upright."""
+        return _TURNS[self.orientation][0]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it must be mirrored (left to right, before turning)."""
+        return _TURNS[self.orientation][1]
+
+    def upright(self) -> Tensor:
+        """``[H', W', 3]`` uint8, turned as EXIF says."""
+        image = self.image.flip(1) if self.mirrored else self.image
+        return image.rot90(-self.turns, (0, 1)).contiguous()
+
+
+def read_photo(path: str | Path) -> StoredPhoto:
+    """Decode an image file.
+
+    Transparency is laid over white, 16 bits are reduced to 8, grey, palette and CMYK become RGB, an embedded colour
+    profile is converted to sRGB; of an animation the first picture is taken.
+
+    Raises:
+        UserError: not an image, a format that cannot be decoded, damaged, more than 200 million pixels (told from
+            the header, before decoding), or a side below 64 pixels.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        _check_size(path, image.size)
+        try:
+            image.load()
+            rgb = _to_rgb(image, path)
+        except _DAMAGED as error:
+            raise UserError(f"{path}: damaged or cut off; copy or export the photo again ({_short(error)})") from None
+        exif = _exif(image)
+        orientation = exif.get(_ORIENTATION)
+        return StoredPhoto(
+            image=torch.from_numpy(np.array(rgb, dtype=np.uint8)),
+            orientation=orientation if orientation in _TURNS else 1,
+            focal=focal_from_exif(exif, *rgb.size),
+        )
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) from an image file's header, as stored.
+
+    Raises:
+        UserError: not an image.
+    """
+    with _opened(Path(path)) as image:
+        return image.size
+
+
+def focal_from_exif(exif: Mapping[int, Any], width: int, height: int) -> float | None:
+    """Focal length in pixels of a ``width`` x ``height`` image, from EXIF tags.
+
+    ``FocalLengthIn35mmFilm`` compares diagonals (CIPA DCG-001): ``f = f35 * hypot(width, height) / hypot(36, 24)``.
+    ``FocalLength`` with ``FocalPlaneXResolution`` is exact where a camera writes both truly, so it is used where it
+    agrees with the former within a tenth, or stands alone. ``None`` where neither is usable, or where the shape of
+    the picture shows that it was cropped after the camera wrote the tags.
+
+    Args:
+        exif: tag number to value, main and Exif directories joined.
+    """
+    native_width, native_height = _positive(exif.get(_WIDTH)), _positive(exif.get(_HEIGHT))
+    scale = 1.0
+    if native_width and native_height:
+        short, long = sorted((native_width, native_height))
+        if abs(long / short * min(width, height) / max(width, height) - 1) > 0.02:
+            return None
+        scale = max(width, height) / long
+    film = _positive(exif.get(_FOCAL_35MM))
+    from_film = _plausible(film * math.hypot(width, height) / _FILM_DIAGONAL_MM if film else None, width, height)
+    mm, density = _positive(exif.get(_FOCAL_MM)), _positive(exif.get(_PLANE_X))
+    unit = _UNIT_MM.get(exif.get(_PLANE_UNIT, 2))
+    from_plane = _plausible(mm * density / unit * scale if mm and density and unit else None, width, height)
+    if from_film and from_plane:
+        return from_plane if abs(from_plane / from_film - 1) < 0.1 else from_film
+    return from_film or from_plane
+
+
+def write_png(path: str | Path, image: Tensor) -> None:
+    """Write ``[H, W, 3]`` uint8 (colour), ``[H, W]`` uint8 (grey) or ``[H, W]`` bool (0 and 255)."""
+    if image.dtype == torch.bool:
+        image = image.to(torch.uint8) * 255
+    if image.dtype != torch.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"expected uint8 [H,W,3] or [H,W], got {image.dtype} {tuple(image.shape)}")
+    Image.fromarray(image.cpu().contiguous().numpy()).save(path, format="PNG", compress_level=4)
+
+
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image with its header read and nothing decoded. Pillow's own size limit is lifted: we have ours."""
+    with _pillow_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with open(path, "rb") as file:
+                head = file.read(16)
+                file.seek(0)
+                image = _identify(path, file, head)
+                with image:
+                    yield image
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except PermissionError:
+            raise UserError(f"{path}: no permission to read it") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
+    heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except Image.UnidentifiedImageError:
+        pass
+    except _DAMAGED as error:
+        raise UserError(f"{path}: damaged image header; copy or export the photo again ({_short(error)})") from None
+    if heif or path.suffix.lower() in UNREADABLE_SUFFIXES:
+        kind = "HEIF" if heif else path.suffix[1:].upper()
+        raise UserError(f"{path}: {kind} photos cannot be read; export it as JPEG or PNG")
+    if not head:
+        raise UserError(f"{path}: an empty file; copy the photo again")
+    raise UserError(f"{path}: not an image (its content is not JPEG, PNG, WebP, TIFF or the like)")
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{path}: {width} x {height} pixels is more than {MAX_PIXELS // 1_000_000} million; make it smaller first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise UserError(f"{path}: {width} x {height} pixels is too small; each side needs {MIN_SIDE} at least")
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_integers(image, path)
+    if image.mode == "F":
+        raise UserError(f"{path}: a floating point image has no known brightness; export it as JPEG or PNG")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return _to_srgb(Image.alpha_composite(white, rgba).convert("RGB"), image)
+    return _to_srgb(image, image)
+
+
+def _from_integers(image: Image.Image, path: Path) -> Image.Image:
+    """Grey of 16 bits (or 32 holding 16)."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{path}: a 32 bit image has no known brightness; export it as JPEG or PNG")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+def _to_srgb(image: Image.Image, source: Image.Image) -> Image.Image:
+    """RGB in sRGB, by the profile embedded in ``source`` where there is one."""
+    profile = source.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    import io
+
+    from PIL import ImageCms
+
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        # A profile for another kind of image than this one: no better guess than sRGB.
+        return image.convert("RGB")
+    return converted if converted is not None else image.convert("RGB")
+
+
+def _exif(image: Image.Image) -> dict[int, Any]:
+    """Main and Exif tags joined; an unreadable block counts as none, which only loses the focal length prior."""
+    try:
+        main = image.getexif()
+        return {**dict(main), **dict(main.get_ifd(_EXIF_IFD))}
+    except Exception:  # Pillow raises whatever the damaged bytes lead to
+        return {}
+
+
+def _positive(value: Any) -> float | None:
+    """A positive finite number, or ``None`` for all else that cameras write."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _plausible(focal: float | None, width: int, height: int) -> float | None:
+    """``focal`` where it is that of a real lens: 0.2 to 30 times the longer side."""
+    return focal if focal and 0.2 < focal / max(width, height) < 30 else None
+
+
+def _short(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error))[:80] or type(error).__name__

@@ -1,0 +1,252 @@
+"""``transforms.json``, the cameras of nerfstudio, instant-ngp and Blender.
+
+The file has OpenGL axes (x right, y up, z back), camera to world; we have OpenCV axes, so columns y and z change
+sign. Pixel centres are at .5 in the file as in this program. ``applied_transform`` and the like describe how the
+file's world came about; cameras stay in the file's world.
+"""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene.formats.lens import Lens
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside
+
+_FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+_PERSPECTIVE = {"OPENCV", "FULL_OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"}
+_FISHEYE = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
+_LARGEST = 1e9
+_COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+
+
+def write_transforms_json(
+    path: str | Path,
+    cameras: Cameras,
+    file_paths: list[str],
+    extra_per_frame: list[dict[str, Any]] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write cameras in nerfstudio's layout; floats round-trip exactly.
+
+    Each frame carries its own intrinsics; where all cameras share them they also stand at the top, where older
+    readers look.
+
+    Args:
+        path: the file to write.
+        cameras: ``N`` cameras.
+        file_paths: ``N`` image paths relative to the file's folder.
+        extra_per_frame: ``N`` dictionaries of further keys, such as ``{"source": "photo"}``.
+        extra: further keys at the top, such as ``{"ply_file_path": "points.ply"}``.
+    """
+    if len(file_paths) != len(cameras) or (extra_per_frame is not None and len(extra_per_frame) != len(cameras)):
+        raise ValueError(f"{len(cameras)} cameras need as many file paths and extras")
+    blocks = [_intrinsics_block(k, s) for k, s in zip(cameras.intrinsics.tolist(), cameras.sizes.tolist())]
+    top: dict[str, Any] = {"camera_model": "OPENCV", **(extra or {})}
+    if blocks and all(b == blocks[0] for b in blocks):
+        top |= blocks[0]
+    frames = []
+    for i, matrix in enumerate((cameras.world_from_camera @ _FLIP).tolist()):
+        own = extra_per_frame[i] if extra_per_frame else {}
+        frames.append({"file_path": file_paths[i], **blocks[i], **own, "transform_matrix": matrix})
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in top.items()]
+    body = ",\n".join(f"    {json.dumps(frame)}" for frame in frames)
+    text = "{\n" + "\n".join(lines) + '\n  "frames": [\n' + body + "\n  ]\n}\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]]]:
+    """Read the cameras of a ``transforms.json`` without touching its images' pixels.
+
+    Returns:
+        ``N`` cameras at the sizes that the file claims (distortion, if any, is not in them), and the ``N`` frame
+        records as written, for keys such as ``file_path`` or ``source``.
+
+    Raises:
+        UserError: see ``read_records``; also where the file tells no size and the image is not there to ask.
+    """
+    path = Path(path)
+    records = [_with_image_size(record, path.parent) for record in read_records(path)]
+    return _cameras(records), [record.raw for record in records]
+
+
+def read_camera_path(
+    path: str | Path, default_size: tuple[int, int] | None = None, default_intrinsics: Tensor | None = None
+) -> Cameras:
+    """Read a camera path: a ``transforms.json`` whose images need not exist, two frames at least.
+
+    Views are rendered by pinhole cameras, so distortion in the file is ignored.
+
+    Args:
+        path: the file, in the world of the scene.
+        default_size: (width, height) for frames without ``w`` and ``h``.
+        default_intrinsics: ``[3, 3]`` at ``default_size`` for frames without a focal length; a frame with a size
+            of its own gets them scaled, covering its width.
+
+    Raises:
+        UserError: see ``read_records``; also for fewer than two frames, or where a value is missing with no default.
+    """
+    records = read_records(path)
+    if len(records) < 2:
+        raise UserError(f"{path}: a camera path needs at least two frames, this one has {len(records)}")
+    if default_size is not None:
+        records = [_with_defaults(record, default_size, default_intrinsics) for record in records]
+    return _cameras(records)
+
+
+def read_records(path: str | Path) -> list[CameraRecord]:
+    """The frames of a ``transforms.json``, each with the intrinsics that apply to it, in the file's order.
+
+    Raises:
+        UserError: invalid JSON, no frames, a camera model we cannot undo, NaN or non-rigid matrices, or
+            intrinsics that are no positive numbers.
+    """
+    path = Path(path)
+    top = _load(path)
+    frames = top.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise UserError(f'{path}: no frames; a transforms.json lists its cameras under "frames"')
+    shared = {key: value for key, value in top.items() if key != "frames"}
+    records = []
+    for i, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            raise UserError(f"{path}, frame {i}: expected an object with file_path and transform_matrix")
+        records.append(_record({**shared, **frame}, frame, f"{path}, frame {i}"))
+    return records
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        top = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error.msg}, line {error.lineno})") from None
+    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, thousands of brackets
+        raise UserError(f"{path}: not a JSON file") from None
+    if not isinstance(top, dict):
+        raise UserError(f'{path}: expected a JSON object with "frames"')
+    return top
+
+
+def _record(values: dict[str, Any], frame: dict[str, Any], where: str) -> CameraRecord:
+    """One frame; ``values`` are the top level's keys overridden by the frame's own."""
+    file_path = frame.get("file_path")
+    if file_path is not None and (not isinstance(file_path, str) or not file_path):
+        raise UserError(f"{where}: file_path must be a name")
+    if file_path:
+        where = f"{where} ({file_path})"
+    number = {key: _number(values, key, where) for key in _COEFFICIENTS + ("cx", "cy")}
+    cx, cy = number["cx"], number["cy"]
+    size = _pair(values, "w", "h", where)
+    angle_x, angle_y = (_positive(values, key, where) for key in ("camera_angle_x", "camera_angle_y"))
+    for angle in (angle_x, angle_y):
+        if angle is not None and angle >= math.pi:
+            raise UserError(f"{where}: camera_angle is in radians, below pi; got {angle:g}")
+    if (cx is None) != (cy is None):
+        raise UserError(f"{where}: cx and cy come together")
+    return CameraRecord(
+        where=where,
+        file_path=file_path,
+        world_from_camera=checked_rigid(_matrix(frame, where), where) @ _FLIP,
+        focal=_focal(values, where),
+        center=None if cx is None or cy is None else (cx, cy),
+        angle=None if angle_x is None else (angle_x, angle_y),
+        size=None if size is None else (round(size[0]), round(size[1])),
+        lens=_lens(values, {key: number[key] or 0.0 for key in _COEFFICIENTS}, where),
+        raw=frame,
+    )
+
+
+def _matrix(frame: dict[str, Any], where: str) -> Tensor:
+    """``transform_matrix`` as ``[4, 4]``; 3x4 is completed."""
+    rows = frame.get("transform_matrix")
+    try:
+        matrix = torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers") from None
+    if tuple(matrix.shape) == (3, 4):
+        matrix = torch.cat([matrix, torch.tensor([[0, 0, 0, 1]], dtype=torch.float64)])
+    if tuple(matrix.shape) != (4, 4):
+        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
+    return matrix
+
+
+def _focal(values: dict[str, Any], where: str) -> tuple[float, float] | None:
+    fl_x, fl_y = (_positive(values, key, where) for key in ("fl_x", "fl_y"))
+    fl_x, fl_y = fl_x or fl_y, fl_y or fl_x
+    return None if fl_x is None or fl_y is None else (fl_x, fl_y)
+
+
+def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
+    model = values.get("camera_model") or ("OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV")
+    if model not in _PERSPECTIVE | _FISHEYE:
+        raise UserError(f"{where}: camera_model {model!r} is not supported; undistort the images to a pinhole camera")
+    if model in _FISHEYE:
+        return Lens(radial=(k["k1"], k["k2"], k["k3"], k["k4"]), fisheye=True)
+    # Plain OPENCV files often carry a k4 of 0 for fisheye readers; only the full model has a denominator.
+    rational = (k["k4"], k["k5"], k["k6"]) if model == "FULL_OPENCV" else (0.0, 0.0, 0.0)
+    return Lens(radial=(k["k1"], k["k2"], k["k3"], *rational), tangential=(k["p1"], k["p2"]))
+
+
+def _number(values: dict[str, Any], key: str, where: str) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    if not usable or not abs(value) < _LARGEST:  # NaN compares false
+        raise UserError(f"{where}: {key} must be a finite number, got {str(value)[:40]}")
+    return float(value)
+
+
+def _positive(values: dict[str, Any], key: str, where: str) -> float | None:
+    value = _number(values, key, where)
+    if value is not None and value <= 0:
+        raise UserError(f"{where}: {key} must be positive, got {value:g}")
+    return value
+
+
+def _pair(values: dict[str, Any], first: str, second: str, where: str) -> tuple[float, float] | None:
+    a, b = _positive(values, first, where), _positive(values, second, where)
+    if (a is None) != (b is None):
+        raise UserError(f"{where}: {first} and {second} come together")
+    return None if a is None or b is None else (a, b)
+
+
+def _with_image_size(record: CameraRecord, folder: Path) -> CameraRecord:
+    if record.size is not None or record.file_path is None:
+        return record
+    from fvgen.scene.formats.images import image_size
+
+    return record.with_size(image_size(image_inside(folder, record.file_path, record.where)))
+
+
+def _with_defaults(record: CameraRecord, size: tuple[int, int], intrinsics: Tensor | None) -> CameraRecord:
+    sized = record.with_size(size)
+    if sized.focal or sized.angle or intrinsics is None or sized.size is None:
+        return sized
+    scale = sized.size[0] / size[0]
+    middle = (scale * (float(intrinsics[0, 2]) - size[0] / 2), scale * (float(intrinsics[1, 2]) - size[1] / 2))
+    center = sized.center or (sized.size[0] / 2 + middle[0], sized.size[1] / 2 + middle[1])
+    return replace(sized, focal=(scale * float(intrinsics[0, 0]), scale * float(intrinsics[1, 1])), center=center)
+
+
+def _cameras(records: list[CameraRecord]) -> Cameras:
+    return Cameras(
+        torch.stack([r.world_from_camera for r in records]),
+        torch.stack([r.intrinsics() for r in records]),
+        torch.tensor([r.size for r in records]),
+    )
+
+
+def _intrinsics_block(k: list[list[float]], size: list[int]) -> dict[str, Any]:
+    own = {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": size[0], "h": size[1]}
+    return {**own, "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
