@@ -18,7 +18,7 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.formats.record import CameraRecord, checked_rigid
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, printable
 
 _PINHOLE = 1
 
@@ -112,7 +112,7 @@ def read_colmap(model: str | Path) -> list[CameraRecord]:
         raise UserError(f"{model}: damaged COLMAP model (or of an unknown version); export it again") from None
     if not posed:
         raise UserError(f"{images}: no image has a pose")
-    return [_record(name, camera, pose, known, f"{images} ({name})") for name, camera, pose in posed]
+    return [_record(name, camera, pose, known, f"{images} ({printable(name)})") for name, camera, pose in posed]
 
 
 def read_colmap_points(model: str | Path) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import math
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,7 +151,8 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, K
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image with its header read and nothing decoded. Pillow's own size limit is lifted: we have ours."""
-    with _pillow_lock:
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage that costs nothing, or that raises later anyway
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             with open(path, "rb") as file:
@@ -176,7 +178,7 @@ def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
     except _DAMAGED as error:
         raise UserError(f"{path}: damaged image header; copy or export the photo again ({_short(error)})") from None
     if heif or path.suffix.lower() in UNREADABLE_SUFFIXES:
-        kind = "HEIF" if heif else path.suffix[1:].upper()
+        kind = "HEIC" if heif else path.suffix[1:].upper()
         raise UserError(f"{path}: {kind} photos cannot be read; export it as JPEG or PNG")
     if not head:
         raise UserError(f"{path}: an empty file; copy the photo again")

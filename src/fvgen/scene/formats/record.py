@@ -112,7 +112,12 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
             raise outside
         if target.is_file():
             return target
-    raise UserError(f"{where}: there is no image {folder / relative}")
+    raise UserError(f"{where}: there is no image {printable(str(folder / relative))}")
+
+
+def printable(name: str) -> str:
+    """``name`` fit for a message of one line."""
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _candidates(relative: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, printable
 
 _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 _PERSPECTIVE = {"OPENCV", "FULL_OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"}
@@ -143,7 +143,7 @@ def _record(values: dict[str, Any], frame: dict[str, Any], where: str) -> Camera
     if file_path is not None and (not isinstance(file_path, str) or not file_path):
         raise UserError(f"{where}: file_path must be a name")
     if file_path:
-        where = f"{where} ({file_path})"
+        where = f"{where} ({printable(file_path)})"
     number = {key: _number(values, key, where) for key in _COEFFICIENTS + ("cx", "cy")}
     cx, cy = number["cx"], number["cy"]
     size = _pair(values, "w", "h", where)

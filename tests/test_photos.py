@@ -1,0 +1,615 @@
+"""Loading whatever a user names, and refusing it with one clear line."""
+
+import json
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene import Photos, load_photos
+from fvgen.scene.build import build_scene
+from fvgen.scene.formats.colmap import write_colmap
+from fvgen.scene.formats.images import focal_from_exif, read_photo
+from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.formats.video import write_video
+
+ORIENTATION, EXIF, FOCAL_MM, FOCAL_35MM = 0x0112, 0x8769, 0x920A, 0xA405
+PLANE_X, PLANE_UNIT, EXIF_WIDTH, EXIF_HEIGHT = 0xA20E, 0xA210, 0xA002, 0xA003
+
+
+def noise(seed: int, width: int = 96, height: int = 72) -> np.ndarray:
+    """A textured picture, smooth enough for JPEG."""
+    small = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save(path: Path, seed: int = 0, width: int = 96, height: int = 72, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(seed, width, height)).save(path, **options)
+    return path
+
+
+def look(name: str) -> Cameras:
+    """A camera that no default would give."""
+    k = torch.tensor([[90.0, 0, 47], [0, 92, 37.5], [0, 0, 1]], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[0, 3] = float(name)
+    return Cameras(pose[None], k[None], torch.tensor([[96, 72]]))
+
+
+def posed_scene(folder: Path, count: int = 3, **options: Any) -> Cameras:
+    """``images/0.png ...`` and ``transforms.json``."""
+    cameras = Cameras.concatenate([look(str(i)) for i in range(count)])
+    names = [f"images/{i}.png" for i in range(count)]
+    for i, name in enumerate(names):
+        save(folder / name, i, **options)
+    write_transforms_json(folder / "transforms.json", cameras, names)
+    return cameras
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    top = json.loads(path.read_text())
+    change(top)
+    path.write_text(json.dumps(top))
+
+
+def failing(*sources: str | Path, **options: int) -> str:
+    """The one line with which loading ends."""
+    with pytest.raises(UserError) as caught:
+        load_photos(list(sources), **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+# Files and folders
+
+
+def test_files_keep_the_users_order_and_sizes_may_differ(tmp_path: Path) -> None:
+    b = save(tmp_path / "b.png", 1, 96, 72)
+    a = save(tmp_path / "a.png", 2, 64, 128)
+    photos = load_photos([b, a])
+    assert photos.names == ["b.png", "a.png"]
+    assert [tuple(image.shape) for image in photos.images] == [(72, 96, 3), (128, 64, 3)]
+    assert np.array_equal(photos.images[1].numpy(), noise(2, 64, 128))
+    assert photos.images[0].dtype == torch.uint8
+    assert photos.cameras is None
+    assert photos.focals == [None, None]
+    assert photos.dropped == []
+
+
+def test_folders_are_sorted_as_people_count_and_other_files_ignored(tmp_path: Path) -> None:
+    for i, name in enumerate(["IMG_10.png", "IMG_9.png", "img_1.JPG", ".hidden.png"]):
+        save(tmp_path / name, i)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "IMG_9.dng").write_text("the raw file of IMG_9")
+    assert load_photos(tmp_path).names == ["img_1.JPG", "IMG_9.png", "IMG_10.png"]
+
+
+def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+    files = [save(tmp_path / f, i) for i, f in enumerate(["a/1.png", "b/1.png", "b/1.jpg", "a/2.png"])]
+    assert load_photos(files).names == ["1.png", "b_1.png", "1_2.jpg", "2.png"]
+    assert len(set(load_photos([*files, *files]).names)) == 8
+
+
+def test_max_photos_takes_evenly_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    for i in range(7):
+        save(tmp_path / f"{i}.png", i)
+    photos = load_photos(tmp_path, max_photos=3)
+    assert photos.names == ["0.png", "3.png", "6.png"]
+    assert [d.name for d in photos.dropped] == ["1.png", "2.png", "4.png", "5.png"]
+    assert "3 taken evenly of 7" in photos.dropped[0].reason
+    assert len(load_photos(tmp_path, max_photos=9)) == 7
+    assert "at least two" in failing(tmp_path, max_photos=1)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = save(tmp_path / "a.png", 3, exif=exif)
+    want = np.array(ImageOps.exif_transpose(Image.open(path)))
+    assert np.array_equal(read_photo(path).upright().numpy(), want)
+
+
+def test_unusual_pixels_become_rgb(tmp_path: Path) -> None:
+    rgb = noise(4)
+    grey = rgb[..., 0]
+
+    def read(name: str, image: Image.Image, **options: Any) -> np.ndarray:
+        image.save(tmp_path / name, **options)
+        return read_photo(tmp_path / name).upright().numpy()
+
+    want = np.repeat(grey[..., None], 3, 2)
+    assert np.array_equal(read("grey.png", Image.fromarray(grey)), want)
+    assert np.array_equal(read("grey16.png", Image.fromarray(grey.astype(np.uint16) * 257)), want)
+    assert np.array_equal(read("grey16.tif", Image.fromarray(grey.astype(np.uint16) * 257)), want)
+    assert np.array_equal(read("rgb.webp", Image.fromarray(rgb), lossless=True), rgb)
+    assert np.array_equal(read("rgb.tif", Image.fromarray(rgb)), rgb)
+    assert np.array_equal(read("palette.png", Image.fromarray(grey).convert("P")), want)
+    assert set(np.unique(read("bits.png", Image.fromarray(grey > 128)))) == {0, 255}
+    cmyk = read("cmyk.jpg", Image.fromarray(rgb).convert("CMYK"), quality=98)
+    assert np.abs(cmyk.astype(int) - rgb).mean() < 4
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    rgba = np.dstack([noise(5), np.full((72, 96), 255, np.uint8)])
+    rgba[:, :48, 3] = 0
+    rgba[:8, :, 3] = 128
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    image = read_photo(tmp_path / "a.png").upright().numpy()
+    assert (image[10:, :48] == 255).all()
+    assert np.array_equal(image[8:, 48:], noise(5)[8:, 48:])
+    assert np.abs(image[:8].astype(float) - (noise(5)[:8] * (128 / 255) + 127)).max() <= 1
+
+
+def test_colour_profiles_are_converted(tmp_path: Path) -> None:
+    """A profile whose red and blue primaries are swapped makes red blue; sRGB's own changes nothing."""
+    from PIL import ImageCms
+
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    save(tmp_path / "same.png", 6, icc_profile=bytes(data))
+    assert np.array_equal(read_photo(tmp_path / "same.png").image.numpy(), noise(6))
+    for tag, other in ((b"rXYZ", b"bTMP"), (b"bXYZ", b"rXYZ"), (b"bTMP", b"bXYZ")):
+        at = data.index(tag, 128)
+        data[at : at + 4] = other
+    at = data.index("sRGB".encode("utf-16-be"))
+    data[at : at + 8] = "swap".encode("utf-16-be")
+    save(tmp_path / "swap.png", 6, icc_profile=bytes(data))
+    swapped = read_photo(tmp_path / "swap.png").image.numpy()
+    assert np.abs(swapped.astype(int) - noise(6)[..., ::-1]).mean() < 3
+    save(tmp_path / "broken.png", 6, icc_profile=b"no profile at all")
+    assert np.array_equal(read_photo(tmp_path / "broken.png").image.numpy(), noise(6))
+
+
+# EXIF focal length
+
+D60 = {FOCAL_MM: 29.0, FOCAL_35MM: 43}
+
+
+@pytest.mark.parametrize(
+    ("tags", "size", "want"),
+    [
+        ({}, (600, 400), None),
+        ({FOCAL_35MM: 43.2666153}, (600, 800), 1000.0),
+        ({FOCAL_35MM: 0}, (600, 400), None),
+        ({FOCAL_35MM: float("nan")}, (600, 400), None),
+        ({FOCAL_MM: 10.0}, (600, 400), None),
+        ({FOCAL_MM: 10.0, PLANE_X: 2540.0, PLANE_UNIT: 2}, (1500, 1000), 1000.0),
+        ({FOCAL_MM: 10.0, PLANE_X: 1000.0, PLANE_UNIT: 3}, (1500, 1000), 1000.0),
+        ({FOCAL_MM: 10.0, PLANE_X: 2540.0, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1500, 1000), 500.0),
+        ({FOCAL_MM: 10.0, PLANE_X: 2540.0, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1000, 1500), 500.0),
+        ({FOCAL_35MM: 28, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1000, 1000), None),
+        ({FOCAL_MM: 10.0, PLANE_X: 2.54}, (1500, 1000), None),
+        ({FOCAL_35MM: 28, FOCAL_MM: 10.0, PLANE_X: 25400.0}, (1500, 1000), 28 / 43.2666153 * math.hypot(1500, 1000)),
+        ({FOCAL_35MM: 24, FOCAL_MM: 10.0, PLANE_X: 2540.0}, (1500, 1000), 1000.0),
+        ({FOCAL_35MM: "28 mm"}, (600, 400), None),
+    ],
+)
+def test_focal_from_exif(tags: dict, size: tuple[int, int], want: float | None) -> None:
+    got = focal_from_exif(tags, *size)
+    assert got == (want if want is None else pytest.approx(want, rel=1e-6))
+
+
+def test_focal_is_read_from_the_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif.get_ifd(EXIF)[FOCAL_35MM] = 35
+    save(tmp_path / "a.jpg", 0, exif=exif)
+    save(tmp_path / "b.jpg", 1)
+    photos = load_photos(tmp_path)
+    assert photos.focals == [pytest.approx(35 / math.hypot(36, 24) * 120), None]
+    assert photos.images[0].shape == (96, 72, 3)
+
+
+def test_damaged_exif_only_loses_the_prior(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg", 0, exif=b"Exif\0\0II*\0\xff\xff\xff\xffrubbish")
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.focal is None
+    assert photo.orientation == 1
+
+
+def test_real_exif(shared: Path) -> None:
+    """29 mm on a Nikon D60 (sensor 23.6 x 15.8 mm); its 35 mm equivalent is rounded to 43."""
+    photos = load_photos(shared / "data/photos/door-12")
+    assert len(photos) == 12
+    for image, focal in zip(photos.images, photos.focals, strict=True):
+        assert image.shape == (1200, 803, 3)
+        assert focal == pytest.approx(43 / math.hypot(36, 24) * math.hypot(803, 1200))
+        assert focal == pytest.approx(29 / 23.6 * 1200, rel=0.04)
+
+
+# Photos with cameras
+
+
+def test_transforms_json_gives_photos_and_cameras(tmp_path: Path) -> None:
+    cameras = posed_scene(tmp_path)
+    for source in (tmp_path, tmp_path / "transforms.json"):
+        photos = load_photos(source)
+        assert photos.names == ["0.png", "1.png", "2.png"]
+        assert np.array_equal(photos.images[2].numpy(), noise(2))
+        assert photos.cameras is not None
+        assert torch.equal(photos.cameras.world_from_camera, cameras.world_from_camera)
+        assert torch.equal(photos.cameras.intrinsics, cameras.intrinsics)
+        assert torch.equal(photos.cameras.sizes, cameras.sizes)
+
+
+def test_scaled_photos_scale_their_intrinsics(tmp_path: Path) -> None:
+    posed_scene(tmp_path, width=192, height=144)
+    photos = load_photos(tmp_path)
+    assert photos.cameras is not None
+    want = torch.tensor([[180.0, 0, 94], [0, 184, 75], [0, 0, 1]], dtype=torch.float64)
+    assert torch.equal(photos.cameras.intrinsics[1], want)
+    assert photos.cameras.sizes[1].tolist() == [192, 144]
+
+
+def test_smaller_copies_in_images_4_are_found(tmp_path: Path) -> None:
+    posed_scene(tmp_path)
+    edit(tmp_path / "transforms.json", lambda top: [f.update(w=384, h=288) for f in top["frames"]])
+    (tmp_path / "images").rename(tmp_path / "images_4")
+    photos = load_photos(tmp_path)
+    assert photos.cameras is not None
+    assert photos.cameras.sizes.tolist() == [[96, 72]] * 3
+    assert float(photos.cameras.intrinsics[0, 0, 0]) == 22.5
+
+
+def test_distorted_photos_are_undistorted(tmp_path: Path) -> None:
+    """Straight lines of a scene, bent by the lens when drawn, are straight again where the cameras say."""
+    cameras = posed_scene(tmp_path)
+    k1, k = -0.2, cameras.intrinsics[0]
+    v, u = torch.meshgrid(torch.arange(72) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+    bent = torch.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1]], -1)
+    ray = bent.clone()
+    for _ in range(50):
+        ray = bent / (1 + k1 * (ray * ray).sum(-1, keepdim=True))
+    stripes = (128 + 100 * torch.sin(12 * ray[..., 0])).round().to(torch.uint8)
+    for i in range(3):
+        pixels = torch.stack([stripes, torch.full_like(stripes, i), stripes], -1)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"images/{i}.png")
+
+    def distort(top: dict) -> None:
+        top["k1"] = k1
+        for frame in top["frames"]:
+            del frame["k1"]
+
+    edit(tmp_path / "transforms.json", distort)
+    photos = load_photos(tmp_path)
+    assert photos.cameras is not None
+    k = photos.cameras.intrinsics[0]
+    want = 128 + 100 * torch.sin(12 * (u - k[0, 2]) / k[0, 0])
+    error = (photos.images[0][..., 0] - want).abs()
+    assert float(error.mean()) < 1
+    assert float((stripes - want).abs().mean()) > 8, "the lens must matter here"
+
+
+def test_order_in_the_file_is_kept_and_chosen_frames_keep_their_cameras(tmp_path: Path) -> None:
+    posed_scene(tmp_path, 5)
+    edit(tmp_path / "transforms.json", lambda top: top["frames"].reverse())
+    photos = load_photos(tmp_path, max_photos=3)
+    assert photos.names == ["4.png", "2.png", "0.png"]
+    assert photos.cameras is not None
+    assert photos.cameras.centers[:, 0].tolist() == [4, 2, 0]
+
+
+@pytest.mark.parametrize("layout", ["sparse/0", "sparse", "."])
+def test_colmap_folders(tmp_path: Path, layout: str) -> None:
+    cameras = posed_scene(tmp_path, 3)
+    (tmp_path / "transforms.json").unlink()
+    (tmp_path / layout).mkdir(parents=True, exist_ok=True)
+    points, colors = torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8)
+    write_colmap(tmp_path / layout, cameras[[2, 0, 1]], ["2.png", "0.png", "1.png"], points, colors)
+    for source in {tmp_path, tmp_path / layout}:
+        photos = load_photos(source)
+        assert photos.names == ["0.png", "1.png", "2.png"]
+        assert photos.cameras is not None
+        torch.testing.assert_close(photos.cameras.world_from_camera, cameras.world_from_camera)
+        assert torch.equal(photos.cameras.intrinsics, cameras.intrinsics)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "claims"),
+    [(1, "stored"), (3, "stored"), (6, "stored"), (8, "stored"), (6, "upright"), (8, "upright")],
+)
+def test_turned_photos_with_cameras(tmp_path: Path, orientation: int, claims: str) -> None:
+    """Photos come upright, and a scene point stays on its pixel, whichever layout the cameras were found in."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    pixels = noise(9)
+    at = (20, 60)  # row, column of the stored picture
+    pixels[at] = (255, 0, 255)
+    point = torch.tensor([0.3, -0.4, 2.0, 1.0], dtype=torch.float64)
+    shown = np.array(ImageOps.exif_transpose(Image.open(_saved(tmp_path / "images/0.png", pixels, exif))))
+    seen = pixels if claims == "stored" else shown
+    row, column = np.argwhere((seen == (255, 0, 255)).all(-1))[0]
+    height, width = seen.shape[:2]
+    centre = (column + 0.5 - 80 * 0.15, row + 0.5 - 85 * -0.2)
+    k = torch.tensor([[80, 0, centre[0]], [0, 85, centre[1]], [0, 0, 1]], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)[None]
+    cameras = Cameras(pose, k[None], torch.tensor([[width, height]]))
+    _saved(tmp_path / "images/1.png", noise(10), exif)
+    both = Cameras.concatenate([cameras, cameras])
+    write_transforms_json(tmp_path / "transforms.json", both, ["images/0.png", "images/1.png"])
+    photos = load_photos(tmp_path)
+    assert np.array_equal(photos.images[0].numpy(), shown)
+    assert photos.cameras is not None
+    pixel = photos.cameras.intrinsics[0] @ (photos.cameras.camera_from_world[0] @ point)[:3]
+    u, v = (pixel[:2] / pixel[2]).tolist()
+    assert shown[int(v), int(u)].tolist() == [255, 0, 255]
+    assert (u % 1, v % 1) == pytest.approx((0.5, 0.5), abs=1e-6)
+    assert photos.cameras.sizes[0].tolist() == [shown.shape[1], shown.shape[0]]
+
+
+def _saved(path: Path, pixels: np.ndarray, exif: Image.Exif) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize(("scene", "first", "second"), [("fox", 3, 6), ("redkitchen", 0, 4), ("fern", 0, 1)])
+def test_real_cameras_agree_with_their_photos(shared: Path, scene: str, first: int, second: int) -> None:
+    """Matched features lie on each other's epipolar lines; with OpenGL axes unconverted they would not."""
+    cv2 = pytest.importorskip("cv2")
+    photos = load_photos(shared / "data/scenes" / scene)
+    assert photos.cameras is not None
+    sift, features = cv2.SIFT_create(2000), []
+    for i in (first, second):
+        grey = cv2.cvtColor(photos.images[i].numpy(), cv2.COLOR_RGB2GRAY)
+        points, words = sift.detectAndCompute(grey, None)
+        features.append((np.array([p.pt for p in points]) + 0.5, words))
+    matches = cv2.BFMatcher().knnMatch(features[0][1], features[1][1], k=2)
+    good = [m for m, other in matches if m.distance < 0.7 * other.distance]
+    assert len(good) > 60
+    a = features[0][0][[m.queryIdx for m in good]]
+    b = features[1][0][[m.trainIdx for m in good]]
+    k, pose = photos.cameras.intrinsics.numpy(), photos.cameras.world_from_camera.numpy()
+
+    def median_distance(poses: np.ndarray) -> float:
+        relative = np.linalg.inv(poses[second]) @ poses[first]
+        tx, ty, tz = relative[:3, 3]
+        essential = np.array([[0, -tz, ty], [tz, 0, -tx], [-ty, tx, 0]]) @ relative[:3, :3]
+        fundamental = np.linalg.inv(k[second]).T @ essential @ np.linalg.inv(k[first])
+        lines = np.c_[a, np.ones(len(a))] @ fundamental.T
+        return float(np.median(np.abs((lines * np.c_[b, np.ones(len(b))]).sum(1)) / np.hypot(*lines[:, :2].T)))
+
+    assert median_distance(pose) < 1.5
+    assert median_distance(pose @ np.diag([1.0, -1, -1, 1])) > 4
+
+
+# Video
+
+
+def test_videos_give_sharp_frames(tmp_path: Path) -> None:
+    frames = torch.stack([torch.from_numpy(noise(i, 96, 64)) for i in range(40)])
+    write_video(tmp_path / "walk.mp4", frames, 20)
+    photos = load_photos(tmp_path / "walk.mp4")
+    assert len(photos) == 8
+    assert photos.names[0].startswith("walk_0000")
+    assert photos.images[0].shape == (64, 96, 3)
+    assert sorted(photos.names) == photos.names
+    assert len(load_photos(tmp_path / "walk.mp4", max_photos=20)) == 20
+    assert len(load_photos([tmp_path / "walk.mp4", save(tmp_path / "a.png")])) == 9
+
+
+def test_real_video(shared: Path) -> None:
+    photos = load_photos(shared / "data/clips/wildrgbd_03.mp4", max_photos=4)
+    assert [tuple(i.shape) for i in photos.images] == [(160, 240, 3)] * 4
+
+
+# Bad input
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def jpeg_bytes(folder: Path) -> bytes:
+    return save(folder / "whole.jpeg", 7, 320, 240).read_bytes()
+
+
+BAD_FILES: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
+    "text": ("x.jpg", lambda _: b"my holiday notes", "not an image"),
+    "empty": ("x.jpg", lambda _: b"", "empty file"),
+    "cut off": ("x.jpg", lambda f: (d := jpeg_bytes(f))[: len(d) // 2], "damaged or cut off"),
+    "cut in the header": ("x.jpg", lambda f: jpeg_bytes(f)[:30], "damaged|not an image"),
+    "huge": ("x.png", lambda _: png_header(50_000, 50_000), "50000 x 50000 pixels is more than 200 million"),
+    "tiny": ("x.png", lambda f: save(f / "t.png", 0, 8, 8).read_bytes(), "8 x 8 pixels is too small"),
+    "one pixel": ("x.png", lambda _: png_header(1, 1), "1 x 1 pixels is too small"),
+    "flat": ("x.png", lambda f: save(f / "t.png", 0, 400, 40).read_bytes(), "400 x 40 pixels is too small"),
+    "cut png": ("x.png", lambda f: save(f / "t.png", 0).read_bytes()[:3000], "damaged or cut off"),
+    "heic": ("x.heic", lambda _: b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC photos cannot be read; export it as JPEG"),
+    "heic named jpg": ("x.jpg", lambda _: b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC photos cannot be read"),
+    "raw": ("x.cr2", lambda _: b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 40, "CR2 photos cannot be read"),
+    "float": ("x.tif", lambda f: _float_tiff(f), "floating point"),
+}
+
+
+def _float_tiff(folder: Path) -> bytes:
+    Image.fromarray(np.random.default_rng(0).random((80, 80), dtype=np.float32)).save(folder / "f.tif")
+    return (folder / "f.tif").read_bytes()
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_bad_photos_are_named(tmp_path: Path, name: str, how: str) -> None:
+    file, content, message = BAD_FILES[name]
+    (tmp_path / "scratch").mkdir()
+    data = content(tmp_path / "scratch")
+    good = [save(tmp_path / f"photos/{i}.jpg", i) for i in range(3)]
+    bad = tmp_path / "photos" / file
+    bad.write_bytes(data)
+    said = failing(*good, bad) if how == "file" else failing(tmp_path / "photos")
+    assert said.startswith(f"{bad}: ")
+    assert any(part in said for part in message.split("|")), said
+
+
+def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
+    rng, messages = np.random.default_rng(0), []
+    exif = Image.Exif()
+    exif.get_ifd(EXIF)[FOCAL_35MM] = 35
+    for suffix in ("jpg", "png", "webp", "tif", "gif", "bmp"):
+        data = save(tmp_path / f"a.{suffix}", 1, exif=exif).read_bytes()
+        for _ in range(25):
+            broken = bytearray(data)
+            for at in rng.integers(0, len(data), 6):
+                broken[at] = rng.integers(0, 256)
+            (tmp_path / "b").write_bytes(broken[: rng.integers(len(data) // 2, len(data) + 1)])
+            try:
+                read_photo(tmp_path / "b")
+            except UserError as error:
+                messages.append(str(error))
+    assert len(messages) > 50
+    assert all(message.startswith(f"{tmp_path / 'b'}: ") for message in messages)
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    assert "no photos" in failing()
+    assert failing(tmp_path / "gone") == f"{tmp_path / 'gone'}: no such file or folder"
+    assert failing(tmp_path / "gone.json") == f"{tmp_path / 'gone.json'}: no such file or folder"
+    assert failing(tmp_path / "gone.mp4") == f"{tmp_path / 'gone.mp4'}: no such file or folder"
+    (tmp_path / "empty").mkdir()
+    assert "no photos in this folder" in failing(tmp_path / "empty")
+    (tmp_path / "empty" / "images").mkdir()
+    assert "name its folder images" in failing(tmp_path / "empty")
+    (tmp_path / "empty" / "film.MP4").touch()
+    assert "name its video film.MP4" in failing(tmp_path / "empty")
+
+
+def test_too_few_photos(tmp_path: Path) -> None:
+    one = save(tmp_path / "one.png")
+    assert "at least two" in failing(one)
+    assert "at least two" in failing(tmp_path)
+    save(tmp_path / "copy.png")
+    assert "same picture" in failing(tmp_path)
+    assert "same picture" in failing(one, one, one)
+    save(tmp_path / "other.png", 1)
+    assert len(load_photos(tmp_path)) == 3
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    secret = save(tmp_path / "secret.png")
+    other = save(tmp_path / "other.png", 1)
+    (tmp_path / "closed").mkdir()
+    save(tmp_path / "closed" / "a.png")
+    for path in (secret, tmp_path / "closed"):
+        path.chmod(0)
+    top = tmp_path
+    while top.stat().st_uid == os.getuid() and top != top.parent and "pytest" in str(top):
+        top.chmod(0o755)
+        top = top.parent
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may read everything
+    try:
+        assert failing(other, secret) == f"{secret}: no permission to read it"
+        said = failing(tmp_path / "closed")
+        assert str(tmp_path / "closed") in said
+        assert "Permission denied" in said
+    finally:
+        if root:
+            os.seteuid(0)
+        secret.chmod(0o644)
+        (tmp_path / "closed").chmod(0o755)
+
+
+def rename_first(name: str) -> Callable[[dict], object]:
+    return lambda top: top["frames"][0].update(file_path=name)
+
+
+BAD_SCENES: dict[str, tuple[Callable[[dict], object], str]] = {
+    "two lines": (rename_first("images/a\nb.png"), r"there is no image"),
+    "missing photo": (rename_first("images/none.png"), "there is no image"),
+    "outside": (rename_first("../secret.png"), "leaves its folder"),
+    "outside by a detour": (rename_first("images/../../secret.png"), "leaves its folder"),
+    "outside with backslashes": (rename_first("..\\secret.png"), "leaves its folder"),
+    "absolute": (rename_first("/etc/passwd"), "leaves its folder"),
+    "drive": (rename_first("C:\\photo.png"), "leaves its folder"),
+    "link": (rename_first("images/link.png"), "leaves its folder"),
+    "loop": (rename_first("images/loop.png"), "there is no image"),
+    "nul": (rename_first("images/\0.png"), "there is no image"),
+    "folder": (rename_first("images"), "there is no image"),
+    "dot": (rename_first("."), "there is no image"),
+    "long": (rename_first("x" * 300), "cannot be read"),
+    "no name": (lambda top: top["frames"][0].pop("file_path"), "no file_path"),
+    "nan": (lambda top: top["frames"][0]["transform_matrix"][1].__setitem__(2, math.nan), "NaN"),
+    "not rigid": (lambda top: top["frames"][0]["transform_matrix"][1].__setitem__(1, 2.0), "not a rotation"),
+    "other shape": (lambda top: top["frames"][0].update(w=200), "only a scaled photo"),
+    "folding lens": (lambda top: top["frames"][0].update(k1=-900.0), "fold"),
+    "one frame": (lambda top: top.update(frames=top["frames"][:1]), "at least two"),
+    "no frames": (lambda top: top.update(frames=[]), "no frames"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SCENES)
+def test_bad_scenes_are_named(tmp_path: Path, name: str) -> None:
+    change, message = BAD_SCENES[name]
+    posed_scene(tmp_path / "scene")
+    save(tmp_path / "secret.png", 5)
+    (tmp_path / "scene/images/link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "scene/images/loop.png").symlink_to("loop.png")
+    edit(tmp_path / "scene/transforms.json", change)
+    assert message in failing(tmp_path / "scene/transforms.json")
+
+
+def test_cameras_of_two_worlds_do_not_mix(tmp_path: Path) -> None:
+    posed_scene(tmp_path / "a")
+    posed_scene(tmp_path / "b")
+    assert "cannot be mixed" in failing(tmp_path / "a", tmp_path / "b")
+    assert "cannot be mixed" in failing(tmp_path / "a" / "images" / "0.png", tmp_path / "b")
+
+
+# The scene
+
+
+def two_photos(cameras: Cameras | None = None) -> Photos:
+    images = [torch.from_numpy(noise(i)) for i in range(2)]
+    return Photos(["a.png", "b.png"], images, [None, None], cameras)
+
+
+def test_geometry_is_checked() -> None:
+    with pytest.raises(UserError, match="'slam' is unknown"):
+        build_scene(two_photos(), geometry="slam")
+    with pytest.raises(UserError, match="no cameras came with these photos"):
+        build_scene(two_photos(), geometry="given")
+    still = Cameras.concatenate([look("3"), look("3")])
+    with pytest.raises(UserError, match="same place"):
+        build_scene(two_photos(still))
+
+
+def test_given_cameras_stay_as_they_are(shared: Path) -> None:
+    """Real photos: the cameras are the user's to the last bit, and points are seen where their photo has them."""
+    photos = load_photos(shared / "data/scenes/fern")
+    assert photos.cameras is not None
+    pair = Photos(photos.names[:2], photos.images[:2], [None, None], photos.cameras[:2])
+    scene = build_scene(pair, depth_long_side=192)
+    assert scene.geometry == "given"
+    assert torch.equal(scene.cameras.world_from_camera, photos.cameras.world_from_camera[:2])
+    assert torch.equal(scene.cameras.intrinsics, photos.cameras.intrinsics[:2])
+    assert len(scene.points) > 5000
+    own = scene.points.photo == 1
+    local = scene.points.positions[own].double() @ scene.cameras.camera_from_world[1, :3, :3].T
+    local = local + scene.cameras.camera_from_world[1, :3, 3]
+    pixels = local @ scene.cameras.intrinsics[1].T
+    pixels = (pixels[:, :2] / pixels[:, 2:]).long()
+    width, height = scene.cameras.sizes[1].tolist()
+    inside = ((pixels >= 0) & (pixels < torch.tensor([width, height]))).all(1)
+    assert float(inside.float().mean()) > 0.99
+    shown = scene.photos.images[1][pixels[inside, 1], pixels[inside, 0]].float()
+    assert float((shown - scene.points.colors[own][inside].float()).abs().median()) < 12
