@@ -85,7 +85,7 @@ def estimate_depths(
         low, high = _range(small[i], [small[j] for j in neighbours[i]], sparse_points)
         ranges.append((low, high))
         planes = _planes(full[i], sources, low, high, _MAX_PLANES)
-        results.append(sweep(full[i].grey, full[i].camera, [(s.grey, s.camera) for s in sources], planes, (2, 4)))
+        results.append(sweep(full[i].grey, full[i].camera, [(s.grey, s.camera) for s in sources], planes))
     maps = []
     for i, view in enumerate(full):
         trust = _agreement(i, full, results, neighbours[i]) * _own_trust(results[i])
@@ -126,7 +126,7 @@ def _range(view: _View, sources: list[_View], points: Tensor | None) -> tuple[fl
     if len(possible) < 2:
         raise UserError("two photos share no part of the scene: give photos that overlap by a third or more")
     planes = torch.linspace(possible[0].item(), possible[-1].item(), _COARSE_PLANES, device=trial.device)
-    won = sweep(view.grey, view.camera, [(s.grey, s.camera) for s in sources[:2]], planes, (2,))
+    won = sweep(view.grey, view.camera, [(s.grey, s.camera) for s in sources[:2]], planes)
     good = (won.similarity > 0.6) & (won.distinctness > won.distinctness.median())
     values = won.inverse_depth[good] if good.sum() > 50 else won.inverse_depth.flatten()
     low, high = (values.quantile(q).item() for q in (0.01, 0.99))

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 
 _PLANES_AT_ONCE = 8  # keeps the working set of a few planes near the cache
+_REACH = 2  # windows of 5x5 and 15x15 pixels
 _NOISE = 4e-5  # variance (grey 0..1) below which texture is taken for sensor noise
-_PENALTY_SMALL = 0.03
-_PENALTY_JUMP = 0.3
-_EDGE = 0.05
+_PENALTY_SMALL = 0.1
+_PENALTY_JUMP = 4.0
+_EDGE = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,61 +60,91 @@ def transfer(reference: Cameras, source: Cameras, inverse_depth: Tensor) -> tupl
 
 
 def sample(image: Tensor, pixels: Tensor) -> Tensor:
-    """Bilinear ``image [C, h, w]`` at ``pixels [D, H, W, 2]``, zeros outside: ``[D, C, H, W]``."""
+    """Bilinear ``image [C, h, w]`` at ``pixels [D, H, W, 2]``, borders repeated: ``[D, C, H, W]``."""
     size = torch.tensor([image.shape[-1], image.shape[-2]], device=image.device, dtype=pixels.dtype)
     grid = (pixels * (2 / size) - 1).clamp(-4, 4)
-    return F.grid_sample(image.expand(len(grid), -1, -1, -1), grid, align_corners=False)
+    return F.grid_sample(image.expand(len(grid), -1, -1, -1), grid, align_corners=False, padding_mode="border")
 
 
-def box_sum(x: Tensor, reach: int) -> Tensor:
-    """Sums over (2 reach + 1)^2 windows of ``[..., H, W]``, zero padded; shifted additions beat pooling on CPU."""
+def inside(pixels: Tensor, z: Tensor, camera: Cameras) -> Tensor:
+    """Where ``pixels [..., 2]`` lie in the camera's picture and before it (``z`` > 0)."""
+    width, height = camera.size
+    x, y = pixels.unbind(-1)
+    return (x > 0) & (x < width) & (y > 0) & (y < height) & (z > 0)
+
+
+def box_mean(x: Tensor, reach: int, spacing: int = 1) -> Tensor:
+    """Means over (2 reach + 1)^2 windows of taps ``spacing`` apart, of ``[..., H, W]``, borders repeated.
+
+    Shifted additions beat pooling on CPU.
+    """
+    far = reach * spacing
     for axis in (-1, -2):
-        pad = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
         length = x.shape[axis]
-        padded = F.pad(x, pad)
-        x = padded.narrow(axis, 0, length).clone()
-        for k in range(1, 2 * reach + 1):
+        ends = [x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)]
+        shape = [-1] * x.ndim
+        shape[axis] = far
+        padded = torch.cat([ends[0].expand(shape), x, ends[1].expand(shape)], axis)
+        x = padded.narrow(axis, 0, length) + padded.narrow(axis, 2 * far, length)
+        for k in range(spacing, 2 * far, spacing):
             x += padded.narrow(axis, k, length)
-    return x
+    return x.mul_(1 / (2 * reach + 1) ** 2)
 
 
-def correlation(reference: Tensor, warped: Tensor, inside: Tensor, reach: int) -> Tensor:
-    """Zero-mean normalised correlation over windows: ``reference [H, W]`` with ``warped [D, H, W]`` where ``inside``.
+@dataclass(frozen=True)
+class _Statistics:
+    """Window mean and inverse deviation of the reference at the small and the large window."""
+
+    mean: tuple[Tensor, Tensor]
+    scale: tuple[Tensor, Tensor]
+
+
+def _windows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over a small window and over one three times as wide, built from it."""
+    small = box_mean(x, _REACH)
+    return small, box_mean(small, 1, 2 * _REACH + 1)
+
+
+def _statistics(reference: Tensor) -> _Statistics:
+    mean, square = _windows(reference), _windows(reference * reference)
+    scale = [torch.rsqrt((s - m * m).clamp(min=0) + _NOISE) for m, s in zip(mean, square)]
+    return _Statistics(mean, (scale[0], scale[1]))
+
+
+def _correlation(reference: Tensor, own: _Statistics, warped: Tensor) -> Tensor:
+    """Zero-mean normalised correlation of ``reference [H, W]`` with ``warped [D, H, W]``, mean of two window sizes.
 
     Insensitive to gain and offset of exposure; windows without texture come out near 0.
     """
-    count = box_sum(inside, reach).clamp(min=1)
-    masked = reference * inside
-    mean_r, mean_w = box_sum(masked, reach) / count, box_sum(warped, reach) / count
-    var_r = box_sum(masked * reference, reach) / count - mean_r**2
-    var_w = box_sum(warped * warped, reach) / count - mean_w**2
-    joint = box_sum(masked * warped, reach) / count - mean_r * mean_w
-    result = joint * torch.rsqrt((var_r.clamp(min=0) + _NOISE) * (var_w.clamp(min=0) + _NOISE))
-    return torch.where(inside > 0, result.clamp(-1, 1), torch.zeros_like(result))
+    mean, square, joint = _windows(warped), _windows(warped * warped), _windows(warped * reference)
+    total = torch.zeros_like(warped)
+    for k in range(2):
+        scale = square[k].addcmul_(mean[k], mean[k], value=-1).clamp_(min=0).add_(_NOISE).rsqrt_()
+        total += joint[k].addcmul_(mean[k], own.mean[k], value=-1).mul_(scale).mul_(own.scale[k])
+    return total.mul_(0.5)
 
 
 def similarity_volume(
-    reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor, reaches: tuple[int, ...]
+    reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor
 ) -> Tensor:
     """How alike the pictures are at each pixel and plane: ``[H, W, D]`` correlation in -1..1, 0 where nothing is seen.
 
-    Each source gives the mean over the window sizes; of several sources the better half counts, so that a pixel
-    hidden in some is still matched in the others.
+    Of several sources the better half counts, so that a pixel hidden in some is still matched in the others.
     """
     height, width = reference.shape
     volume = reference.new_empty(height, width, len(planes))
+    own = _statistics(reference)
     for first in range(0, len(planes), _PLANES_AT_ONCE):
         chunk = planes[first : first + _PLANES_AT_ONCE]
         scores = []
         for picture, other in sources:
             pixels, z = transfer(camera, other, chunk[:, None, None].expand(-1, height, width))
-            size = other.size
-            inside = (pixels[..., 0] > 0) & (pixels[..., 0] < size[0]) & (pixels[..., 1] > 0)
-            inside = (inside & (pixels[..., 1] < size[1]) & (z > 0)).to(reference)
-            warped = sample(picture[None], pixels)[:, 0] * inside
-            scores.append(torch.stack([correlation(reference, warped, inside, r) for r in reaches]).mean(0))
-        best = torch.stack(scores).sort(0, descending=True).values[: (len(scores) + 1) // 2]
-        volume[..., first : first + len(chunk)] = best.mean(0).movedim(0, -1)
+            warped = sample(picture[None], pixels)[:, 0]
+            scores.append(_correlation(reference, own, warped).mul_(inside(pixels, z, other)))
+        best = scores[0]
+        if len(scores) > 1:
+            best = torch.stack(scores).sort(0, descending=True).values[: (len(scores) + 1) // 2].mean(0)
+        volume[..., first : first + len(chunk)] = best.movedim(0, -1)
     return volume
 
 
@@ -180,9 +211,7 @@ def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
     return Winners(inverse_depth, similarity.gather(-1, index)[..., 0], distinctness)
 
 
-def sweep(
-    reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor, reaches: tuple[int, ...]
-) -> Winners:
+def sweep(reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor) -> Winners:
     """Depth of ``reference [H, W]`` (grey 0..1) from ``sources`` over ``planes [D]`` (uniform in inverse depth)."""
-    similarity = similarity_volume(reference, camera, sources, planes, reaches)
+    similarity = similarity_volume(reference, camera, sources, planes)
     return pick(similarity, aggregate((1 - similarity) * 0.5, reference), planes)
