@@ -593,6 +593,16 @@ def test_geometry_is_checked() -> None:
         build_scene(two_photos(still))
 
 
+def test_photos_without_cameras_are_placed(shared: Path) -> None:
+    """Two real photos about which nothing is known."""
+    photos = load_photos(shared / "data/photos/vc-family")
+    scene = build_scene(photos, depth_long_side=192)
+    assert scene.geometry == "colmap"
+    assert scene.photos.names == ["00.jpg", "01.jpg"]
+    assert len(scene.points) > 5000
+    assert bool(scene.points.positions.isfinite().all())
+
+
 def test_given_cameras_stay_as_they_are(shared: Path) -> None:
     """Real photos: the cameras are the user's to the last bit, and points are seen where their photo has them."""
     photos = load_photos(shared / "data/scenes/fern")

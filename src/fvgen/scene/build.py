@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
@@ -10,7 +11,11 @@ from fvgen.scene.types import Photos, Scene
 
 
 def build_scene(
-    photos: Photos, geometry: str = "auto", device: str | torch.device = "cpu", depth_long_side: int = 512
+    photos: Photos,
+    geometry: str = "auto",
+    device: str | torch.device = "cpu",
+    depth_long_side: int = 512,
+    seed: int = 0,
 ) -> Scene:
     """Find out where the photos were taken and what they show.
 
@@ -18,8 +23,9 @@ def build_scene(
         photos: two at least.
         geometry: ``"given"`` uses the cameras that came with the photos, in their world and units; ``"colmap"``
             estimates them; ``"auto"`` uses given ones where there are any.
-        device: where depth is computed.
+        device: where features and depth are computed.
         depth_long_side: longer side, in pixels, of the depth maps.
+        seed: of the estimation of cameras.
 
     Returns:
         The scene; photos that could not be placed are in ``photos.dropped``.
@@ -31,24 +37,24 @@ def build_scene(
     from fvgen.scene.depth import estimate_depths
     from fvgen.scene.points import fuse_points
 
-    photos, cameras, found = _placed(photos, geometry)
-    depths = estimate_depths(photos.images, cameras, long_side=depth_long_side, device=str(device))
+    photos, cameras, sparse, found = _placed(photos, geometry, str(device), seed)
+    depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=sparse)
     return Scene(photos=photos, cameras=cameras, points=fuse_points(depths), geometry=found)
 
 
-def _placed(photos: Photos, geometry: str) -> tuple[Photos, Cameras, str]:
-    """Photos with cameras, and how these were found."""
+def _placed(photos: Photos, geometry: str, device: str, seed: int) -> tuple[Photos, Cameras, Tensor | None, str]:
+    """Photos with cameras, points known to lie on surfaces if any, and how the cameras were found."""
     if geometry not in ("auto", "given", "colmap"):
         raise UserError(f"geometry {geometry!r} is unknown; use auto, given or colmap")
     if geometry == "given" and photos.cameras is None:
         raise UserError("no cameras came with these photos; name a transforms.json or a COLMAP folder, or use auto")
     if photos.cameras is not None and geometry != "colmap":
         _check_baseline(photos.cameras)
-        return photos, photos.cameras, "given"
-    from fvgen.scene.sfm import estimate_cameras
+        return photos, photos.cameras, None, "given"
+    from fvgen.scene.sfm import reconstruct
 
-    placed, cameras = estimate_cameras(replace(photos, cameras=None))
-    return placed, cameras, "colmap"
+    found = reconstruct(replace(photos, cameras=None), device, seed)
+    return found.photos, found.cameras, found.points, "colmap"
 
 
 def _check_baseline(cameras: Cameras) -> None:

@@ -79,13 +79,13 @@ def undistort(image: Tensor, intrinsics: Tensor, lens: Lens) -> tuple[Tensor, Te
     pinhole[1, 1] *= zoom
     source = image.permute(2, 0, 1)[None].float()
     out = torch.empty_like(image)
-    columns = torch.arange(width, dtype=torch.float64) + 0.5
+    columns = torch.arange(width) + 0.5
     for top in range(0, height, _STRIP_ROWS):
-        rows = torch.arange(top, min(top + _STRIP_ROWS, height), dtype=torch.float64) + 0.5
+        rows = torch.arange(top, min(top + _STRIP_ROWS, height)) + 0.5
         v, u = torch.meshgrid(rows, columns, indexing="ij")
-        where = _source_pixels(torch.stack([u, v], -1), pinhole, intrinsics, lens)
-        grid = where * (2 / torch.tensor([width, height], dtype=torch.float64)) - 1
-        strip = F.grid_sample(source, grid[None].float(), "bicubic", "border", align_corners=False)
+        where = _source_pixels(torch.stack([u, v], -1), pinhole.float(), intrinsics.float(), lens)
+        grid = where * (2 / torch.tensor([width, height])) - 1
+        strip = F.grid_sample(source, grid[None], "bicubic", "border", align_corners=False)
         out[top : top + len(rows)] = strip[0].permute(1, 2, 0).round_().clamp_(0, 255).to(torch.uint8)
     return out, pinhole
 

@@ -44,6 +44,7 @@ def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
     path = Path(path)
     with _opened(path) as (container, stream):
         times, keys = _index(container, stream)
+        _check_whole(path, len(times), stream)
     if len(times) < 2:
         raise UserError(f"{path}: this video has fewer than two frames")
     with _opened(path) as (container, stream):
@@ -67,6 +68,7 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
     with _opened(path) as (container, stream):
         frames = [_upright(frame, stream) for frame in container.decode(stream)]
         rate = float(stream.average_rate or 25)
+        _check_whole(path, len(frames), stream)
     if not frames:
         raise UserError(f"{path}: no frame of this video can be decoded")
     return torch.stack(frames), rate
@@ -127,8 +129,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise UserError(f"{path}: no such file") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f"{path}: this video cannot be decoded ({str(error)[:80]})") from None
+    except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: this video cannot be decoded ({getattr(error, 'strerror', None) or 'damaged'})"
+        ) from None
+
+
+def _check_whole(path: Path, found: int, stream: Any) -> None:
+    """Refuse a film that was cut off while copying: using its beginning would silently lose the rest."""
+    if found < 0.9 * stream.frames:  # 0 where the header does not say
+        raise UserError(f"{path}: cut off, only {found} of {stream.frames} frames are there; copy the video again")
 
 
 def _index(container: Any, stream: Any) -> tuple[list[int], list[int]]:
