@@ -1,0 +1,6 @@
+"""Networks, presets and complete models. Imports only ``diffusion`` of fvgen."""
+
+from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel, preset
+
+__all__ = ["Condition", "ModelConfig", "SamplingConfig", "VideoDenoiser", "VideoModel", "preset"]

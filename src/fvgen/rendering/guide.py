@@ -9,9 +9,12 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.progress import track
-from fvgen.rendering.splat import render_points
+from fvgen.rendering.splat import render_surface
 
-_COVERED = 0.5
+_COVERED = 0.5  # share of the larger picture's pixels that must be known
+_LEAST_TRUST = 0.05  # of completed depth
+_LEAST_WEIGHT = 3e-3  # below this only distrusted points are there, and a smooth fill is closer to the truth
+_NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,29 @@ def resample_photo(image: Tensor, box: tuple[float, float, float, float], width:
     return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(height, width, 3).float() / 255
 
 
+def nearness(centers: Tensor, eye: Tensor) -> Tensor:
+    """How much each photo's points count in a picture taken at ``eye``: ``[K]``, the nearest photo has 1.
+
+    Points of the nearer photo are seen from nearly the same side and at nearly the same scale, so their errors
+    shift least; the fourth power hands over smoothly from one photo to the next.
+    """
+    distance = (centers - eye).norm(dim=1)
+    share = (distance / distance.max().clamp_min(1e-12) + _NEAR).pow(-4)
+    return share / share.max()
+
+
+def _render_frame(cloud: tuple[Tensor, Tensor, Tensor], camera: Cameras, scale: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``(image [H, W, 3], covered [H, W], depth [H, W])`` of one camera, averaged down by ``scale``."""
+    surface = render_surface(*cloud, camera, tolerance=0.05)
+    known = (surface.weight > _LEAST_WEIGHT).float()
+    stacked = torch.cat([surface.image, surface.depth[..., None]], -1) * known[..., None]
+    summed = F.avg_pool2d(stacked.movedim(-1, 0)[None], scale)[0].movedim(0, -1)
+    share = F.avg_pool2d(known[None, None], scale)[0, 0]
+    covered = share > _COVERED
+    mean = summed / share.clamp_min(1e-6)[..., None] * covered[..., None]
+    return mean[..., :3], covered, mean[..., 3]
+
+
 def render_guide(
     positions: Tensor,
     colors: Tensor,
@@ -59,6 +85,9 @@ def render_guide(
     supersample: int = 2,
 ) -> Guide:
     """Render the guide of a path.
+
+    At each pixel the points of the nearest surface are averaged, weighted by their confidence and by how near their
+    photo was taken to the frame's camera; pictures are rendered larger and averaged down.
 
     Args:
         positions: ``[P, 3]`` world points.
@@ -74,16 +103,16 @@ def render_guide(
     width, height = path.size
     if colors.dtype == torch.uint8:
         colors = colors.float() / 255
+    trust = positions.new_ones(len(positions)) if confidence is None else confidence.float().clamp_min(_LEAST_TRUST)
     boxes = photo_cameras.covering(width, height)[1]
     large = path.resized(width * supersample, height * supersample)
     pictures, covered, depths = [], [], []
     for i in track(range(len(path)), "guide"):
-        rendered = render_points(positions, colors, large[i])
-        color = F.avg_pool2d(rendered.image.movedim(-1, 1), supersample)
-        alpha = F.avg_pool2d(rendered.alpha[:, None], supersample)
-        known = (alpha > _COVERED)[0, 0]
-        picture = (color / alpha.clamp(min=1e-6))[0].movedim(0, -1) * known[..., None]
-        depth = F.max_pool2d(rendered.depth[:, None], supersample)[0, 0] * known
+        weights = trust
+        if point_photo is not None:
+            near = nearness(photo_cameras.centers, path.centers[i]).to(trust)
+            weights = trust * near[point_photo]
+        picture, known, depth = _render_frame((positions, colors, weights), large[i], supersample)
         shown = path_photo[i]
         if shown is not None:
             picture = resample_photo(images[shown], boxes[shown], width, height).to(picture)

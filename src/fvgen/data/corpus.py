@@ -1,0 +1,126 @@
+"""A folder of training pairs: made scene by scene, each a file of its own, so that making it can stop and go on."""
+
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fvgen.data.pairs import posed_pair, procedural_pair
+from fvgen.data.textures import TextureBank
+from fvgen.errors import UserError
+from fvgen.progress import track
+
+
+@dataclass(frozen=True)
+class CorpusRecipe:
+    """What a corpus holds.
+
+    Attributes:
+        procedural: number of procedural clips.
+        posed: folders or files with posed photographs in filming order (transforms.json, COLMAP).
+        textures: folders of photographs that texture the procedural scenes.
+        width, height: of every pair, in pixels.
+        shortest, longest: number of frames of a procedural clip; posed clips have 3 to 8.
+        seed: of everything random.
+    """
+
+    procedural: int = 400
+    posed: tuple[Path, ...] = ()
+    textures: tuple[Path, ...] = ()
+    width: int = 256
+    height: int = 160
+    shortest: int = 6
+    longest: int = 16
+    seed: int = 0
+
+
+def _make_procedural(recipe: CorpusRecipe, index: int, path: Path) -> None:
+    rng = np.random.default_rng((recipe.seed, index, 7))
+    frames = int(rng.integers(recipe.shortest, recipe.longest + 1))
+    bank = TextureBank(list(recipe.textures), 0.6)
+    procedural_pair(recipe.seed * 1_000_003 + index, frames, recipe.width, recipe.height, bank).save(path)
+
+
+def _posed_clips(recipe: CorpusRecipe) -> list[tuple[int, int, int]]:
+    """``(source, start, length)`` of every posed clip, in random order."""
+    from fvgen.scene.photos import load_photos
+
+    clips, rng = [], np.random.default_rng((recipe.seed, 3))
+    for k, source in enumerate(recipe.posed):
+        photos = load_photos([source])
+        if photos.cameras is None:
+            raise UserError(f"{source} has no cameras; training pairs are made from posed photos")
+        clips += [(k, start, int(rng.integers(3, 9))) for start in range(len(photos) - 8)]
+    return [clips[i] for i in rng.permutation(len(clips))]
+
+
+class _Maker:
+    """Runs in each worker process; keeps the photographs of a source in memory."""
+
+    def __init__(self, recipe: CorpusRecipe) -> None:
+        self.recipe = recipe
+        self.photos: dict[int, object] = {}
+
+    def posed(self, source: int, start: int, length: int, path: Path) -> None:
+        from fvgen.scene.photos import load_photos
+
+        if source not in self.photos:
+            self.photos[source] = load_photos([self.recipe.posed[source]])
+        photos = self.photos[source]
+        rows = list(range(start, start + length))
+        images = [photos.images[i] for i in rows]  # type: ignore[attr-defined]
+        cameras = photos.cameras[rows]  # type: ignore[attr-defined]
+        posed_pair(images, cameras, self.recipe.width, self.recipe.height).save(path)
+
+
+_maker: _Maker | None = None
+
+
+def _start(recipe: CorpusRecipe) -> None:
+    global _maker
+    torch.set_num_threads(1)
+    _maker = _Maker(recipe)
+
+
+def _work(task: tuple[str, tuple[int, ...], Path]) -> str:
+    """One pair; returns why it was left out, or nothing."""
+    kind, values, path = task
+    assert _maker is not None
+    try:
+        if kind == "posed":
+            _maker.posed(*values, path)
+        else:
+            _make_procedural(_maker.recipe, values[0], path)
+    except UserError as error:  # too little in common for depth: counted, not hidden
+        path.with_suffix(".skipped").write_text(str(error) + "\n")
+        return str(error)
+    return ""
+
+
+def make_corpus(recipe: CorpusRecipe, folder: Path, workers: int = 1, should_stop: Callable[[], bool] | None = None) -> int:
+    """Make all pairs that ``folder`` does not hold yet.
+
+    Args:
+        recipe: what to make.
+        folder: receives one ``.npz`` per pair, and a ``.skipped`` note for each clip that gave none.
+        workers: processes.
+        should_stop: asked between pairs.
+
+    Returns:
+        How many pairs the folder holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    posed = [("posed", clip, folder / f"posed-{i:05d}.npz") for i, clip in enumerate(_posed_clips(recipe))]
+    made = [("procedural", (i,), folder / f"procedural-{i:05d}.npz") for i in range(recipe.procedural)]
+    mixed: list[tuple[str, tuple[int, ...], Path]] = []
+    for i in range(max(len(posed), len(made))):  # interleaved, so that an unfinished corpus is balanced too
+        mixed += [tasks[i] for tasks in (posed, made) if i < len(tasks)]
+    todo = [t for t in mixed if not t[2].exists() and not t[2].with_suffix(".skipped").exists()]
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (recipe,)) as pool:
+        for _ in track(pool.imap_unordered(_work, todo), "pairs", total=len(todo)):
+            if should_stop is not None and should_stop():
+                break
+    return len(list(folder.glob("*.npz")))

@@ -1,0 +1,68 @@
+"""The one view that samplers and distillation have of a video network."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fvgen.diffusion import NoiseSchedule, ScheduleConfig
+from fvgen.models.unet import VideoUNet
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a clip is generated from.
+
+    Attributes:
+        concat: ``[B, Cc, T, h, w]`` latents of the guide, with the coverage channel where the model has one.
+        context: ``[B, L, D]`` text and image tokens.
+        null_context: ``[B, L, D]`` tokens that say nothing, for classifier-free guidance.
+        fs: ``[B]`` frame stride, or ``None`` for the network's default.
+    """
+
+    concat: Tensor
+    context: Tensor
+    null_context: Tensor
+    fs: Tensor | None = None
+
+    def select(self, rows: slice | Tensor) -> "Condition":
+        """The condition of some clips of the batch."""
+        fs = None if self.fs is None else self.fs[rows]
+        return Condition(self.concat[rows], self.context[rows], self.null_context[rows], fs)
+
+
+class VideoDenoiser(nn.Module):
+    """A velocity-predicting UNet with its schedule.
+
+    Outside, ``x0`` is always the unscaled latent ``[B, C, T, h, w]``; times are ``[B]`` integers.
+    """
+
+    def __init__(self, unet: VideoUNet, schedule: ScheduleConfig) -> None:
+        super().__init__()
+        self.unet = unet
+        self.schedule = NoiseSchedule(schedule)
+
+    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's output, float32."""
+        inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
+        return self.unet(inputs, t, condition.context, condition.fs).float()
+
+    def x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Predicted clean latents."""
+        return self.schedule.x0_from_velocity(x_t, self.velocity(x_t, t, condition), t)
+
+    def features(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Output of the middle block, ``[B, C, T, h, w]``; the decoder does not run."""
+        inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
+        return self.unet(inputs, t, condition.context, condition.fs, features_only=True)
+
+    def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
+        velocity, features = self.unet(inputs, t, condition.context, condition.fs, return_features=True)
+        return self.schedule.x0_from_velocity(x_t, velocity.float(), t), features
+
+    @staticmethod
+    def drop(condition: Condition) -> Condition:
+        """The unconditional branch: tokens are dropped, the guide stays (as in ViewCrafter)."""
+        return replace(condition, context=condition.null_context)
