@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 import torch.nn.functional as F
 
 from fvgen.errors import UserError
-from fvgen.scene import sfm, sfm_worker
+from fvgen.scene import matching, sfm, sfm_worker
 from fvgen.scene.matching import Features, PairMatches, choose_pairs, extract_features, match_features
 from fvgen.scene.sfm_align import align, grey, refine_keypoints
 from fvgen.scene.sfm_bundle import Bundle, adjust, rotation_from_vector, triangulate, widest_angles
+from fvgen.scene.sfm_problem import Pair, Poses, Problem
+from fvgen.scene.sfm_tracks import build_tracks, make_bundle
 from fvgen.scene.types import Photos
 
 FOCAL = 900.0
 SIZE = (1024, 768)
 
 
-def made_up_scene(cameras: int, seed: int = 0, noise: float = 0.3) -> tuple[sfm_worker.Problem, np.ndarray, np.ndarray]:
+def made_up_scene(cameras: int, seed: int = 0, noise: float = 0.3) -> tuple[Problem, np.ndarray, np.ndarray]:
     """Random points in a box seen by cameras on an arc: the problem, true rotations and translations."""
     rng = np.random.default_rng(seed)
     points = rng.uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
@@ -39,8 +42,8 @@ def made_up_scene(cameras: int, seed: int = 0, noise: float = 0.3) -> tuple[sfm_
             both = np.flatnonzero(visible[i] & visible[j])
             other = both.copy()
             other[::8] = rng.permutation(other[::8])  # one in eight is wrong
-            pairs.append(sfm_worker.Pair(i, j, np.stack([both, other], 1)))
-    problem = sfm_worker.Problem(
+            pairs.append(Pair(i, j, np.stack([both, other], 1), np.full(len(both), 0.5)))
+    problem = Problem(
         sizes=np.tile(SIZE, (cameras, 1)),
         group=np.zeros(cameras, dtype=int),
         focal_prior=np.array([0.8 * 1024]),
@@ -101,12 +104,12 @@ def test_solve_finds_poses_and_focal_from_made_up_matches(cameras: int, focal_er
 
 def test_bundle_adjustment_recovers_the_truth_without_noise() -> None:
     problem, rotation, translation = made_up_scene(3, noise=0.0)
-    problem.pairs[:] = [sfm_worker.Pair(p.first, p.second, p.indices[:, :1].repeat(2, 1)) for p in problem.pairs]
+    problem.pairs[:] = [replace(pair, indices=pair.indices[:, :1].repeat(2, 1)) for pair in problem.pairs]
     rng = np.random.default_rng(1)
     nudge = rotation_from_vector(rng.normal(0, 0.01, (3, 3)))
-    start = sfm_worker.Poses(np.arange(3), nudge @ rotation, translation + 0.02, np.array([850.0]))
-    tracks = sfm_worker.build_tracks(problem, sfm_worker.Poses(np.arange(3), rotation, translation, np.array([FOCAL])))
-    bundle = adjust(sfm_worker.make_bundle(problem, start, tracks), iterations=100)
+    start = Poses(np.arange(3), nudge @ rotation, translation + 0.02, np.array([850.0]))
+    tracks = build_tracks(problem, Poses(np.arange(3), rotation, translation, np.array([FOCAL])))
+    bundle = adjust(make_bundle(problem, start, tracks), iterations=100)
     assert np.abs(bundle.residuals).max() < 0.2  # the prior of 819 px holds the focal length a little below 900
     worst_r, worst_t = relative_errors(bundle.rotation, bundle.translation, rotation, translation)
     assert worst_r < 0.1
@@ -136,8 +139,8 @@ def test_triangulation_and_angles_by_hand() -> None:
 
 def test_points_behind_a_camera_cost_and_do_not_crash() -> None:
     problem, rotation, translation = made_up_scene(2)
-    poses = sfm_worker.Poses(np.arange(2), rotation, translation, np.array([FOCAL]))
-    bundle = sfm_worker.make_bundle(problem, poses, sfm_worker.build_tracks(problem, poses))
+    poses = Poses(np.arange(2), rotation, translation, np.array([FOCAL]))
+    bundle = make_bundle(problem, poses, build_tracks(problem, poses))
     good = bundle.cost
     bundle.points[:5, 2] *= -1
     assert bundle.cost > good + 50
@@ -157,8 +160,8 @@ def test_a_turn_of_the_camera_alone_is_refused() -> None:
 def test_chance_matches_are_refused() -> None:
     problem, _, _ = made_up_scene(2)
     rng = np.random.default_rng(5)
-    random = sfm_worker.Pair(0, 1, np.stack([rng.permutation(400)[:40], rng.permutation(400)[:40]], 1))
-    problem.pairs[:] = [random]
+    indices = np.stack([rng.permutation(400)[:40], rng.permutation(400)[:40]], 1)
+    problem.pairs[:] = [Pair(0, 1, indices, np.full(40, 0.5))]
     assert str(sfm_worker.solve(problem)["failure"]) == "overlap"
 
 
@@ -215,6 +218,13 @@ def test_pairs_of_many_photos_stay_few_and_connected() -> None:
 # --- the whole way ---
 
 
+@pytest.fixture
+def few_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up pictures need no more, and matching is quick."""
+    monkeypatch.setattr(matching, "keypoint_budget", lambda photos: 512)
+
+
+@pytest.mark.usefixtures("few_keypoints")
 def test_blank_photos_have_a_clear_error() -> None:
     with pytest.raises(UserError, match="too little in common"):
         sfm.reconstruct(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
@@ -226,6 +236,7 @@ def test_identical_photos_have_a_clear_error() -> None:
         sfm.reconstruct(photos_of(image, image))
 
 
+@pytest.mark.usefixtures("few_keypoints")
 def test_the_same_picture_again_has_a_clear_error() -> None:
     image = textured_image()
     with pytest.raises(UserError, match="one spot"):

@@ -137,7 +137,7 @@ def _problem(
     for i in range(len(photos)):
         arrays[f"points_{i}"], arrays[f"aligned_{i}"] = points[i], aligned[i]
     for p, pair in enumerate(matches):
-        arrays[f"matches_{p}"] = pair.indices.numpy()
+        arrays[f"matches_{p}"], arrays[f"scores_{p}"] = pair.indices.numpy(), pair.scores.numpy()
     return arrays
 
 

@@ -1,0 +1,190 @@
+"""Poses of more than two photos: COLMAP's incremental mapper, with thresholds for sparse sets. The worker's process."""
+
+import contextlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fvgen.scene.sfm_bundle import Bundle, cross_matrix
+from fvgen.scene.sfm_pairs import pinhole, place_two, relative_pose
+from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers
+from fvgen.scene.sfm_tracks import polish
+
+MIN_PNP_INLIERS = 12
+_PNP_ERROR = 6.0  # px
+_MAPPER_STARTS = ((6.0, 40), (2.0, 20), (0.7, 15))  # smallest angle and matches of the first pair, strict to loose
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A pair whose matches ``inlier`` (``[M]`` bool) agree with one motion ``relative`` (``[3, 4]``)."""
+
+    pair: Pair
+    relative: np.ndarray
+    inlier: np.ndarray
+
+    @property
+    def support(self) -> float:
+        """Sum of the scores of the agreeing matches."""
+        return float(self.pair.scores[self.inlier].sum())
+
+
+def verify(problem: Problem, focal: np.ndarray) -> list[Verified]:
+    """Pairs with a common motion at these focal lengths, the best supported first."""
+    verified = []
+    for pair in problem.pairs:
+        relative = relative_pose(problem, pair, focal)
+        if relative is None:
+            continue
+        candidate = Verified(pair, relative, inliers(problem, pair, relative, focal))
+        if candidate.inlier.sum() >= MIN_INLIERS and candidate.support >= MIN_SUPPORT:
+            verified.append(candidate)
+    return sorted(verified, key=lambda v: -v.support)
+
+
+def likely_focal(problem: Problem, most: int = 5) -> np.ndarray:
+    """Focal lengths ``[G]``: where they are vague, the median over the motions of the best matched pairs."""
+    if (problem.focal_spread < 0.1).all():
+        return problem.focal_prior
+    found: list[list[float]] = [[] for _ in problem.focal_prior]
+    for pair in sorted(problem.pairs, key=lambda pair: -pair.scores.sum())[:most]:
+        placed = place_two(problem, pair)
+        if placed is not None:
+            for g in set(problem.group[[pair.first, pair.second]].tolist()):
+                found[g].append(placed[0].focal[g])
+    return np.array([np.median(f) if f else prior for f, prior in zip(found, problem.focal_prior)])
+
+
+def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
+    """Cameras (one per group and size), photos (ids from 1, in order) and keypoints into a COLMAP database."""
+    import pycolmap
+
+    camera_ids: dict[tuple[int, int, int], int] = {}
+    for i, (width, height) in enumerate(problem.sizes.tolist()):
+        key = (int(problem.group[i]), width, height)
+        if key not in camera_ids:
+            camera = pinhole(problem, i, focal)
+            camera.has_prior_focal_length = True
+            camera.camera_id = camera_ids[key] = database.write_camera(camera)
+            rig = pycolmap.Rig(rig_id=camera.camera_id)
+            rig.add_ref_sensor(camera.sensor_id)
+            database.write_rig(rig, use_rig_id=True)
+        image = pycolmap.Image(name=f"{i:06d}", camera_id=camera_ids[key], image_id=i + 1)
+        database.write_image(image, use_image_id=True)
+        frame = pycolmap.Frame(frame_id=i + 1, rig_id=camera_ids[key])
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame, use_frame_id=True)
+        database.write_keypoints(i + 1, problem.points[i].astype(np.float32))
+
+
+def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **mapper: float) -> Poses | None:
+    """COLMAP's incremental mapping of the verified matches with thresholds for sparse sets; its largest model.
+
+    Focal lengths stay fixed: with few photos COLMAP's free refinement of them runs away. ``polish`` refines them.
+    ``mapper`` sets further options of ``IncrementalMapperOptions``.
+    """
+    import pycolmap
+
+    with tempfile.TemporaryDirectory() as folder:
+        database_path = Path(folder) / "database.db"
+        database = pycolmap.Database.open(database_path)
+        write_photos(problem, focal, database)
+        for v in verified:
+            a, b = v.pair.first + 1, v.pair.second + 1
+            good = v.pair.indices[v.inlier].astype(np.uint32)
+            database.write_matches(a, b, good)
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
+            geometry.inlier_matches = good
+            geometry.E = cross_matrix(v.relative[None, :, 3])[0] @ v.relative[:, :3]
+            geometry.cam2_from_cam1 = pycolmap.Rigid3d(v.relative)
+            database.write_two_view_geometry(a, b, geometry)
+        database.close()
+        options = pycolmap.IncrementalPipelineOptions()
+        options.min_num_matches, options.min_model_size, options.max_num_models = MIN_INLIERS, 2, 3
+        options.extract_colors = False
+        options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = problem.seed
+        options.num_threads = 1
+        options.ba_refine_focal_length = options.ba_refine_extra_params = False
+        options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
+        options.mapper.abs_pose_min_num_inliers = MIN_INLIERS
+        options.mapper.abs_pose_min_inlier_ratio = 0.1
+        options.mapper.filter_min_tri_angle = options.triangulation.min_angle = 0.5
+        options.triangulation.ignore_two_view_tracks = False
+        for name, value in mapper.items():
+            setattr(options.mapper, name, value)
+        models = pycolmap.incremental_mapping(database_path, folder, Path(folder) / "models", options)
+        best = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), default=None)
+        if best is None or best.num_reg_images() < 2:
+            return None
+        ids = sorted(best.reg_image_ids())
+        matrices = np.stack([best.image(i).cam_from_world().matrix() for i in ids])
+        return Poses(np.array(ids) - 1, matrices[:, :, :3], matrices[:, :, 3], focal)
+
+
+def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Poses | None:
+    """Add one photo by the points it shares with the placed ones (PnP), or ``None`` where too few agree."""
+    import pycolmap
+
+    owner = poses.photos[bundle.camera_index]
+    known = {(int(p), int(k)): int(x) for p, k, x in zip(owner, bundle.keypoint, bundle.point_index)}
+    seen: dict[int, int] = {}
+    for pair in problem.pairs:
+        if photo in (pair.first, pair.second):
+            other, mine, theirs = (pair.second, 0, 1) if pair.first == photo else (pair.first, 1, 0)
+            keys = ((int(m[mine]), (other, int(m[theirs]))) for m in pair.indices)
+            seen.update({keypoint: known[key] for keypoint, key in keys if key in known})
+    if len(seen) < MIN_PNP_INLIERS:
+        return None
+    options = pycolmap.AbsolutePoseEstimationOptions()
+    options.ransac.max_error = _PNP_ERROR * problem.unit(photo)
+    options.ransac.random_seed = problem.seed
+    pixels, points = problem.points[photo][list(seen)], bundle.points[list(seen.values())]
+    camera = pinhole(problem, photo, poses.focal)
+    found = pycolmap.estimate_and_refine_absolute_pose(pixels, points, camera, options)
+    if found is None or found["num_inliers"] < MIN_PNP_INLIERS:
+        return None
+    return poses.with_photo(photo, np.asarray(found["cam_from_world"].matrix()))
+
+
+def place_many(problem: Problem) -> tuple[Poses, Bundle] | None:
+    """As many photos as possible in one world: mapping with ever looser starts, then the others one by one."""
+    focal = likely_focal(problem)
+    verified = verify(problem, focal)
+    problem = replace(problem, pairs=[v.pair for v in verified])
+    best: Poses | None = None
+    for angle, matches in _MAPPER_STARTS if len(verified) > 1 else ():
+        found = map_many(problem, focal, verified, init_min_tri_angle=angle, init_min_num_inliers=matches)
+        if found is not None and len(found.photos) > (2 if best is None else len(best.photos)):
+            best = found
+        if best is not None and len(best.photos) == len(problem):
+            break
+    placed = None
+    if best is not None:
+        with contextlib.suppress(ValueError):
+            placed = polish(problem, best)
+    for pair in problem.pairs[:5]:
+        placed = placed or place_two(problem, pair)
+    while placed is not None:
+        bigger = grow(problem, *placed)
+        if bigger is None:
+            break
+        placed = bigger
+    return placed
+
+
+def grow(problem: Problem, poses: Poses, bundle: Bundle) -> tuple[Poses, Bundle] | None:
+    """The same with one or more photos added, or ``None`` where none fits."""
+    grown = poses
+    for photo in range(len(problem)):
+        if photo not in poses.photos:
+            grown = register(problem, grown, bundle, photo) or grown
+    if grown is poses:
+        return None
+    try:
+        poses, bundle = polish(problem, grown)
+    except ValueError:
+        return None
+    return poses, bundle

@@ -1,0 +1,127 @@
+"""What the photos said about their cameras, and the geometry of pairs. Pure numpy, runs beside COLMAP."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fvgen.scene.sfm_bundle import cross_matrix
+
+MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
+MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores
+MATCH_ERROR = 2.5  # px from the epipolar line
+_REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
+_SIGMA_ALIGNED, _SIGMA_DETECTED = 0.5, 1.0  # px, expected errors of keypoints
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Matches of two photos: keypoint ``indices`` ``[M, 2]`` and the matcher's ``scores`` ``[M]`` in (0, 1]."""
+
+    first: int
+    second: int
+    indices: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the photos said.
+
+    Attributes:
+        sizes: ``[N, 2]`` width and height.
+        group: ``[N]`` int, photos that share a focal length.
+        focal_prior: ``[G]`` pixels.
+        focal_spread: ``[G]`` standard deviation of log focal.
+        points: per photo ``[K, 2]`` keypoints in pixels.
+        sigma: per photo ``[K]`` expected errors in pixels.
+        pairs: matched pairs.
+        seed: of every random choice.
+    """
+
+    sizes: np.ndarray
+    group: np.ndarray
+    focal_prior: np.ndarray
+    focal_spread: np.ndarray
+    points: list[np.ndarray]
+    sigma: list[np.ndarray]
+    pairs: list[Pair]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def centred(self, photo: int, index: np.ndarray) -> np.ndarray:
+        """``[M, 2]`` keypoints relative to the principal point, the middle of the photo."""
+        return self.points[photo][index] - self.sizes[photo] / 2
+
+    def unit(self, photo: int) -> float:
+        """Pixels of this photo per pixel of the reference size."""
+        return float(max(self.sizes[photo])) / _REFERENCE
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Cameras of some photos (``photos`` ``[n]``), camera from world, and the focal length of every group ``[G]``."""
+
+    photos: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    focal: np.ndarray
+
+    def relative(self, pair: Pair) -> np.ndarray:
+        """``[3, 4]`` second from first of two placed photos."""
+        i, j = (int(np.flatnonzero(self.photos == photo)[0]) for photo in (pair.first, pair.second))
+        rotation = self.rotation[j] @ self.rotation[i].T
+        return np.concatenate([rotation, (self.translation[j] - rotation @ self.translation[i])[:, None]], axis=1)
+
+    def with_photo(self, photo: int, matrix: np.ndarray) -> "Poses":
+        """These and one more, ``matrix`` ``[3, 4]`` camera from world."""
+        return Poses(
+            np.append(self.photos, photo),
+            np.concatenate([self.rotation, matrix[None, :, :3]]),
+            np.concatenate([self.translation, matrix[None, :, 3]]),
+            self.focal,
+        )
+
+
+def read_problem(path: str) -> Problem:
+    """The problem that ``fvgen.scene.sfm`` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        count, pairs = len(data["sizes"]), data["pairs"]
+        sigma = []
+        for i in range(count):
+            unit = data["sizes"][i].max() / _REFERENCE
+            sigma.append(np.where(data[f"aligned_{i}"], _SIGMA_ALIGNED, _SIGMA_DETECTED) * unit)
+        return Problem(
+            sizes=data["sizes"],
+            group=data["group"],
+            focal_prior=data["focal_prior"],
+            focal_spread=data["focal_spread"],
+            points=[data[f"points_{i}"] for i in range(count)],
+            sigma=sigma,
+            pairs=[Pair(int(a), int(b), data[f"matches_{p}"], data[f"scores_{p}"]) for p, (a, b) in enumerate(pairs)],
+            seed=int(data["seed"]),
+        )
+
+
+def epipolar_errors(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """``[M]`` Sampson errors in pixels of a pair's matches under ``relative`` (``[3, 4]`` second from first)."""
+    essential = cross_matrix(relative[None, :, 3])[0] @ relative[:, :3]
+    f1, f2 = focal[problem.group[pair.first]], focal[problem.group[pair.second]]
+    ones = np.ones((len(pair.indices), 1))
+    a = np.concatenate([problem.centred(pair.first, pair.indices[:, 0]) / f1, ones], axis=1)
+    b = np.concatenate([problem.centred(pair.second, pair.indices[:, 1]) / f2, ones], axis=1)
+    line_b, line_a = a @ essential.T, b @ essential
+    slope = (line_b[:, :2] ** 2).sum(1) / f2**2 + (line_a[:, :2] ** 2).sum(1) / f1**2
+    return np.abs((b * line_b).sum(1)) / np.sqrt(np.maximum(slope, 1e-30))
+
+
+def pair_sigma(problem: Problem, pair: Pair) -> np.ndarray:
+    """``[M]`` expected errors of a pair's matches."""
+    return np.maximum(problem.sigma[pair.first][pair.indices[:, 0]], problem.sigma[pair.second][pair.indices[:, 1]])
+
+
+def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """``[M]`` bool: the match agrees with the motion."""
+    unit = (problem.unit(pair.first) + problem.unit(pair.second)) / 2
+    return epipolar_errors(problem, pair, relative, focal) < MATCH_ERROR * unit

@@ -1,0 +1,98 @@
+"""Tracks of keypoints through photos, and bundle adjustment over them. Pure numpy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fvgen.scene.sfm_bundle import Bundle, adjust, triangulate
+from fvgen.scene.sfm_problem import Poses, Problem, epipolar_errors, inliers
+
+POINT_ERROR = 4.0  # times sigma
+_MOST_POINTS = 6000  # more do not move the cameras any further
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What was seen of the points: ``[O]`` photo, keypoint and point of each observation."""
+
+    photo: np.ndarray
+    keypoint: np.ndarray
+    point: np.ndarray
+
+
+def build_tracks(problem: Problem, poses: Poses) -> Tracks:
+    """Join the matches that agree with the poses into tracks, the best first, at most one keypoint per photo."""
+    edges = []
+    for pair in problem.pairs:
+        if pair.first not in poses.photos or pair.second not in poses.photos or len(pair.indices) == 0:
+            continue
+        relative = poses.relative(pair)
+        errors = epipolar_errors(problem, pair, relative, poses.focal)
+        good = inliers(problem, pair, relative, poses.focal)
+        edges += [
+            (float(error), (pair.first, int(a)), (pair.second, int(b)))
+            for error, (a, b) in zip(errors[good], pair.indices[good])
+        ]
+    edges.sort()
+    member: dict[tuple[int, int], dict[int, int]] = {}  # keypoint -> its track, which maps photos to keypoints
+    for _, a, b in edges:
+        track_a, track_b = member.setdefault(a, {a[0]: a[1]}), member.setdefault(b, {b[0]: b[1]})
+        if track_a is track_b or track_a.keys() & track_b.keys():
+            continue
+        track_a.update(track_b)
+        for keypoint in track_b.items():
+            member[keypoint] = track_a
+    tracks = [track for track in {id(t): t for t in member.values()}.values() if len(track) >= 2]
+    tracks = sorted(tracks, key=len, reverse=True)[:_MOST_POINTS]
+    rows = [(photo, keypoint, p) for p, track in enumerate(tracks) for photo, keypoint in sorted(track.items())]
+    table = np.array(rows, dtype=int).reshape(-1, 3)
+    return Tracks(table[:, 0], table[:, 1], table[:, 2])
+
+
+def make_bundle(problem: Problem, poses: Poses, tracks: Tracks) -> Bundle:
+    """The tracks, triangulated from the poses, as a bundle to adjust."""
+    local = np.full(len(problem), -1)
+    local[poses.photos] = np.arange(len(poses.photos))
+    start = np.cumsum([0] + [len(p) for p in problem.points])
+    row = start[tracks.photo] + tracks.keypoint
+    pixels = np.concatenate(problem.points)[row] - problem.sizes[tracks.photo] / 2
+    bundle = Bundle(
+        rotation=poses.rotation,
+        translation=poses.translation,
+        focal=poses.focal,
+        group=problem.group[poses.photos],
+        points=np.zeros((int(tracks.point.max(initial=-1)) + 1, 3)),
+        camera_index=local[tracks.photo],
+        point_index=tracks.point,
+        pixels=pixels,
+        sigma=np.concatenate(problem.sigma)[row],
+        focal_prior=problem.focal_prior,
+        focal_spread=problem.focal_spread,
+        keypoint=tracks.keypoint,
+    )
+    return triangulate(bundle)
+
+
+def filtered(bundle: Bundle, limit: float) -> Bundle:
+    """Without the observations that are off by more than ``limit`` times their sigma."""
+    return bundle.keep((bundle.residuals**2).sum(1) < (limit * bundle.sigma) ** 2)
+
+
+def polish(problem: Problem, poses: Poses, rounds: int = 2, iterations: int = 25) -> tuple[Poses, Bundle]:
+    """Alternate between rebuilding the tracks under the poses and bundle adjustment of everything.
+
+    Raises:
+        ValueError: if nearly no matches agree with the poses.
+    """
+    bundle = None
+    for _ in range(rounds):
+        bundle = filtered(make_bundle(problem, poses, build_tracks(problem, poses)), 4 * POINT_ERROR)
+        if len(bundle.points) < 8:
+            raise ValueError("nearly no matches agree with the poses")
+        bundle = adjust(bundle, iterations)
+        bundle = adjust(filtered(bundle, POINT_ERROR), iterations)
+        if len(bundle.points) < 8:
+            raise ValueError("nearly no matches agree with the poses")
+        poses = Poses(poses.photos, bundle.rotation, bundle.translation, bundle.focal)
+    assert bundle is not None
+    return poses, bundle
