@@ -190,17 +190,41 @@ def _agreement(i: int, views: list[_View], results: list[Winners], neighbours: l
 
 
 def _complete(inverse: Tensor, trust: Tensor, image: Tensor) -> Tensor:
-    """Replace what is not trusted by what is, carried along within the picture's edges."""
-    weight = trust**2
-    value = torch.stack([inverse * weight, weight])
-    for reach in (8.0, 32.0, 128.0):
-        smooth = spread(value, image, reach, 0.08)
-        guess = smooth[0] / smooth[1].clamp(min=1e-8)
-        known = (smooth[1] / 0.05).clamp(max=1)
-        value = torch.stack([guess * known, known])
-    guess = smooth[0] / smooth[1].clamp(min=1e-12)
+    """Replace inverse depth that is not trusted by planes fitted to the trusted one, within the picture's edges.
+
+    A plane in space is affine in inverse depth over the picture, so walls and floors continue as planes. Fits over
+    a short reach are taken where there is enough to fit, wider ones elsewhere.
+    """
+    height, width = inverse.shape
+    x, y = (pixel_centers(height, width, inverse.device)[..., :2] / max(height, width)).unbind(-1)
+    one, weight = torch.ones_like(x), trust * trust
+    moments = torch.stack([one, x, y, inverse, x * x, x * y, y * y, x * inverse, y * inverse]) * weight
+    everywhere = 1e-6 * moments.mean((1, 2), keepdim=True)  # where nothing trusted reaches, the fit to the whole
+    guess, known = torch.zeros_like(inverse), torch.zeros_like(inverse)
+    longest = max(height, width)
+    for reach in (0.02, 0.08, 0.3):
+        moments_here = spread(moments, image, reach * longest, 0.1) + everywhere
+        fit, support = _affine_fit(moments_here, x, y, reach)
+        share = (1 - known) * ((support / 0.1).clamp(max=1) if reach < 0.3 else 1)
+        guess, known = guess + share * fit, known + share
     keep = (trust / 0.3).clamp(0, 1)
     return keep * inverse + (1 - keep) * guess
+
+
+def _affine_fit(moments: Tensor, x: Tensor, y: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Value at ``x, y`` of the affine functions with these weighted moments, and the weight behind each.
+
+    Slopes are damped where the samples are few, narrow, or far away: a plane is continued about as far as it is seen.
+    """
+    support = moments[0]
+    mx, my, mw, mxx, mxy, myy, mxw, myw = (moments[1:] / support.clamp(min=1e-30)).unbind(0)
+    dx, dy = x - mx, y - my
+    damp = 0.1 * (dx * dx + dy * dy) + (0.05 * reach) ** 2
+    xx, yy, xy = (mxx - mx * mx).clamp(min=0) + damp, (myy - my * my).clamp(min=0) + damp, mxy - mx * my
+    xw, yw = mxw - mx * mw, myw - my * mw
+    determinant = (xx * yy - xy * xy).clamp(min=1e-20)
+    slope_x, slope_y = (yy * xw - xy * yw) / determinant, (xx * yw - xy * xw) / determinant
+    return mw + slope_x * dx + slope_y * dy, support
 
 
 def spread(values: Tensor, image: Tensor, reach: float, edge: float) -> Tensor:
