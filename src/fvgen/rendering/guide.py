@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.progress import track
+from fvgen.rendering.exposure import exposure_levels
 from fvgen.rendering.splat import render_surface
 
 _COVERED = 0.5  # share of the larger picture's pixels that must be known
@@ -49,14 +50,14 @@ def resample_photo(image: Tensor, box: tuple[float, float, float, float], width:
     return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(height, width, 3).float() / 255
 
 
-def nearness(centers: Tensor, eye: Tensor) -> Tensor:
+def nearness(centers: Tensor, eye: Tensor, power: int) -> Tensor:
     """How much each photo's points count in a picture taken at ``eye``: ``[K]``, the nearest photo has 1.
 
     Points of the nearer photo are seen from nearly the same side and at nearly the same scale, so their errors
-    shift least; the fourth power hands over smoothly from one photo to the next.
+    shift least. The weight falls with the distance to this ``power``.
     """
     distance = (centers - eye).norm(dim=1)
-    share = (distance / distance.max().clamp_min(1e-12) + _NEAR).pow(-4)
+    share = (distance / distance.max().clamp_min(1e-12) + _NEAR).pow(-power)
     return share / share.max()
 
 
@@ -87,7 +88,8 @@ def render_guide(
     """Render the guide of a path.
 
     At each pixel the points of the nearest surface are averaged, weighted by their confidence and by how near their
-    photo was taken to the frame's camera; pictures are rendered larger and averaged down.
+    photo was taken to the frame's camera; pictures are rendered larger and averaged down. Where the photos differ in
+    exposure, each frame takes one between its nearest photos', so that no seams show and photos fit their neighbours.
 
     Args:
         positions: ``[P, 3]`` world points.
@@ -106,13 +108,17 @@ def render_guide(
     trust = positions.new_ones(len(positions)) if confidence is None else confidence.float().clamp_min(_LEAST_TRUST)
     boxes = photo_cameras.covering(width, height)[1]
     large = path.resized(width * supersample, height * supersample)
+    levels = None if point_photo is None else exposure_levels(positions, colors, point_photo, photo_cameras)
     pictures, covered, depths = [], [], []
     for i in track(range(len(path)), "guide"):
-        weights = trust
-        if point_photo is not None:
-            near = nearness(photo_cameras.centers, path.centers[i]).to(trust)
+        shades, weights = colors, trust
+        if point_photo is not None and levels is not None:
+            near = nearness(photo_cameras.centers, path.centers[i], 4).to(trust)
             weights = trust * near[point_photo]
-        picture, known, depth = _render_frame((positions, colors, weights), large[i], supersample)
+            share = nearness(photo_cameras.centers, path.centers[i], 1).to(levels)
+            level = (share[:, None] * levels).sum(0) / share.sum()
+            shades = (colors * torch.exp(level - levels)[point_photo]).clamp(max=1)
+        picture, known, depth = _render_frame((positions, shades, weights), large[i], supersample)
         shown = path_photo[i]
         if shown is not None:
             picture = resample_photo(images[shown], boxes[shown], width, height).to(picture)

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_FAR_PREFERENCE = 8.0
-
 
 def fill_holes(images: Tensor, coverage: Tensor, depth: Tensor | None = None) -> Tensor:
     """Fill uncovered pixels from what surrounds them by a push-pull pyramid.
@@ -22,34 +20,43 @@ def fill_holes(images: Tensor, coverage: Tensor, depth: Tensor | None = None) ->
         ``[F, H, W, 3]`` float; pictures without a single covered pixel become black.
     """
     known = coverage.to(images.dtype)[:, None]
-    color = images.movedim(-1, 1) * known
-    far = torch.zeros_like(known) if depth is None else depth.to(images.dtype)[:, None] * known
-    filled = _push_pull(color, known, far)
-    return torch.where(coverage[..., None], images, filled.movedim(1, -1).clamp(0, 1))
+    far = torch.zeros_like(known) if depth is None else depth.to(images.dtype)[:, None]
+    filled = _push_pull(torch.cat([images.movedim(-1, 1), far], 1) * known, known)
+    return torch.where(coverage[..., None], images, filled[:, :3].movedim(1, -1).clamp(0, 1))
 
 
-def _push_pull(color: Tensor, weight: Tensor, depth: Tensor) -> Tensor:
-    """Fill ``color [F, 3, H, W]`` (premultiplied by ``weight [F, 1, H, W]`` in 0..1) from coarser levels."""
-    height, width = color.shape[-2:]
+def _push_pull(values: Tensor, known: Tensor) -> Tensor:
+    """Fill ``values [F, 4, H, W]``, colour and depth times ``known [F, 1, H, W]`` (0 or 1), from coarser ones."""
+    height, width = values.shape[-2:]
     if height == 1 and width == 1:
-        return color / weight.clamp(min=1e-6)
-    coarse = _push_pull(*_halve(color, weight, depth))
-    up = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-    return color + (1 - weight) * up
+        return values
+    pad = (0, width % 2, 0, height % 2)
+    cells = [F.pad(values, pad)[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    have = [F.pad(known, pad)[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    farthest = torch.stack([c[:, 3:] for c in cells]).amax(0)
+    shares = [h * _farness(c[:, 3:], farthest) for c, h in zip(cells, have, strict=True)]
+    total = torch.stack(shares).sum(0)
+    coarse = torch.stack([c * s for c, s in zip(cells, shares, strict=True)]).sum(0) / total.clamp(min=1e-12)
+    coarse = _push_pull(coarse, (total > 0).to(values.dtype))
+    share = _farness(coarse[:, 3:], _highest_around(coarse[:, 3:]))
+    up = F.interpolate(torch.cat([coarse * share, share], 1), scale_factor=2, mode="bilinear", align_corners=False)
+    up = up[..., :height, :width]
+    return values + (1 - known) * (up[:, :4] / up[:, 4:])
 
 
-def _halve(color: Tensor, weight: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Average 2x2 cells by weight, preferring the far ones; a cell that has anything known becomes fully known."""
-    pad = (0, color.shape[-1] % 2, 0, color.shape[-2] % 2)
-    color, weight, depth = (F.pad(t, pad) for t in (color, weight, depth))
-    farthest = F.max_pool2d(depth, 2)
-    relative = depth / F.interpolate(farthest, scale_factor=2, mode="nearest").clamp(min=1e-12)
-    share = torch.where(farthest.repeat_interleave(2, -2).repeat_interleave(2, -1) > 0, relative, 1.0)
-    share = share.clamp(0, 1) ** _FAR_PREFERENCE
-    share = torch.where(weight > 0, share.clamp(min=1e-4), torch.zeros_like(share))
-    total = F.avg_pool2d(weight * share, 2)
-    scale = 1 / total.clamp(min=1e-12)
-    mean_color = F.avg_pool2d(color * share, 2) * scale
-    mean_depth = F.avg_pool2d(depth * weight * share, 2) * scale
-    known = (F.avg_pool2d(weight, 2) * 4).clamp(max=1)
-    return mean_color * known, known, mean_depth
+def _farness(depth: Tensor, farthest: Tensor) -> Tensor:
+    """How much a value counts beside the farthest one around it: the eighth power of their ratio."""
+    ratio = torch.where(farthest > 0, depth / farthest.clamp(min=1e-12), 1.0)
+    for _ in range(3):
+        ratio = ratio * ratio
+    return ratio.clamp(min=1e-4)
+
+
+def _highest_around(x: Tensor) -> Tensor:
+    """The maximum over 3x3 neighbours."""
+    for axis in (-1, -2):
+        length = x.shape[axis]
+        ahead = torch.cat([x.narrow(axis, 1, length - 1), x.narrow(axis, length - 1, 1)], axis)
+        behind = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, length - 1)], axis)
+        x = torch.maximum(torch.maximum(x, ahead), behind)
+    return x

@@ -178,6 +178,8 @@ def _composite(
     outputs: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     image, alpha, depth = outputs
+    if not len(points.z):
+        return
     order = torch.sort(points.z, stable=True).indices
     near = Projected(points.u[order], points.v[order], points.z[order], points.index[order])
     pairs = list(disc_pixels(near.u, near.v, size, radius))
@@ -255,8 +257,8 @@ def render_surface(
     for rows, pixel, _ in pairs:
         nearest.scatter_reduce_(0, pixel, bits[rows], "amin")
     limit = nearest.view(torch.float32) * (1 + tolerance)
-    table = torch.cat([colors.float(), positions.new_ones(len(positions), 1)], 1)[points.index]
-    table = torch.cat([table, points.z[:, None] / points.z.max().clamp(min=1e-12)], 1) if len(points.z) else table
+    unit = points.z.max() if len(points.z) else points.z.new_ones(())
+    table = torch.cat([colors.float()[points.index], points.z[:, None] / unit, torch.ones_like(points.z)[:, None]], 1)
     share = weights.float()[points.index]
     total = torch.zeros(height * width, 5, dtype=torch.int64, device=bits.device)
     for rows, pixel, distance2 in pairs:
@@ -264,10 +266,7 @@ def render_surface(
         rows, pixel, distance2 = rows[kept], pixel[kept], distance2[kept]
         value = table[rows] * ((1 - distance2) * share[rows] * _FIXED)[:, None]
         total.index_add_(0, pixel, value.round_().long())
-    summed = total.float() / _FIXED
-    weight = summed[:, 3]
-    mean = summed / weight.clamp(min=1e-12)[:, None]
-    deepest = points.z.max() if len(points.z) else 1.0
-    return Surface(
-        mean[:, :3].view(height, width, 3), weight.view(height, width), (mean[:, 4] * deepest).view(height, width)
-    )
+    summed = (total.float() / _FIXED).view(height, width, 5)
+    weight = summed[..., 4]
+    mean = summed / weight.clamp(min=1e-12)[..., None]
+    return Surface(mean[..., :3], weight, mean[..., 3] * unit)

@@ -1,0 +1,202 @@
+"""Splatting, guides and holes."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.rendering import fill_holes, render_guide, render_points, resample_photo
+from fvgen.rendering.exposure import exposure_levels
+from fvgen.rendering.splat import render_surface
+
+
+def _cameras(centers: list[list[float]], width: int = 40, height: int = 30, focal: float = 40.0) -> Cameras:
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(centers), 1, 1)
+    poses[:, :3, 3] = torch.tensor(centers, dtype=torch.float64)
+    matrix = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    return Cameras(poses, matrix.repeat(len(centers), 1, 1), torch.tensor([[width, height]]).repeat(len(centers), 1))
+
+
+def _by_hand(points: Tensor, colors: Tensor, cameras: Cameras, radius: float, layers: int) -> Tensor:
+    """The compositor pixel by pixel, from its definition."""
+    width, height = cameras.size
+    image = torch.zeros(height, width, 3)
+    r = radius * min(width, height) / 2
+    matrix, pose = cameras.intrinsics[0].float(), cameras.world_from_camera[0].float()
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    uv = local @ matrix.T
+    uv = uv[:, :2] / uv[:, 2:]
+    for y in range(height):
+        for x in range(width):
+            d2 = ((uv - torch.tensor([x + 0.5, y + 0.5])) ** 2).sum(1) / r**2
+            hits = ((d2 < 1) & (local[:, 2] > 0)).nonzero()[:, 0]
+            through = 1.0
+            for k in hits[local[hits, 2].argsort(stable=True)][:layers]:
+                alpha = float(1 - d2[k])
+                image[y, x] += through * alpha * colors[k]
+                through *= 1 - alpha
+    return image
+
+
+@pytest.mark.parametrize("layers", [1, 3, 10])
+def test_compositing_is_its_definition(layers: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(600, 3, generator=generator) * torch.tensor([2.0, 1.5, 2.0]) + torch.tensor([-1.0, -0.75, -0.5])
+    points[:, 2] += 1
+    points[:40, 2] *= -1  # behind
+    colors = torch.rand(600, 3, generator=generator)
+    cameras = _cameras([[0.1, 0.0, 0.2]])
+    rendered = render_points(points, colors, cameras, radius=0.15, points_per_pixel=layers)
+    assert torch.allclose(rendered.image[0], _by_hand(points, colors, cameras, 0.15, layers), atol=1e-5)
+
+
+def test_bands_that_bound_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fvgen.rendering import splat
+
+    generator = torch.Generator().manual_seed(1)
+    points = torch.rand(500, 3, generator=generator) + torch.tensor([-0.5, -0.5, 1.0])
+    colors = torch.rand(500, 3, generator=generator)
+    whole = render_points(points, colors, _cameras([[0, 0, 0]]), radius=0.2)
+    monkeypatch.setattr(splat, "_PAIRS_PER_PASS", 1000)
+    banded = render_points(points, colors, _cameras([[0, 0, 0]]), radius=0.2)
+    assert torch.equal(whole.image, banded.image)
+    assert torch.equal(whole.depth, banded.depth)
+
+
+def test_nearest_point_hides_the_one_behind() -> None:
+    points = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 2.0]])
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    rendered = render_points(points, colors, _cameras([[0, 0, 0]], 41, 31), radius=0.2, points_per_pixel=1)
+    assert rendered.image[0, 15, 20].tolist() == pytest.approx([0, 1, 0])
+    assert rendered.depth[0, 15, 20] == 2.0
+
+
+def test_no_points_gives_black() -> None:
+    rendered = render_points(torch.zeros(0, 3), torch.zeros(0, 3), _cameras([[0, 0, 0]]))
+    assert rendered.alpha.max() == 0
+    surface = render_surface(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0), _cameras([[0, 0, 0]]))
+    assert surface.weight.max() == 0
+
+
+def test_wrong_shapes_and_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="shapes"):
+        render_points(torch.zeros(2, 3), torch.zeros(1, 3), _cameras([[0, 0, 0]]))
+    with pytest.raises(ValueError, match="positive"):
+        render_points(torch.zeros(2, 3), torch.zeros(2, 3), _cameras([[0, 0, 0]]), radius=0)
+
+
+def test_surface_averages_by_weight_and_hides_what_is_behind() -> None:
+    points = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 2.01], [0.0, 0.0, 3.0]])
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    surface = render_surface(points, colors, torch.tensor([0.25, 0.75, 1.0]), _cameras([[0, 0, 0]], 41, 31))
+    assert surface.image[15, 20].tolist() == pytest.approx([0.25, 0.75, 0.0], abs=1e-4)
+    assert 2.0 < surface.depth[15, 20] < 2.01
+
+
+def _wall(camera: Cameras, shade: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """A smooth coloured wall at z = 4: the picture of ``camera`` (uint8), and its pixels as points with colours."""
+    width, height = camera.size
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    matrix = camera.intrinsics[0].float()
+    points = torch.stack([(x - matrix[0, 2]) / matrix[0, 0], (y - matrix[1, 2]) / matrix[1, 1], torch.ones_like(x)], -1)
+    points = points * 4 + camera.centers[0].float() * torch.tensor([1.0, 1.0, 0.0])
+    wave = torch.stack([torch.sin(points[..., 0] * 3), torch.cos(points[..., 1] * 4), torch.sin(points.sum(-1))], -1)
+    image = ((0.5 + 0.3 * wave) * shade * 255).round().to(torch.uint8)
+    return image, points.reshape(-1, 3), image.reshape(-1, 3)
+
+
+def test_guide_shows_photos_at_their_frames_and_the_truth_between() -> None:
+    cameras = _cameras([[0, 0, 0], [0.2, 0, 0], [0.4, 0, 0]], 128, 80, 100)
+    (first, p0, c0), (truth, _, _), (last, p1, c1) = (_wall(cameras[i]) for i in range(3))
+    path, boxes = cameras.covering(64, 40)
+    guide = render_guide(
+        torch.cat([p0, p1]),
+        torch.cat([c0, c1]),
+        path,
+        [0, None, 1],
+        [first, last],
+        cameras[[0, 2]],
+        point_photo=torch.cat([torch.zeros(len(p0)), torch.ones(len(p1))]).long(),
+        confidence=torch.ones(len(p0) + len(p1)),
+    )
+    assert torch.equal(guide.images[0], resample_photo(first, boxes[0], 64, 40))
+    assert torch.equal(guide.images[2], resample_photo(last, boxes[2], 64, 40))
+    assert guide.coverage[0].all()
+    assert guide.coverage.float().mean() > 0.97
+    error = (guide.images[1] - resample_photo(truth, boxes[1], 64, 40))[guide.coverage[1]]
+    assert error.square().mean() < 10 ** (-3.5)
+    assert guide.depth[1][guide.coverage[1]].sub(4).abs().max() < 0.05
+    assert guide.photo == [0, None, 1]
+
+
+def test_guide_marks_what_no_point_covers() -> None:
+    cameras = _cameras([[0, 0, 0], [3.0, 0, 0]], 64, 40, 50)
+    image, points, colors = _wall(cameras[0])
+    guide = render_guide(points, colors, cameras[[1]], [None], [image], cameras[[0]])
+    assert not guide.coverage[0, :, 40:].any()
+    assert guide.coverage[0, :, :20].float().mean() > 0.9
+    assert guide.images[0, :, 40:].max() == 0
+
+
+def test_portrait_photo_is_cropped_not_squashed() -> None:
+    image = torch.zeros(90, 60, 3, dtype=torch.uint8)
+    image[30:60] = 255
+    box = _cameras([[0, 0, 0]], 60, 90).covering(30, 30)[1][0]
+    assert box == (0.0, 15.0, 60.0, 75.0)
+    cut = resample_photo(image, box, 30, 30)
+    assert cut[12:18].min() > 0.9
+    assert cut[:5].max() < 0.1
+
+
+def test_exposure_of_two_photos_is_found() -> None:
+    cameras = _cameras([[0, 0, 0], [0.2, 0, 0]], 128, 80, 100)
+    (_, p0, c0), (_, p1, c1) = _wall(cameras[0]), _wall(cameras[1], 0.8)
+    photo = torch.cat([torch.zeros(len(p0)), torch.ones(len(p1))]).long()
+    levels = exposure_levels(torch.cat([p0, p1]), torch.cat([c0, c1]).float() / 255, photo, cameras)
+    assert torch.allclose(levels[0] - levels[1], torch.full((3,), -math.log(0.8)), atol=0.02)
+
+
+def test_holes_are_filled_and_the_rest_is_untouched() -> None:
+    ramp = torch.linspace(0, 1, 48)[None, None, :, None].expand(2, 32, 48, 3).contiguous()
+    coverage = torch.ones(2, 32, 48, dtype=torch.bool)
+    coverage[0, 10:20, 20:26] = False
+    filled = fill_holes(ramp * coverage[..., None], coverage)
+    assert torch.equal(filled[coverage], ramp[coverage])
+    assert (filled - ramp).abs().max() < 0.06
+
+
+def test_holes_take_the_background() -> None:
+    image, depth = torch.zeros(1, 32, 48, 3), torch.full((1, 32, 48), 5.0)
+    image[..., :16, :] = torch.tensor([1.0, 0.0, 0.0])
+    depth[..., :16] = 1.0
+    image[..., 16:, :] = torch.tensor([0.0, 0.0, 1.0])
+    coverage = torch.ones(1, 32, 48, dtype=torch.bool)
+    coverage[..., 16:26] = False
+    known = coverage[..., None]
+    filled = fill_holes(image * known, coverage, depth * coverage)[0, :, 16:26]
+    assert filled[..., 2].mean() > 0.9
+    assert filled[..., 0].mean() < 0.1
+
+
+def test_a_picture_without_any_coverage_stays_black() -> None:
+    filled = fill_holes(torch.zeros(1, 9, 7, 3), torch.zeros(1, 9, 7, dtype=torch.bool))
+    assert filled.shape == (1, 9, 7, 3)
+    assert filled.abs().max() == 0
+
+
+def test_guide_joins_photos_of_different_exposure_without_seams() -> None:
+    cameras = _cameras([[0, 0, 0], [0.2, 0, 0], [0.4, 0, 0]], 128, 80, 100)
+    (first, p0, c0), (truth, _, _), (last, p1, c1) = _wall(cameras[0]), _wall(cameras[1], 0.9), _wall(cameras[2], 0.8)
+    guide = render_guide(
+        torch.cat([p0, p1]),
+        torch.cat([c0, c1]),
+        cameras[[1]].covering(64, 40)[0],
+        [None],
+        [first, last],
+        cameras[[0, 2]],
+        point_photo=torch.cat([torch.zeros(len(p0)), torch.ones(len(p1))]).long(),
+    )
+    error = (guide.images[0] - resample_photo(truth, (0, 0, 128, 80), 64, 40))[guide.coverage[0]]
+    assert error.abs().max() < 0.05
