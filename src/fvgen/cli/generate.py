@@ -69,7 +69,7 @@ class Generate:
 
     def run(self) -> None:
         """Check what can be checked at once, then load, compute and write."""
-        size = _size(self.size)
+        size = parse_size(self.size)
         path = _path(self.path)
         if not self.photos:
             raise UserError("no photos: name image files, a folder, a video, a transforms.json or a COLMAP folder")
@@ -103,7 +103,8 @@ class Generate:
         print(f"{len(views.photo)} frames in {self.output}")
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``WIDTHxHEIGHT`` as numbers."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)

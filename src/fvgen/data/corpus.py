@@ -12,6 +12,7 @@ from fvgen.data.pairs import posed_pair, procedural_pair
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.progress import track
+from fvgen.scene.types import Photos
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,19 @@ class _Maker:
 
     def __init__(self, recipe: CorpusRecipe) -> None:
         self.recipe = recipe
-        self.photos: dict[int, object] = {}
+        self.photos: dict[int, Photos] = {}
 
-    def posed(self, source: int, start: int, length: int, path: Path) -> None:
+    def posed(self, clip: tuple[int, ...], path: Path) -> None:
         from fvgen.scene.photos import load_photos
 
+        source, start, length = clip
         if source not in self.photos:
             self.photos[source] = load_photos([self.recipe.posed[source]])
         photos = self.photos[source]
+        assert photos.cameras is not None
         rows = list(range(start, start + length))
-        images = [photos.images[i] for i in rows]  # type: ignore[attr-defined]
-        cameras = photos.cameras[rows]  # type: ignore[attr-defined]
-        posed_pair(images, cameras, self.recipe.width, self.recipe.height).save(path)
+        images = [photos.images[i] for i in rows]
+        posed_pair(images, photos.cameras[rows], self.recipe.width, self.recipe.height).save(path)
 
 
 _maker: _Maker | None = None
@@ -91,7 +93,7 @@ def _work(task: tuple[str, tuple[int, ...], Path]) -> str:
     assert _maker is not None
     try:
         if kind == "posed":
-            _maker.posed(*values, path)
+            _maker.posed(values, path)
         else:
             _make_procedural(_maker.recipe, values[0], path)
     except UserError as error:  # too little in common for depth: counted, not hidden
@@ -100,7 +102,9 @@ def _work(task: tuple[str, tuple[int, ...], Path]) -> str:
     return ""
 
 
-def make_corpus(recipe: CorpusRecipe, folder: Path, workers: int = 1, should_stop: Callable[[], bool] | None = None) -> int:
+def make_corpus(
+    recipe: CorpusRecipe, folder: Path, workers: int = 1, should_stop: Callable[[], bool] | None = None
+) -> int:
     """Make all pairs that ``folder`` does not hold yet.
 
     Args:

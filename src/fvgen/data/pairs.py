@@ -77,8 +77,7 @@ def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], e
     depth = guide.depth / guide.depth[guide.depth > 0].median().clamp_min(1e-6)
     images = (guide.images * 255 + 0.5).clamp(0, 255).byte().numpy()
     isphoto = np.array([s is not None for s in shown])
-    for k in np.flatnonzero(isphoto):  # at these frames truth and guide are the same photograph
-        images[k] = truth[k]
+    images[isphoto] = truth[isphoto]  # at these frames truth and guide are the same photograph
     return Pair(truth, images, guide.coverage.numpy(), depth.clamp(0, 60000).half().numpy(), isphoto)
 
 

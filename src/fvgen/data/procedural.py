@@ -5,6 +5,7 @@ shapes that boxes cannot make. Pictures are rendered at twice their size and ave
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from PIL import Image
 from fvgen.cameras import Cameras
 from fvgen.data.textures import TextureBank, power_law_noise
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Quad:
 
 
 def _pyramid(texture: NDArray[np.uint8]) -> list[Array]:
-    levels, image = [], Image.fromarray(np.ascontiguousarray(texture))
+    levels: list[Array] = []
+    image = Image.fromarray(np.ascontiguousarray(texture))
     while min(image.size) >= 4:
         levels.append(np.asarray(image, np.float32) / 255)
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -58,7 +60,7 @@ class _Builder:
         chosen = self.textures[self.rng.integers(len(self.textures)) if texture is None else texture]
         repeat = (float(np.linalg.norm(u)) / scale, float(np.linalg.norm(v)) / scale)
         shade = float(self.rng.uniform(0.55, 1.1))
-        self.quads.append(Quad(*(x.astype(np.float32) for x in (origin, u, v)), chosen, None, repeat, shade))
+        self._add(origin, u, v, chosen, None, repeat, shade)
 
     def box(self, center: Array, half: Array, turn: float, scale: float) -> None:
         c, s = np.cos(turn), np.sin(turn)
@@ -75,10 +77,24 @@ class _Builder:
         v = np.array([0.0, height, 0.0])
         field = power_law_noise(self.rng, 64, self.rng.uniform(1.0, 2.2))
         y, x = np.mgrid[-1:1:64j, -1:1:64j]
-        mask = field * self.rng.uniform(0.1, 0.6) + 0.9 - (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) > self.rng.uniform(0, 0.5)
+        mask = field * self.rng.uniform(0.1, 0.6) + 0.9 - (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) > self.rng.uniform(
+            0, 0.5
+        )
         texture = self.textures[self.rng.integers(len(self.textures))]
-        parts = (x.astype(np.float32) for x in (center - u / 2 - v / 2, u, v))
-        self.quads.append(Quad(*parts, texture, mask, (1.0, 1.0), float(self.rng.uniform(0.5, 1.1))))
+        self._add(center - u / 2 - v / 2, u, v, texture, mask, (1.0, 1.0), float(self.rng.uniform(0.5, 1.1)))
+
+    def _add(
+        self,
+        origin: Array,
+        u: Array,
+        v: Array,
+        texture: list[Array],
+        mask: NDArray[np.bool_] | None,
+        repeat: tuple[float, float],
+        shade: float,
+    ) -> None:
+        origin, u, v = (x.astype(np.float32) for x in (origin, u, v))
+        self.quads.append(Quad(origin, u, v, texture, mask, repeat, shade))
 
 
 def _room(build: _Builder, rng: np.random.Generator, outdoors: bool) -> float:
@@ -99,15 +115,15 @@ def _room(build: _Builder, rng: np.random.Generator, outdoors: bool) -> float:
     build.quad(np.array([-far * 1.2, floor, far]), 2.4 * far * x, -(floor + height + far * 0.8) * y, scale * far / 4)
     for _ in range(int(rng.integers(2, 12))):  # furniture, cars, houses: boxes that stand on the floor
         half = rng.uniform(0.12, 0.7, 3) * (1.8 if outdoors else 1.0)
-        at = np.array([rng.uniform(-width, width) * 0.9, floor - half[1], rng.uniform(1.0, depth)])
-        build.box(at, half, rng.uniform(0, np.pi), rng.uniform(0.5, 1.5))
+        place = np.array([rng.uniform(-width, width) * 0.9, floor - half[1], rng.uniform(1.0, depth)])
+        build.box(place, half, rng.uniform(0, np.pi), rng.uniform(0.5, 1.5))
     for _ in range(int(rng.integers(3, 24))):  # things on them, and hanging
         half = rng.uniform(0.03, 0.22, 3)
-        at = np.array([rng.uniform(-1, 1) * width * 0.7, rng.uniform(-0.8, 1) * floor, rng.uniform(1.0, depth)])
-        build.box(at, half, rng.uniform(0, np.pi), rng.uniform(0.2, 0.8))
+        place = np.array([rng.uniform(-1, 1) * width * 0.7, rng.uniform(-0.8, 1) * floor, rng.uniform(1.0, depth)])
+        build.box(place, half, rng.uniform(0, np.pi), rng.uniform(0.2, 0.8))
     for _ in range(int(rng.integers(0, 10))):
-        at = np.array([rng.uniform(-1, 1) * width * 0.8, floor - rng.uniform(0.2, 1.5), rng.uniform(0.9, depth)])
-        build.card(at, rng.uniform(0.2, 1.2), rng.uniform(0.3, 1.6), rng.uniform(-0.6, 0.6))
+        place = np.array([rng.uniform(-1, 1) * width * 0.8, floor - rng.uniform(0.2, 1.5), rng.uniform(0.9, depth)])
+        build.card(place, rng.uniform(0.2, 1.2), rng.uniform(0.3, 1.6), rng.uniform(-0.6, 0.6))
     return float(depth)
 
 
@@ -184,7 +200,9 @@ def _draw(quad: Quad, camera_from_world: Array, k: Array, color: Array, depth: A
     level = int(np.clip(round(np.log2(max(footprint, 1e-6))), 0, len(quad.pyramid) - 1))
     texture = quad.pyramid[level]
     size = texture.shape[0]
-    picked = texture[np.minimum((b * size).astype(np.int32), size - 1), np.minimum((a * size).astype(np.int32), size - 1)]
+    picked = texture[
+        np.minimum((b * size).astype(np.int32), size - 1), np.minimum((a * size).astype(np.int32), size - 1)
+    ]
     color[top:bottom, left:right][hit] = picked * quad.shade
     view[hit] = z
 

@@ -214,5 +214,7 @@ class TextureBank:
         side = min(max(side, min(size, min(h, w))), min(h, w))
         top, left = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
         crop = Image.fromarray(photo[top : top + side, left : left + side])
-        picture = np.asarray(crop.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC))
+        picture = np.asarray(
+            crop.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC)
+        )
         return picture[:, ::-1] if rng.random() < 0.5 else picture

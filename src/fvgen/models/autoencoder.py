@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ class FrameAutoencoder(nn.Module):
         patch_size: side of the squares of pixels folded into channels.
     """
 
-    def __init__(self, vae: AutoencoderKL, patch_size: int = 1) -> None:
+    def __init__(self, vae: Any, patch_size: int = 1) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae: Any = vae  # diffusers mixes its configuration in at run time, unseen by type checkers
         self.patch_size = patch_size
 
     @staticmethod
@@ -157,7 +154,10 @@ def start_from_principal_components(model: FrameAutoencoder, images: Tensor) -> 
 def _linear_path(part: nn.Module, inward: Tensor, shift: Tensor, outward: Tensor, offset: Tensor) -> None:
     """Write ``outward @ (inward @ x + shift) + offset`` into the first and last convolution of ``part``."""
     conv_in, conv_out = part.get_submodule("conv_in"), part.get_submodule("conv_out")
-    assert isinstance(conv_in, nn.Conv2d) and isinstance(conv_out, nn.Conv2d)
+    assert isinstance(conv_in, nn.Conv2d)
+    assert isinstance(conv_out, nn.Conv2d)
+    assert conv_in.bias is not None
+    assert conv_out.bias is not None
     k, width = inward.shape[0], conv_in.out_channels
     steady = (width - 2 * k) // 4 * 2  # channels that hold a constant
     conv_in.weight[: 2 * k + steady] = 0
@@ -175,7 +175,7 @@ def _linear_path(part: nn.Module, inward: Tensor, shift: Tensor, outward: Tensor
     conv_out.bias[:rows] = offset
 
 
-def _calibrate(vae: AutoencoderKL, inputs: Tensor) -> None:
+def _calibrate(vae: Any, inputs: Tensor) -> None:
     """Set the last normalisations so that they are the identity on a typical picture."""
     seen: dict[str, tuple[float, float]] = {}
 

@@ -64,7 +64,7 @@ class ImageConditioner(nn.Module):
 
     def preprocess(self, image: Tensor) -> Tensor:
         """``[B, 3, H, W]`` in -1..1 -> the tower's input: squashed to a square, normalised like CLIP."""
-        size = self.tower.config.image_size
+        size = int(self.tower.config.image_size)  # type: ignore[arg-type]
         square = F.interpolate(image, (size, size), mode="bicubic", antialias=True, align_corners=False)
         mean, std = (image.new_tensor(v)[:, None, None] for v in (_MEAN, _STD))
         return ((square.clamp(-1, 1) + 1) / 2 - mean) / std

@@ -15,7 +15,7 @@ from fvgen.errors import UserError
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
 from fvgen.models.denoiser import Condition, VideoDenoiser
-from fvgen.models.resampler import Resampler, ResamplerConfig
+from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -140,7 +140,9 @@ class VideoModel(nn.Module):
         path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
         if not (path / "model_index.json").is_file():
             known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
-            raise UserError(f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json")
+            raise UserError(
+                f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json"
+            )
         try:
             model = VideoModel.build(config_from_dict(json.loads((path / "model_index.json").read_text())))
             for name, module in model.components().items():

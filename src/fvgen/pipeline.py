@@ -1,0 +1,386 @@
+"""Photos to novel views, in reading order: photos, scene, camera path, guide, windows of latents, views."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
+from fvgen.cameras.windows import plan_windows
+from fvgen.errors import UserError
+from fvgen.models.model import VideoModel
+from fvgen.models.sampling import sample_latents
+from fvgen.progress import track
+from fvgen.rendering.guide import Guide, render_guide
+from fvgen.rendering.holes import fill_holes
+from fvgen.scene.build import build_scene
+from fvgen.scene.photos import load_photos
+from fvgen.scene.types import Photos, Scene
+
+NATIVE = (256, 160)  # size of the views where no model says otherwise
+GRID = 16
+FRAMES = 16
+
+Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+@dataclass(frozen=True)
+class NovelViews:
+    """The views along a path, and everything they were made from.
+
+    Attributes:
+        frames: ``[F, H, W, 3]`` uint8; frames that are photographs show the photograph.
+        guide: ``[F, H, W, 3]`` uint8 point renders, black where nothing is known.
+        coverage: ``[F, H, W]`` bool, where the guide knows something.
+        cameras: ``F`` cameras.
+        photo: for each frame the index of the photograph it is, or ``None``.
+        scene: photos, their cameras, the point cloud.
+        seconds: per stage.
+        settings: model, steps, guidance scale, seed, device, dtype.
+    """
+
+    frames: Tensor
+    guide: Tensor
+    coverage: Tensor
+    cameras: Cameras
+    photo: list[int | None]
+    scene: Scene
+    seconds: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("load", "geometry", "render", "encode", "denoise", "decode"), 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+
+def fitting_size(
+    sizes: Sequence[tuple[int, int]], native: tuple[int, int] = NATIVE, grid: int = GRID
+) -> tuple[int, int]:
+    """Size of the views: as many pixels as the model is used to, in the shape of most photos, on the model's grid.
+
+    Args:
+        sizes: (width, height) of the photos.
+        native: the model's own size, landscape.
+        grid: width and height are multiples of this.
+    """
+    aspects = sorted(w / h for w, h in sizes)
+    aspect = min(max(aspects[len(aspects) // 2], 0.4), 2.5)
+    area = native[0] * native[1]
+    best, best_cost = native, float("inf")
+    for w in range(grid, 4 * native[0], grid):
+        for h in range(grid, 4 * native[0], grid):
+            if 0.85 <= w * h / area <= 1.1:
+                cost = abs(np.log(w / h / aspect)) + 0.1 * abs(np.log(w * h / area))
+                if cost < best_cost:
+                    best, best_cost = (w, h), cost
+    return best
+
+
+def plan_path(
+    scene: Scene, path: str | Path | Cameras, frames: int | None, size: tuple[int, int], window: int = FRAMES
+) -> CameraPath:
+    """The camera path that was asked for, at ``size``.
+
+    Raises:
+        UserError: unknown name, unreadable file, or a number of frames that the path cannot have.
+    """
+    points = scene.points.positions
+    if path == "through":
+        return path_through(scene.cameras, frames_per_window=window, size=size, frames=frames)
+    if path in ("orbit", "spiral", "dolly"):
+        make = {"orbit": path_orbit, "spiral": path_spiral, "dolly": path_dolly}[str(path)]
+        return make(scene.cameras, points, frames=frames or 46, size=size)
+    if isinstance(path, Cameras):
+        return follow(path, scene.cameras, size)
+    from fvgen.scene.formats.transforms_json import read_camera_path
+
+    first = scene.cameras[0]
+    given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
+    if scene.geometry != "given":
+        raise UserError("--path FILE is in the world of given cameras: give the photos with their transforms.json")
+    if frames is not None and frames != len(given):
+        raise UserError(f"--frames {frames}: {path} has {len(given)} cameras, one frame each; leave --frames out")
+    return follow(given, scene.cameras, size)
+
+
+def with_nearest_photos(path: CameraPath, photos: Cameras) -> tuple[CameraPath, int]:
+    """Put the nearest photograph before and after a path that does not begin or end with one.
+
+    Returns:
+        The longer path, and how many frames were put before the first.
+    """
+    width, height = path.cameras.size
+    fitted, _ = photos.covering(width, height)
+
+    def nearest(frame: int) -> int:
+        return int((photos.centers - path.cameras.centers[frame]).norm(dim=1).argmin())
+
+    before = [nearest(0)] if path.photo[0] is None else []
+    after = [nearest(-1)] if path.photo[-1] is None else []
+    cameras = Cameras.concatenate([fitted[before], path.cameras, fitted[after]])
+    return CameraPath(cameras, [*before, *path.photo, *after]), len(before)
+
+
+def make_guide(scene: Scene, path: CameraPath) -> Guide:
+    """Point renders along the path, the photographs at their own frames."""
+    cloud = scene.points
+    return render_guide(
+        cloud.positions,
+        cloud.colors,
+        path.cameras,
+        path.photo,
+        scene.photos.images,
+        scene.cameras,
+        point_photo=cloud.photo,
+        confidence=cloud.confidence,
+    )
+
+
+class NovelViewPipeline:
+    """Photos in, novel views out, with one model.
+
+    Args:
+        model: ``None`` completes the guide by smooth inpainting instead of a model.
+        name: told in the summary.
+    """
+
+    def __init__(self, model: VideoModel | None, name: str = "") -> None:
+        self.model = model
+        self.name = name
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto"
+    ) -> NovelViewPipeline:
+        """A model of the package by name, a model folder, or ``"none"``.
+
+        Raises:
+            UserError: unknown model, unusable device.
+        """
+        pipeline = cls(None if str(model) == "none" else VideoModel.load(model), str(model))
+        return pipeline.to(device, dtype)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the model as a folder that :meth:`from_pretrained` takes."""
+        if self.model is None:
+            raise UserError("there is no model to save")
+        self.model.save(Path(folder), dtype)
+
+    def to(self, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> NovelViewPipeline:
+        """Move to a device and number format; ``"auto"``: a GPU if there is one, bfloat16 there if it can."""
+        cuda = torch.cuda.is_available()
+        try:
+            self.device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+        if dtype == "auto":
+            fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            self.dtype = torch.bfloat16 if fast else torch.float32
+        else:
+            self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        if self.model is not None:
+            self.model.to(self.device, self.dtype)
+        return self
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        photos: str | Path | Sequence[str | Path] | Photos,
+        *,
+        path: str | Path | Cameras = "through",
+        frames: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        geometry: str = "auto",
+        generator: torch.Generator | None = None,
+        callback_on_step_end: Callback | None = None,
+        progress: bool = True,
+    ) -> NovelViews:
+        """Make novel views.
+
+        Args:
+            photos: files, a folder, a video, a transforms.json, a COLMAP folder, or loaded photos.
+            path: ``through``, ``orbit``, ``spiral``, ``dolly``, a transforms.json, or cameras in the scene's world.
+            frames: number of frames; by default 16 from photo to photo, or as many as the path has.
+            steps: denoising steps; by default the model's.
+            guidance_scale: by default the model's.
+            seed: of the noise, where no ``generator`` is given.
+            size: (width, height) of the views, multiples of the model's grid.
+            geometry: ``auto``, ``given`` or ``colmap``.
+            generator: source of the noise, on the CPU.
+            callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
+            progress: kept for the convention of diffusers; bars appear on terminals only.
+
+        Raises:
+            UserError: for everything the caller can mend.
+        """
+        clock = _Clock()
+        settings = self._settings(steps, guidance_scale, seed)
+        with clock.stage("load"):
+            loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
+        size = self._checked_size(size, loaded)
+        with clock.stage("geometry"):
+            scene = build_scene(loaded, geometry, device=self.device)
+        wanted = plan_path(scene, path, frames, size, self._window)
+        generator = generator or torch.Generator().manual_seed(seed)
+        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end)
+
+    @torch.no_grad()
+    def along(
+        self,
+        scene: Scene,
+        path: CameraPath,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+    ) -> NovelViews:
+        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid."""
+        settings = self._settings(steps, guidance_scale, seed)
+        return self._along(scene, path, settings, torch.Generator().manual_seed(seed), _Clock(), None)
+
+    def _along(
+        self,
+        scene: Scene,
+        wanted: CameraPath,
+        settings: dict[str, Any],
+        generator: torch.Generator,
+        clock: _Clock,
+        callback: Callback | None,
+    ) -> NovelViews:
+        with clock.stage("render"):
+            extended, before = with_nearest_photos(wanted, scene.cameras) if self.model else (wanted, 0)
+            guide = make_guide(scene, extended)
+        completed = self._complete(guide, settings, generator, clock, callback)
+        kept = slice(before, before + len(wanted))
+        return NovelViews(
+            frames=_bytes(completed[kept]),
+            guide=_bytes(guide.images[kept]),
+            coverage=guide.coverage[kept].cpu(),
+            cameras=wanted.cameras,
+            photo=wanted.photo,
+            scene=scene,
+            seconds=clock.seconds,
+            settings=settings,
+        )
+
+    @property
+    def _window(self) -> int:
+        return self.model.config.frames if self.model else FRAMES
+
+    def _settings(self, steps: int | None, guidance_scale: float | None, seed: int) -> dict[str, Any]:
+        common = {"seed": seed, "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        if self.model is None:
+            return {"model": "none (holes inpainted)", "steps": 0, "guidance_scale": 1.0, **common}
+        sampling = self.model.config.sampling
+        steps = sampling.steps if steps is None else steps
+        if not 1 <= steps <= self.model.config.schedule.num_timesteps:
+            raise UserError(f"{steps} steps: choose 1 to {self.model.config.schedule.num_timesteps}")
+        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
+        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common}
+
+    def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
+        grid = self.model.grid if self.model else 2
+        native = (self.model.config.width, self.model.config.height) if self.model else NATIVE
+        if size is None:
+            return fitting_size([(im.shape[1], im.shape[0]) for im in photos.images], native, max(grid, GRID))
+        if size[0] % grid or size[1] % grid or min(size) < 2 * grid:
+            raise UserError(
+                f"size {size[0]}x{size[1]}: width and height must be multiples of {grid}, {2 * grid} at least"
+            )
+        return size
+
+    def _complete(
+        self,
+        guide: Guide,
+        settings: dict[str, Any],
+        generator: torch.Generator,
+        clock: _Clock,
+        callback: Callback | None,
+    ) -> Tensor:
+        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
+        if self.model is None:
+            with clock.stage("render"):
+                return fill_holes(guide.images, guide.coverage, guide.depth)
+        known = [p is not None for p in guide.photo]
+        pictures, coverage = guide.images.clone(), guide.coverage.clone()
+        if self.model.config.fill_holes:
+            with clock.stage("render"):
+                pictures = fill_holes(pictures, coverage, guide.depth)
+        for level in plan_windows(known, self.model.config.frames):
+            for windows in _equal_lengths(level):
+                index = torch.tensor(windows)
+                made = self._denoise(pictures[index], coverage[index], settings, generator, clock, callback)
+                for window, clip in zip(windows, made):
+                    for frame, picture in zip(window, clip):
+                        if not known[frame]:
+                            pictures[frame], coverage[frame], known[frame] = picture, True, True
+        return pictures
+
+    def _denoise(
+        self,
+        pictures: Tensor,
+        coverage: Tensor,
+        settings: dict[str, Any],
+        generator: torch.Generator,
+        clock: _Clock,
+        callback: Callback | None,
+    ) -> Tensor:
+        """A batch of windows ``[B, T, H, W, 3]`` in 0..1 -> the same, denoised."""
+        model = self.model
+        assert model is not None
+
+        def on_step(step: int, t: int, latents: Tensor) -> Tensor | None:
+            changed = callback(self, step, t, {"latents": latents}) if callback else None
+            return changed["latents"] if changed else None
+
+        clips = (pictures.movedim(-1, 2) * 2 - 1).to(self.device, self.dtype)
+        results = []
+        for one, covered in track(list(zip(clips.split(4), coverage.split(4))), "windows"):
+            with clock.stage("encode"):
+                condition = model.condition(one, covered.to(self.device), one[:, 0])
+            shape = (one.shape[0], model.autoencoder.latent_channels, *condition.concat.shape[2:])
+            noise = torch.randn(shape, generator=generator).to(self.device)
+            with clock.stage("denoise"):
+                latents = sample_latents(
+                    model, condition, noise, settings["steps"], settings["guidance_scale"], generator, on_step
+                )
+            with clock.stage("decode"):
+                results.append(model.autoencoder.decode(latents).cpu())
+        return ((torch.cat(results) + 1) / 2).clamp(0, 1).movedim(2, -1)
+
+
+def _equal_lengths(windows: list[list[int]]) -> list[list[list[int]]]:
+    lengths = sorted({len(w) for w in windows})
+    return [[w for w in windows if len(w) == length] for length in lengths]
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures.clamp(0, 1) * 255).round().byte().cpu()
+
+
+def _listed(photos: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [photos] if isinstance(photos, (str, Path)) else list(photos)

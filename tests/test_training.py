@@ -1,0 +1,128 @@
+"""The whole training, at the smallest size; what it is made of."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fvgen.cli.main import main
+from fvgen.data.pairs import Pair, procedural_pair
+from fvgen.data.procedural import procedural_scene
+from fvgen.data.textures import KINDS, procedural_texture
+from fvgen.models import VideoModel, preset
+from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
+from fvgen.models.copying import start_by_copying_the_guide
+from fvgen.models.denoiser import Condition
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS), key=lambda k: k.__name__))
+def test_textures_are_pictures_and_depend_on_the_seed_only(kind):
+    one, again, other = (kind(np.random.default_rng(seed), 64) for seed in (1, 1, 2))
+    assert one.shape == (64, 64, 3)
+    assert one.dtype == np.uint8
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_texture_detail_falls_off_with_frequency_as_in_photographs():
+    spectra = []
+    for seed in range(24):
+        grey = procedural_texture(np.random.default_rng(seed), 128).mean(-1)
+        spectra.append(np.abs(np.fft.rfft2(grey - grey.mean())[0, 1:64]) ** 2)
+    power = np.mean(spectra, 0)
+    slope = np.polyfit(np.log(np.arange(2, 40)), np.log(power[1:39]), 1)[0]
+    assert -4 < slope < -0.5
+
+
+def test_procedural_depth_is_that_of_the_picture():
+    """A point of frame 0 lifted by its depth lands in frame 1 where that frame has the same depth, mostly."""
+    scene = procedural_scene(3, 2, 64, 40)
+    _, depths = scene.film(scene.cameras)
+    v, u = np.mgrid[0:40, 0:64] + 0.5
+    k = scene.cameras.intrinsics[0].numpy()
+    rays = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1) * depths[0][..., None]
+    moved = scene.cameras.camera_from_world[1].numpy() @ scene.cameras.world_from_camera[0].numpy()
+    there = rays @ moved[:3, :3].T + moved[:3, 3]
+    x, y = there[..., 0] / there[..., 2] * k[0, 0] + k[0, 2], there[..., 1] / there[..., 2] * k[1, 1] + k[1, 2]
+    inside = (x >= 0) & (x < 64) & (y >= 0) & (y < 40) & (there[..., 2] > 0.1) & (depths[0] < 99)
+    seen = depths[1][y[inside].astype(int), x[inside].astype(int)]
+    agree = np.abs(seen / there[..., 2][inside] - 1) < 0.05
+    assert agree.mean() > 0.8
+
+
+def test_pairs_round_trip_and_show_the_photographs_at_their_frames(tmp_path):
+    pair = procedural_pair(5, 4, 64, 48)
+    assert pair.photo.tolist() == [True, False, False, True]
+    assert np.array_equal(pair.guide[0], pair.frames[0])
+    assert pair.coverage[1:3].mean() > 0.5
+    assert not pair.guide[~pair.coverage].any()
+    pair.save(tmp_path / "a.npz")
+    loaded = Pair.load(tmp_path / "a.npz")
+    assert all(np.array_equal(getattr(loaded, name), value) for name, value in pair.__dict__.items())
+    again = procedural_pair(5, 4, 64, 48)
+    assert np.array_equal(again.guide, pair.guide)
+
+
+def test_autoencoder_starts_as_the_principal_components():
+    rng = np.random.default_rng(0)
+    pictures = np.stack([procedural_texture(rng, 64) for _ in range(24)])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    model = FrameAutoencoder.build(AutoencoderConfig(channels=(96,)))
+    with torch.no_grad():
+        before = (model.decode(model.encode(images[None])) - images[None]).square().mean()
+        start_from_principal_components(model, images)
+        after = (model.decode(model.encode(images[None])) - images[None]).square().mean()
+        patches = model.fold(images).movedim(1, -1).flatten(0, 2).double()
+    centred = patches - patches.mean(0)
+    best = torch.linalg.eigvalsh(centred.T @ centred / len(patches))[:-12].sum() / 48  # what 12 components cannot hold
+    assert after < 0.2 * before
+    assert after < 1.3 * best
+
+
+def test_fresh_network_predicts_the_guide():
+    torch.manual_seed(0)
+    model = VideoModel.build(preset("mini"))
+    start_by_copying_the_guide(model.denoiser.unet, 12)
+    guide = torch.randn(1, 12, 3, 16, 16)
+    concat = torch.cat([guide, torch.ones(1, 1, 3, 16, 16)], 1)
+    condition = Condition(concat, torch.randn(1, 20, 64), torch.randn(1, 20, 64))
+    with torch.no_grad():
+        x0 = model.denoiser.x0(torch.randn(1, 12, 3, 16, 16), torch.tensor([999]), condition)
+    assert (x0 - guide).square().mean() < 0.01
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of the smallest preset, trained from nothing by the command line."""
+    torch.set_num_threads(2)
+    run = tmp_path_factory.mktemp("training") / "run"
+    main(["train", "all", "--preset", "mini-xs", "--output", str(run)])
+    return run
+
+
+def test_everything_trains_and_loads(trained):
+    for name, few in (("mini-xs-teacher", False), ("mini-xs", True)):
+        model = VideoModel.load(trained / name)
+        assert model.config.sampling.few_step is few
+    logs = [json.loads(line) for line in (trained / "student" / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in logs] == [1, 1, 2, 2]
+    assert all(np.isfinite(v) for line in logs for v in line.values())
+
+
+def test_training_again_does_nothing_twice(trained):
+    before = (trained / "teacher" / "log.jsonl").read_text()
+    main(["train", "all", "--preset", "mini-xs", "--output", str(trained)])
+    assert (trained / "teacher" / "log.jsonl").read_text() == before
+
+
+def test_saved_model_gives_the_same_output(trained, tmp_path):
+    model = VideoModel.load(trained / "mini-xs")
+    model.save(tmp_path / "copy", torch.float32)
+    again = VideoModel.load(tmp_path / "copy")
+    concat, context = torch.randn(1, 25 - 12, 3, 16, 16), torch.randn(1, 8, 64)
+    x, t = torch.randn(1, 12, 3, 16, 16), torch.tensor([499])
+    with torch.no_grad():
+        one = model.denoiser.x0(x, t, Condition(concat, context, context))
+        two = again.denoiser.x0(x, t, Condition(concat, context, context))
+    assert torch.equal(one, two)
