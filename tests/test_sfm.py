@@ -215,12 +215,21 @@ def test_pairs_of_many_photos_stay_few_and_connected() -> None:
     assert len(choose_pairs(features[:5])) == 10
 
 
+def test_only_the_best_pair_of_a_weak_photo_is_matched_again() -> None:
+    def pair(i: int, j: int, count: int) -> PairMatches:
+        return PairMatches(i, j, torch.zeros(count, 2, dtype=torch.int64), torch.full((count,), 0.5))
+
+    found = {(0, 1): pair(0, 1, 400), (0, 2): pair(0, 2, 30), (1, 2): pair(1, 2, 60), (0, 3): pair(0, 3, 300)}
+    assert matching.weak_links(4, found) == [(1, 2)]
+
+
 # --- the whole way ---
 
 
 @pytest.fixture
 def few_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up pictures need no more, and matching is quick."""
+    monkeypatch.setattr(matching, "_MOST_KEYPOINTS", 512)
     monkeypatch.setattr(matching, "keypoint_budget", lambda photos: 512)
 
 

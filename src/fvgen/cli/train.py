@@ -100,9 +100,6 @@ class Teacher:
     lr: Annotated[float | None, arg(metavar="FLOAT")] = None
     """Peak learning rate; by default the recipe's."""
 
-    resume_weights: bool = False
-    """Go on from the model's own denoiser instead of setting it to copy the guide first."""
-
     bf16: bool = False
     """Compute in bfloat16."""
 
@@ -117,8 +114,6 @@ class Teacher:
             teacher = replace(teacher, steps=self.steps)
         if self.lr is not None:
             teacher = replace(teacher, lr=self.lr)
-        if self.resume_weights:
-            teacher = replace(teacher, start_by_copying=False)
         make_teacher(VideoModel.load(self.model), replace(recipe, teacher=teacher), _pairs(self.pairs), self.output)
         print(f"teacher in {self.output / 'model'}")
 

@@ -1,15 +1,19 @@
 """Training pairs as latents in memory, and random clips cut from them."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fvgen.data.pairs import Pair
 from fvgen.models.model import VideoModel
+from fvgen.progress import track
 from fvgen.rendering.holes import fill_holes
 
 
@@ -94,18 +98,33 @@ class LatentCorpus:
         self.folder, self.model, self.held_out = folder, model, held_out
         self.clips: dict[str, LatentClip] = {}
         self.held: dict[str, LatentClip] = {}
+        digest = hashlib.sha256(repr(model.config.vision).encode() + repr(model.config.fill_holes).encode())
+        for value in model.autoencoder.state_dict().values():
+            digest.update(value.float().cpu().numpy().tobytes())
+        self._fingerprint = digest.hexdigest()[:12]
 
     def refresh(self, limit: int | None = None) -> int:
         """Encode pairs not seen before, at most ``limit``; returns how many clips there are for training."""
         new = [p for p in sorted(self.folder.glob("*.npz")) if ".partial" not in p.name and p.stem not in self._known()]
-        for path in new[:limit]:
-            pair, number = Pair.load(path), int(path.stem.rsplit("-", 1)[1])
+        for path in track(new[:limit], "latents"):
+            number = int(path.stem.rsplit("-", 1)[1])
             if self.held_out and number % self.held_out == 0:
-                self.held[path.stem] = encode_pair(self.model, pair, flip=False)
+                self.held[path.stem] = self._encoded(path, flip=False)
             else:
-                # The mirrored twin is encoded on its own: an autoencoder need not commute with mirroring.
-                self.clips[path.stem] = encode_pair(self.model, pair, flip=number % 2 == 1)
+                self.clips[path.stem] = self._encoded(path, flip=number % 2 == 1)  # mirrored pixels, then encoded
         return len(self.clips)
+
+    def _encoded(self, path: Path, flip: bool) -> LatentClip:
+        """From the cache beside the pairs, which belongs to one autoencoder, or computed and put there."""
+        cached = self.folder / f"latents-{self._fingerprint}" / f"{path.stem}{'-mirrored' if flip else ''}.safetensors"
+        if cached.exists():
+            return LatentClip(**load_file(cached))
+        clip = encode_pair(self.model, Pair.load(path), flip)
+        cached.parent.mkdir(exist_ok=True)
+        partial = cached.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in clip.__dict__.items()}, partial)
+        os.replace(partial, cached)
+        return clip
 
     def _known(self) -> set[str]:
         return set(self.clips) | set(self.held)

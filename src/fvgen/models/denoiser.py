@@ -35,17 +35,30 @@ class VideoDenoiser(nn.Module):
     """A velocity-predicting UNet with its schedule.
 
     Outside, ``x0`` is always the unscaled latent ``[B, C, T, h, w]``; times are ``[B]`` integers.
+
+    Args:
+        unet: predicts the velocity, or what the guide leaves of it.
+        schedule: of the noise.
+        around_guide: the velocity is ``unet(...) - s_t c_t guide``: the network predicts noise and the difference
+            between the clip and its guide, so that what the guide knows passes exactly. The teacher has this off.
     """
 
-    def __init__(self, unet: VideoUNet, schedule: ScheduleConfig) -> None:
+    def __init__(self, unet: VideoUNet, schedule: ScheduleConfig, around_guide: bool = False) -> None:
         super().__init__()
         self.unet = unet
         self.schedule = NoiseSchedule(schedule)
+        self.around_guide = around_guide
+
+    def _known(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor | float:
+        if not self.around_guide:
+            return 0.0
+        guide = condition.concat[:, : x_t.shape[1]]
+        return self.schedule.velocity(guide, torch.zeros_like(guide), t)
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The network's output, float32."""
+        """The predicted velocity, float32."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
-        return self.unet(inputs, t, condition.context, condition.fs).float()
+        return self.unet(inputs, t, condition.context, condition.fs).float() + self._known(x_t, t, condition)
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predicted clean latents."""
@@ -60,7 +73,8 @@ class VideoDenoiser(nn.Module):
         """Both in one pass."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
         velocity, features = self.unet(inputs, t, condition.context, condition.fs, return_features=True)
-        return self.schedule.x0_from_velocity(x_t, velocity.float(), t), features
+        velocity = velocity.float() + self._known(x_t, t, condition)
+        return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
     @staticmethod
     def drop(condition: Condition) -> Condition:

@@ -49,6 +49,7 @@ class ModelConfig:
         frames: most frames of one window.
         fill_holes: holes of the guide are filled smoothly before encoding (``False``: black, as the teacher).
         coverage_channel: the share of covered pixels is one more input channel.
+        around_guide: the network predicts what the guide leaves (see :class:`VideoDenoiser`).
     """
 
     width: int = 256
@@ -56,6 +57,7 @@ class ModelConfig:
     frames: int = 16
     fill_holes: bool = True
     coverage_channel: bool = True
+    around_guide: bool = True
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -84,7 +86,7 @@ class VideoModel(nn.Module):
     def build(config: ModelConfig) -> VideoModel:
         """An untrained model."""
         conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
-        denoiser = VideoDenoiser(VideoUNet(config.unet), config.schedule)
+        denoiser = VideoDenoiser(VideoUNet(config.unet), config.schedule, config.around_guide)
         return VideoModel(config, FrameAutoencoder.build(config.autoencoder), conditioner, denoiser)
 
     @property

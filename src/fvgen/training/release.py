@@ -51,7 +51,7 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
         preset=name,
         corpus=small,
         autoencoder=AutoencoderRecipe(steps=20, batch=4, crop=64),
-        teacher=TeacherRecipe(steps=20, frames=4, crop=(16, 16), full_frames=8, start_by_copying=False),
+        teacher=TeacherRecipe(steps=20, frames=4, crop=(16, 16), full_frames=8),
         student=StudentRecipe(
             gan_steps=2, dmd_steps=2, critic_steps=1, frames=4, crop=(16, 16), distillation=DistillationConfig(steps=4)
         ),

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.data.latents import ClipBatch, LatentCorpus
-from fvgen.models.copying import start_by_copying_the_guide
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 from fvgen.progress import track
@@ -35,7 +34,6 @@ class TeacherRecipe:
         terminal: share of samples put at the last time, where sampling begins and the signal is pure noise.
         posed_share: share of clips filmed for real, where there are both kinds.
         weight_floor: error of the guide below which clips are no longer counted more (see ``clip_weights``).
-        start_by_copying: a fresh network is set to predict the guide (see ``models.copying``).
         seed: of data, noise and initialisation.
     """
 
@@ -52,7 +50,6 @@ class TeacherRecipe:
     terminal: float = 0.15
     posed_share: float = 0.65
     weight_floor: float = 0.05
-    start_by_copying: bool = True
     seed: int = 0
 
 
@@ -138,9 +135,6 @@ def train_teacher(
     average.autoencoder = model.autoencoder
     averaged.load_state_dict(trained.state_dict())
     state, start = run.load(), 0
-    if state is None and recipe.start_by_copying:
-        start_by_copying_the_guide(model.denoiser.unet, model.autoencoder.latent_channels)
-        averaged.load_state_dict(trained.state_dict())
     optimizer = torch.optim.AdamW(trained.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-3)
     if state is not None:
         trained.load_state_dict(state["model"])
