@@ -11,8 +11,9 @@ from fvgen.cameras import Cameras
 _PLANES_AT_ONCE = 8  # keeps the working set of a few planes near the cache
 _REACH = 2  # windows of 5x5 and 15x15 pixels
 _NOISE = 4e-5  # variance (grey 0..1) below which texture is taken for sensor noise
-_PENALTY_SMALL = 0.1
-_PENALTY_JUMP = 4.0
+_WORST = 0.37  # of costs in 0..1: a hidden or changed spot shall not shout down its neighbours
+_PENALTY_SMALL = 0.15
+_PENALTY_JUMP = 6.0
 _EDGE = 0.1
 
 
@@ -214,4 +215,4 @@ def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
 def sweep(reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor) -> Winners:
     """Depth of ``reference [H, W]`` (grey 0..1) from ``sources`` over ``planes [D]`` (uniform in inverse depth)."""
     similarity = similarity_volume(reference, camera, sources, planes)
-    return pick(similarity, aggregate((1 - similarity) * 0.5, reference), planes)
+    return pick(similarity, aggregate((0.5 - 0.5 * similarity).clamp_(max=_WORST), reference), planes)
