@@ -90,7 +90,7 @@ def train_autoencoder(
         start = state["step"]
     else:
         start_from_principal_components(
-            model, _sample(bank, np.random.default_rng((recipe.seed, 1 << 31)), 256, recipe.crop)
+            model, _sample(bank, np.random.default_rng((recipe.seed, 1 << 31)), 32 * recipe.batch, recipe.crop)
         )
     generator = torch.Generator().manual_seed(recipe.seed + start)
     queue: Queue = Queue(maxsize=4)

@@ -46,12 +46,12 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
             student=StudentRecipe(gan_steps=150, dmd_steps=150, critic_steps=2),
             bf16=True,
         )
-    small = CorpusRecipe(procedural=4, posed=(), textures=textures, width=128, height=80, shortest=4, longest=8)
+    small = CorpusRecipe(procedural=3, posed=(), textures=textures, width=128, height=80, shortest=4, longest=8)
     return ReleaseRecipe(
         preset=name,
         corpus=small,
-        autoencoder=AutoencoderRecipe(steps=20, batch=4, crop=64),
-        teacher=TeacherRecipe(steps=20, frames=4, crop=(16, 16), full_frames=8),
+        autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
+        teacher=TeacherRecipe(steps=12, frames=4, crop=(16, 16), full_frames=8),
         student=StudentRecipe(
             gan_steps=2, dmd_steps=2, critic_steps=1, frames=4, crop=(16, 16), distillation=DistillationConfig(steps=4)
         ),
