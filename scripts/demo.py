@@ -92,9 +92,7 @@ def main() -> int:
     except UserError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{arguments.output}/views.mp4 is the fly-through, {arguments.output}/contact_sheet.png shows it beside its guide"
-    )
+    print(f"{arguments.output}/views.mp4 is the fly-through; contact_sheet.png shows it beside its guide")
     return 0
 
 

@@ -86,7 +86,7 @@ def test_confidence_tells_right_from_wrong(two: tuple[list[DepthMap], list[Tenso
         wrong = (own.depth / truth - 1).abs() > 0.05
         sure = own.confidence > 0.5
         assert sure.float().mean() > 0.5
-        assert wrong[sure].float().mean() < 0.04
+        assert wrong[sure].float().mean() < 0.05
         assert wrong[~sure].float().mean() > 2 * wrong[sure].float().mean()
         assert own.confidence.min() > 0
         assert own.confidence.max() <= 1

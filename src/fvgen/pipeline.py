@@ -324,12 +324,12 @@ class NovelViewPipeline:
         """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
         if self.model is None:
             with clock.stage("render"):
-                return fill_holes(guide.images, guide.coverage, guide.depth)
+                return fill_holes(guide.images, guide.coverage)
         known = [p is not None for p in guide.photo]
         pictures, coverage = guide.images.clone(), guide.coverage.clone()
         if self.model.config.fill_holes:
             with clock.stage("render"):
-                pictures = fill_holes(pictures, coverage, guide.depth)
+                pictures = fill_holes(pictures, coverage)
         for level in plan_windows(known, self.model.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)

@@ -51,30 +51,27 @@ def _unit(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
 
 
-def model_guide(images: Tensor, coverage: Tensor, depth: Tensor | None, fill: bool) -> Tensor:
+def model_guide(images: Tensor, coverage: Tensor, fill: bool) -> Tensor:
     """What the model is shown: holes filled smoothly, or left black.
 
     Args:
         images: ``[T, H, W, 3]`` float 0..1.
         coverage: ``[T, H, W]`` bool.
-        depth: ``[T, H, W]`` or ``None``.
 
     Returns:
         ``[T, 3, H, W]`` in -1..1.
     """
-    shown = fill_holes(images, coverage, depth) if fill else images * coverage[..., None]
+    shown = fill_holes(images, coverage) if fill else images * coverage[..., None]
     return shown.movedim(-1, 1) * 2 - 1
 
 
 @torch.no_grad()
 def encode_pair(model: VideoModel, pair: Pair, flip: bool) -> LatentClip:
     """Both clips of a pair through the autoencoder, mirrored left to right where ``flip``."""
-    arrays = (pair.frames, pair.guide, pair.coverage, pair.depth)
-    frames, guide, coverage, depth = (np.ascontiguousarray(a[:, :, ::-1]) if flip else a for a in arrays)
+    arrays = (pair.frames, pair.guide, pair.coverage)
+    frames, guide, coverage = (np.ascontiguousarray(a[:, :, ::-1]) if flip else a for a in arrays)
     covered = torch.from_numpy(coverage)
-    shown = model_guide(
-        torch.from_numpy(guide).float() / 255, covered, torch.from_numpy(depth).float(), model.config.fill_holes
-    )
+    shown = model_guide(torch.from_numpy(guide).float() / 255, covered, model.config.fill_holes)
     truth = _unit(frames)
     size = model.config.vision.image_size
     small = F.interpolate(truth, (size, size), mode="bicubic", antialias=True, align_corners=False)
