@@ -24,7 +24,7 @@ from demo_scene import path as film
 from demo_scene import room
 
 PHOTO_SIZE, TRUTH_SIZE = (1024, 640), (512, 320)
-PHOTO_SAMPLES, TRUTH_SAMPLES, GUIDE_SAMPLES = 16, 9, 64
+PHOTO_SAMPLES, TRUTH_SAMPLES, GUIDE_SAMPLES = 24, 16, 64
 EXPOSURE = 1.9
 SHEEN = 0.04
 """Added to the albedo when light and texture are separated: what even black things reflect."""

@@ -193,9 +193,9 @@ def _shelf_load(width: float, limit: float, which: int, library: Library, rng: R
             vase(int(rng.integers(4)), min(0.15, limit - top - 0.01), pot), part + (width - part) / 2, 0.11, top
         )
     if kind in (2, 6):  # a vase, then books
-        room = 0.19
+        room, shape = 0.19, int(rng.integers(4))
         pot = ("glaze_rust", "glaze_cream", "glaze_blue")[rng.integers(3)]
-        things = place(vase(int(rng.integers(4)), min(0.24, limit - 0.02), pot), 0.1, 0.11)
+        things = place(vase(shape, min((0.21, 0.23, 0.16, 0.17)[shape], limit - 0.02), pot), 0.1, 0.11)
         return things + place(library.row(width - room, limit), x=room)
     things = library.row(width * 0.6, limit)  # books and a small framed picture
     frame = picture_frame(0.17, min(0.22, limit - 0.02), 0.02, f"art_{5 + which % 2}", "brass")
