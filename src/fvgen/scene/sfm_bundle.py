@@ -183,6 +183,24 @@ def _linearise(bundle: Bundle, refine_focal: bool) -> _System:
     return _System(u, v, w, right_u, right_v)
 
 
+def focal_precision(bundle: Bundle) -> np.ndarray:
+    """``[G]`` how well the matches alone determine each log focal length: its inverse variance, the prior left out.
+
+    The poses, the points and the other focal lengths are marginalised (Schur complements of the normal equations).
+    """
+    system = _linearise(bundle, refine_focal=True)
+    v = system.v + 1e-9 * (1 + np.trace(system.v, axis1=1, axis2=2))[:, None, None] * np.eye(3)
+    size = len(system.u)
+    reduced = system.u - system.w.reshape(-1, size).T @ np.linalg.solve(v, system.w).reshape(-1, size)
+    precision = np.empty(len(bundle.focal))
+    for g in range(len(precision)):
+        own = size - len(precision) + g
+        other = np.delete(np.arange(size), own)
+        inverse = np.linalg.pinv(reduced[np.ix_(other, other)], rcond=1e-10, hermitian=True)
+        precision[g] = reduced[own, own] - reduced[own, other] @ inverse @ reduced[other, own]
+    return np.maximum(precision / bundle.prior_weight - 1 / bundle.focal_spread**2, 0.0)
+
+
 def _scatter(index: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Sum ``values`` into a new array of ``shape`` at flat ``index``."""
     return np.bincount(index.ravel(), values.ravel(), minlength=int(np.prod(shape))).reshape(shape)

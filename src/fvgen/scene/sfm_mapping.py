@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import Bundle, cross_matrix
-from fvgen.scene.sfm_pairs import pinhole, place_two, relative_pose
-from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers
+from fvgen.scene.sfm_bundle import Bundle, cross_matrix, focal_precision
+from fvgen.scene.sfm_pairs import VAGUE, pinhole, place_two, relative_pose
+from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, turning_error
 from fvgen.scene.sfm_tracks import polish
 
 MIN_PNP_INLIERS = 12
@@ -45,16 +45,26 @@ def verify(problem: Problem, focal: np.ndarray) -> list[Verified]:
 
 
 def likely_focal(problem: Problem, most: int = 5) -> np.ndarray:
-    """Focal lengths ``[G]``: where they are vague, the median over the motions of the best matched pairs."""
-    if (problem.focal_spread < 0.1).all():
+    """Focal lengths ``[G]``: the prior and what the motions of some pairs say, weighted by how much each can tell.
+
+    The pairs are the best supported ones of those whose matches a mere turn of the camera explains badly: photos from
+    nearly one place match best and tell nothing about the focal length.
+    """
+    if (problem.focal_spread < VAGUE).all():
         return problem.focal_prior
-    found: list[list[float]] = [[] for _ in problem.focal_prior]
-    for pair in sorted(problem.pairs, key=lambda pair: -pair.scores.sum())[:most]:
+    rated = [
+        (pair.scores.sum() * min(turning_error(problem, pair, problem.focal_prior), 30.0), pair)
+        for pair in problem.pairs
+    ]
+    weight = 1 / problem.focal_spread**2
+    total = weight * np.log(problem.focal_prior)
+    for _, pair in sorted(rated, key=lambda entry: -entry[0])[:most]:
         placed = place_two(problem, pair)
         if placed is not None:
-            for g in set(problem.group[[pair.first, pair.second]].tolist()):
-                found[g].append(placed[0].focal[g])
-    return np.array([np.median(f) if f else prior for f, prior in zip(found, problem.focal_prior)])
+            poses, bundle = placed
+            precision = focal_precision(bundle)
+            total, weight = total + precision * np.log(poses.focal), weight + precision
+    return np.exp(total / weight)
 
 
 def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
@@ -149,22 +159,34 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
     return poses.with_photo(photo, np.asarray(found["cam_from_world"].matrix()))
 
 
-def place_many(problem: Problem) -> tuple[Poses, Bundle] | None:
-    """As many photos as possible in one world: mapping with ever looser starts, then the others one by one."""
-    focal = likely_focal(problem)
-    verified = verify(problem, focal)
-    problem = replace(problem, pairs=[v.pair for v in verified])
-    best: Poses | None = None
-    for angle, matches in _MAPPER_STARTS if len(verified) > 1 else ():
+def map_with_any_start(problem: Problem, focal: np.ndarray, verified: list[Verified]) -> Poses | None:
+    """The largest of COLMAP's models over ever looser demands on the first pair, if it has more than two photos."""
+    best = None
+    for angle, matches in _MAPPER_STARTS:
         found = map_many(problem, focal, verified, init_min_tri_angle=angle, init_min_num_inliers=matches)
         if found is not None and len(found.photos) > (2 if best is None else len(best.photos)):
             best = found
         if best is not None and len(best.photos) == len(problem):
             break
+    return best
+
+
+def place_many(problem: Problem) -> tuple[Poses, Bundle] | None:
+    """As many photos as possible in one world: mapping with ever looser starts, then the others one by one."""
+    focal = likely_focal(problem)
+    verified = verify(problem, focal)
+    problem = replace(problem, pairs=[v.pair for v in verified])
     placed = None
-    if best is not None:
+    for _ in range(2):
+        best = map_with_any_start(problem, focal, verified) if len(verified) > 1 else None
+        if best is None:
+            break
         with contextlib.suppress(ValueError):
             placed = polish(problem, best)
+        if placed is None or len(best.photos) == len(problem):
+            break
+        focal = placed[0].focal  # known better now: perhaps the others fit
+        verified = verify(problem, focal)
     for pair in problem.pairs[:5]:
         placed = placed or place_two(problem, pair)
     while placed is not None:

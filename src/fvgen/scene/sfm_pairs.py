@@ -9,6 +9,7 @@ from fvgen.scene.sfm_problem import MATCH_ERROR, Pair, Poses, Problem, epipolar_
 from fvgen.scene.sfm_tracks import POINT_ERROR, polish
 
 _SEARCH_MATCHES = 500  # a sample is enough to tell focal lengths apart
+VAGUE = 0.1  # spread of log focal above which a focal length is searched
 _FOCAL_STARTS = (0.55, 0.68, 0.82, 1.0, 1.25)  # times the longer side, where nothing is known
 
 
@@ -82,8 +83,8 @@ def pair_cost(problem: Problem, pair: Pair, poses: Poses) -> float:
 def focal_starts(problem: Problem, photos: list[int]) -> list[np.ndarray]:
     """Focal lengths ``[G]`` to begin from: the prior, and others where it is vague."""
     groups = np.unique(problem.group[photos])
-    if (problem.focal_spread[groups] < 0.1).all():
+    if (problem.focal_spread[groups] < VAGUE).all():
         return [problem.focal_prior]
     longer = np.array([problem.sizes[problem.group == g].max() for g in range(len(problem.focal_prior))], dtype=float)
-    vague = problem.focal_spread >= 0.1
+    vague = problem.focal_spread >= VAGUE
     return [np.where(vague, start * longer, problem.focal_prior) for start in _FOCAL_STARTS]

@@ -125,3 +125,26 @@ def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarra
     """``[M]`` bool: the match agrees with the motion."""
     unit = (problem.unit(pair.first) + problem.unit(pair.second)) / 2
     return epipolar_errors(problem, pair, relative, focal) < MATCH_ERROR * unit
+
+
+def turning_error(problem: Problem, pair: Pair, focal: np.ndarray) -> float:
+    """Median error in reference pixels of a pair's matches if the camera had only turned between the photos.
+
+    The rotation is the best one for the rays (Kabsch), re-weighted against wrong matches.
+    """
+    if len(pair.indices) == 0:
+        return 0.0
+    rays = []
+    for photo, column in ((pair.first, 0), (pair.second, 1)):
+        f = focal[problem.group[photo]]
+        ray = np.concatenate(
+            [problem.centred(photo, pair.indices[:, column]) / f, np.ones((len(pair.indices), 1))], axis=1
+        )
+        rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
+    weight = error = np.ones(len(rays[0]))
+    for _ in range(10):
+        left, _, right = np.linalg.svd((rays[1] * weight[:, None]).T @ rays[0])
+        rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+        error = np.linalg.norm(rays[1] - rays[0] @ rotation.T, axis=1)
+        weight = 1 / np.maximum(error, 1e-5)
+    return float(np.median(error) * focal[problem.group[pair.second]] / problem.unit(pair.second))

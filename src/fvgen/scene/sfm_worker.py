@@ -4,37 +4,23 @@ Started by ``fvgen.scene.sfm``. COLMAP's library shares its process with nothing
 abort next to other image libraries; and a crash here cannot take a run down.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from fvgen.scene.sfm_bundle import widest_angles
 from fvgen.scene.sfm_mapping import place_many
 from fvgen.scene.sfm_pairs import place_two
-from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, read_problem
+from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, read_problem, turning_error
 
 _MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
 
 
-def turn_only_error(problem: Problem, pair: Pair, poses: Poses) -> float:
-    """Median error in reference pixels of the matches of two photos if the camera had only turned between them.
-
-    The rotation is the best one for the rays (Kabsch), re-weighted against wrong matches.
-    """
+def agreeing(problem: Problem, pair: Pair, poses: Poses) -> Pair:
+    """The matches of a pair that agree with the poses."""
     good = inliers(problem, pair, poses.relative(pair), poses.focal)
-    rays = []
-    for photo, column in ((pair.first, 0), (pair.second, 1)):
-        f = poses.focal[problem.group[photo]]
-        ray = np.concatenate(
-            [problem.centred(photo, pair.indices[good, column]) / f, np.ones((int(good.sum()), 1))], axis=1
-        )
-        rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
-    weight = np.ones(len(rays[0]))
-    for _ in range(10):
-        left, _, right = np.linalg.svd((rays[1] * weight[:, None]).T @ rays[0])
-        rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-        error = np.linalg.norm(rays[1] - rays[0] @ rotation.T, axis=1)
-        weight = 1 / np.maximum(error, 1e-5)
-    return float(np.median(error) * poses.focal[problem.group[pair.second]] / problem.unit(pair.second))
+    return replace(pair, indices=pair.indices[good], scores=pair.scores[good])
 
 
 def solve(problem: Problem) -> dict[str, np.ndarray]:
@@ -49,10 +35,10 @@ def solve(problem: Problem) -> dict[str, np.ndarray]:
         return {"failure": np.array("overlap"), "matched": np.array(matched)}
     poses, bundle = placed
     pairs = [p for p in problem.pairs if p.first in poses.photos and p.second in poses.photos and len(p.indices)]
-    support = max(pair.scores[inliers(problem, pair, poses.relative(pair), poses.focal)].sum() for pair in pairs)
+    support = max(agreeing(problem, pair, poses).scores.sum() for pair in pairs)
     if len(bundle.points) < MIN_INLIERS or support < MIN_SUPPORT:
         return {"failure": np.array("overlap"), "matched": np.array(matched)}
-    if max(turn_only_error(problem, pair, poses) for pair in pairs) < _MIN_PARALLAX:
+    if max(turning_error(problem, agreeing(problem, pair, poses), poses.focal) for pair in pairs) < _MIN_PARALLAX:
         return {"failure": np.array("parallax"), "matched": np.array(matched)}
     bundle = bundle.keep((widest_angles(bundle) > _MIN_ANGLE)[bundle.point_index])
     order = np.argsort(poses.photos)
