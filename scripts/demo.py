@@ -18,7 +18,6 @@ from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
 from fvgen.outputs import output_folder, write_files
 from fvgen.pipeline import NovelViewPipeline, NovelViews
 from fvgen.rendering.guide import resample_photo
-from fvgen.rendering.holes import fill_holes
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.photos import load_photos
@@ -65,9 +64,9 @@ def report(views: NovelViews, truth: torch.Tensor | None, summary: dict) -> str:
     if truth is not None and bool(made.any()):
         guide, coverage, frames = views.guide[made] / 255, views.coverage[made], views.frames[made] / 255
         truth = truth[made]
-        filled = fill_holes(guide, coverage)
+        filled = views.completed[made] / 255
         lines.append(f"{'':22s}  PSNR dB  in holes   SSIM  sharpness (1 = the truth's)")
-        for name, pictures in (("guide", guide), ("guide, holes filled", filled), ("fvgen mini, 4 steps", frames)):
+        for name, pictures in (("guide", guide), ("guide, completed", filled), ("fvgen mini, 4 steps", frames)):
             sharp = gradient_energy(pictures) / gradient_energy(truth)
             figures = (psnr(pictures, truth), psnr(pictures, truth, ~coverage), ssim(pictures, truth), sharp)
             lines.append("{:22s}  {:7.2f}  {:8.2f}  {:5.3f}  {:.2f}".format(name, *figures))

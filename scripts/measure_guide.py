@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
 from fvgen.evaluation.pairs import telea
-from fvgen.rendering import Guide, fill_holes, render_guide, resample_photo
+from fvgen.rendering import Guide, render_guide, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.photos import load_photos
 from fvgen.scene.points import fuse_points
@@ -47,7 +47,7 @@ class Arguments:
 
 def measure(guide: Guide, truth: Tensor) -> tuple[dict[str, float], Tensor]:
     """Figures of one pair, means over its frames, and the filled pictures."""
-    filled = fill_holes(guide.images, guide.coverage, guide.depth)
+    filled = guide.completed
     figures = {
         "psnr": psnr(guide.images, truth),
         "ssim": ssim(guide.images, truth),
@@ -103,6 +103,7 @@ def measure_pair(args: Arguments, name: str, photos: Photos, pair: dict) -> dict
         cameras,
         point_photo=points.photo,
         confidence=points.confidence,
+        measured=points.measured,
     )
     frame_seconds = (time.perf_counter() - begin - depth_seconds) / len(path)
     truth = torch.stack([resample_photo(photos.images[i], box, *size) for i, box in zip(between, boxes, strict=True)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
-from fvgen.rendering import fill_holes, render_guide, render_points, resample_photo
+from fvgen.rendering import complete_picture, fill_holes, render_guide, render_points, resample_photo
 from fvgen.rendering.exposure import exposure_levels
 from fvgen.rendering.splat import render_surface
 
@@ -167,17 +167,38 @@ def test_holes_are_filled_and_the_rest_is_untouched() -> None:
     assert (filled - ramp).abs().max() < 0.06
 
 
-def test_holes_take_the_background() -> None:
-    image, depth = torch.zeros(1, 32, 48, 3), torch.full((1, 32, 48), 5.0)
-    image[..., :16, :] = torch.tensor([1.0, 0.0, 0.0])
-    depth[..., :16] = 1.0
-    image[..., 16:, :] = torch.tensor([0.0, 0.0, 1.0])
-    coverage = torch.ones(1, 32, 48, dtype=torch.bool)
-    coverage[..., 16:22] = False
-    known = coverage[..., None]
-    filled = fill_holes(image * known, coverage, depth * coverage)[0, :, 16:22]
-    assert filled[..., 2].mean() > 0.9
-    assert filled[..., 0].mean() < 0.1
+def test_far_from_what_is_known_the_mean_of_the_surroundings_is_taken() -> None:
+    image = torch.zeros(1, 80, 128, 3)
+    image[..., :64, :] = 0.5
+    image[..., 60:64, :] = 1.0  # a bright rim next to the hole
+    known = torch.zeros(1, 80, 128, dtype=torch.bool)
+    known[..., :64] = True
+    none = torch.zeros_like(known)
+    filled = complete_picture(image, known, torch.zeros_like(image), none)
+    assert torch.equal(filled[known], image[known])
+    assert filled[0, 40, 64].min() > 0.8
+    assert 0.5 < filled[0, 40, 76].max() < 0.8
+
+
+def test_hints_pull_the_fill_half_way() -> None:
+    image, hints = torch.zeros(1, 80, 128, 3), torch.ones(1, 80, 128, 3)
+    known = torch.ones(1, 80, 128, dtype=torch.bool)
+    known[:, 20:60, 40:80] = False
+    filled = complete_picture(image, known, hints, ~known)
+    assert torch.allclose(filled[~known], torch.tensor(0.5), atol=1e-4)
+    assert not filled[known].any()
+
+
+def test_guessed_points_complete_the_guide_but_do_not_cover_it() -> None:
+    cameras = _cameras([[0, 0, 0], [0.2, 0, 0]], 64, 40, 50)
+    image, points, colors = _wall(cameras[0])
+    measured = points[:, 0] < 0
+    guide = render_guide(points, colors, cameras[[0]], [None], [image], cameras[[0]], measured=measured)
+    assert guide.coverage[0, :, :30].all()
+    assert not guide.coverage[0, :, 34:].any()
+    assert not guide.images[0, :, 34:].any()
+    assert guide.known.all()
+    assert (guide.completed[0] - image / 255).square().mean() < 10 ** (-3.5)
 
 
 def test_a_picture_without_any_coverage_stays_black() -> None:

@@ -59,7 +59,8 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0) -> None:
     from fvgen.scene.formats.video import write_video
 
     start = time.perf_counter()
-    points, names = views.scene.points, [f"{i:05d}.png" for i in range(len(views.frames))]
+    cloud, names = views.scene.points, [f"{i:05d}.png" for i in range(len(views.frames))]
+    positions, colors = cloud.positions[cloud.measured], cloud.colors[cloud.measured]
     for part in ("images", "coverage", "photos", "sparse/0"):
         (folder / part).mkdir(parents=True)
     write_video(folder / "views.mp4", views.frames, fps)
@@ -69,8 +70,8 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0) -> None:
     for name, image in zip(_photo_files(views), views.scene.photos.images):
         _write_photo(folder / "photos" / name, image)
     _write_transforms(views, folder / "transforms.json", names)
-    write_colmap(folder / "sparse" / "0", views.cameras, names, points.positions, points.colors)
-    write_ply(folder / "points.ply", points.positions, points.colors)
+    write_colmap(folder / "sparse" / "0", views.cameras, names, positions, colors)
+    write_ply(folder / "points.ply", positions, colors)
     summary = _summary(views, time.perf_counter() - start)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
@@ -254,7 +255,7 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
             "used": list(photos.names),
             "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],
         },
-        "points": len(views.scene.points),
+        "points": int(views.scene.points.measured.sum()),
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
         "version": __version__,
     }

@@ -21,7 +21,6 @@ from fvgen.models.model import VideoModel
 from fvgen.models.sampling import sample_latents
 from fvgen.progress import track
 from fvgen.rendering.guide import Guide, render_guide
-from fvgen.rendering.holes import fill_holes
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, Scene
@@ -39,8 +38,9 @@ class NovelViews:
 
     Attributes:
         frames: ``[F, H, W, 3]`` uint8; frames that are photographs show the photograph.
-        guide: ``[F, H, W, 3]`` uint8 point renders, black where nothing is known.
-        coverage: ``[F, H, W]`` bool, where the guide knows something.
+        guide: ``[F, H, W, 3]`` uint8 point renders, black where nothing was measured.
+        coverage: ``[F, H, W]`` bool, where something was.
+        completed: ``[F, H, W, 3]`` uint8, the guide completed without a model, which the model starts from.
         cameras: ``F`` cameras.
         photo: for each frame the index of the photograph it is, or ``None``.
         scene: photos, their cameras, the point cloud.
@@ -51,6 +51,7 @@ class NovelViews:
     frames: Tensor
     guide: Tensor
     coverage: Tensor
+    completed: Tensor
     cameras: Cameras
     photo: list[int | None]
     scene: Scene
@@ -151,6 +152,7 @@ def make_guide(scene: Scene, path: CameraPath) -> Guide:
         scene.cameras,
         point_photo=cloud.photo,
         confidence=cloud.confidence,
+        measured=cloud.measured,
     )
 
 
@@ -158,7 +160,7 @@ class NovelViewPipeline:
     """Photos in, novel views out, with one model.
 
     Args:
-        model: ``None`` completes the guide by smooth inpainting instead of a model.
+        model: ``None`` leaves it at the completed guide.
         name: told in the summary.
     """
 
@@ -280,6 +282,7 @@ class NovelViewPipeline:
             frames=_bytes(completed[kept]),
             guide=_bytes(guide.images[kept]),
             coverage=guide.coverage[kept].cpu(),
+            completed=_bytes(guide.completed[kept]),
             cameras=wanted.cameras,
             photo=wanted.photo,
             scene=scene,
@@ -323,13 +326,10 @@ class NovelViewPipeline:
     ) -> Tensor:
         """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
         if self.model is None:
-            with clock.stage("render"):
-                return fill_holes(guide.images, guide.coverage)
+            return guide.completed
         known = [p is not None for p in guide.photo]
-        pictures, coverage = guide.images.clone(), guide.coverage.clone()
-        if self.model.config.fill_holes:
-            with clock.stage("render"):
-                pictures = fill_holes(pictures, coverage)
+        pictures = (guide.completed if self.model.config.completed_guide else guide.images).clone()
+        coverage = guide.coverage.clone()
         for level in plan_windows(known, self.model.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)

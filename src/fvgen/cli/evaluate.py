@@ -54,7 +54,7 @@ class Evaluate:
                 Contestant(label, NovelViewPipeline.from_pretrained(name), int(steps) if steps else None)
             )
         results, sheets = {}, {}
-        shown = ["guide", "telea", *(c.name for c in contestants), "truth"]
+        shown = ["guide", "guide + telea", "completed guide", *(c.name for c in contestants), "truth"]
         for folder in self.scenes:
             for task in track(load_pairs(folder, size), folder.name):
                 results[task.name], pictures = evaluate_pair(task, contestants)

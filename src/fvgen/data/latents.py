@@ -14,7 +14,6 @@ from torch import Tensor
 from fvgen.data.pairs import Pair
 from fvgen.models.model import VideoModel
 from fvgen.progress import track
-from fvgen.rendering.holes import fill_holes
 
 
 @dataclass(frozen=True)
@@ -51,27 +50,13 @@ def _unit(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
 
 
-def model_guide(images: Tensor, coverage: Tensor, fill: bool) -> Tensor:
-    """What the model is shown: holes filled smoothly, or left black.
-
-    Args:
-        images: ``[T, H, W, 3]`` float 0..1.
-        coverage: ``[T, H, W]`` bool.
-
-    Returns:
-        ``[T, 3, H, W]`` in -1..1.
-    """
-    shown = fill_holes(images, coverage) if fill else images * coverage[..., None]
-    return shown.movedim(-1, 1) * 2 - 1
-
-
 @torch.no_grad()
 def encode_pair(model: VideoModel, pair: Pair, flip: bool) -> LatentClip:
     """Both clips of a pair through the autoencoder, mirrored left to right where ``flip``."""
     arrays = (pair.frames, pair.guide, pair.coverage)
     frames, guide, coverage = (np.ascontiguousarray(a[:, :, ::-1]) if flip else a for a in arrays)
     covered = torch.from_numpy(coverage)
-    shown = model_guide(torch.from_numpy(guide).float() / 255, covered, model.config.fill_holes)
+    shown = _unit(guide if model.config.completed_guide else np.where(coverage[..., None], guide, 0))
     truth = _unit(frames)
     size = model.config.vision.image_size
     small = F.interpolate(truth, (size, size), mode="bicubic", antialias=True, align_corners=False)
@@ -95,7 +80,7 @@ class LatentCorpus:
         self.folder, self.model, self.held_out = folder, model, held_out
         self.clips: dict[str, LatentClip] = {}
         self.held: dict[str, LatentClip] = {}
-        digest = hashlib.sha256(repr(model.config.vision).encode() + repr(model.config.fill_holes).encode())
+        digest = hashlib.sha256(repr(model.config.vision).encode() + repr(model.config.completed_guide).encode())
         for value in model.autoencoder.state_dict().values():
             digest.update(value.float().cpu().numpy().tobytes())
         self._fingerprint = digest.hexdigest()[:12]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.data.procedural import procedural_scene
-from fvgen.data.textures import TextureBank, power_law_noise
+from fvgen.data.textures import TextureBank
 from fvgen.rendering.guide import render_guide, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.points import fuse_points
@@ -25,8 +25,8 @@ class Pair:
 
     Attributes:
         frames: ``[T, H, W, 3]`` uint8, the truth.
-        guide: ``[T, H, W, 3]`` uint8, black where nothing is known; photographs at their own frames.
-        coverage: ``[T, H, W]`` bool.
+        guide: ``[T, H, W, 3]`` uint8, completed (see ``rendering.Guide``); photographs at their own frames.
+        coverage: ``[T, H, W]`` bool, where the guide was measured.
         depth: ``[T, H, W]`` float16 z-depth of the guide's points over their median, 0 where none.
         photo: ``[T]`` bool, True where the guide is a photograph.
     """
@@ -73,53 +73,31 @@ def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], e
         photos,
         point_photo=points.photo,
         confidence=points.confidence,
+        measured=points.measured,
     )
     depth = guide.depth / guide.depth[guide.depth > 0].median().clamp_min(1e-6)
-    images = (guide.images * 255 + 0.5).clamp(0, 255).byte().numpy()
+    images = (guide.completed * 255 + 0.5).clamp(0, 255).byte().numpy()
     isphoto = np.array([s is not None for s in shown])
     images[isphoto] = truth[isphoto]  # at these frames truth and guide are the same photograph
     return Pair(truth, images, guide.coverage.numpy(), depth.clamp(0, 60000).half().numpy(), isphoto)
 
 
-def _disturbed(rng: np.random.Generator, depth: NDArray[np.float32]) -> Tensor:
-    """Errors as stereo makes them: slow drift, blobs off by a few planes, edges that bleed over their background."""
-    height, width = depth.shape
-    size = max(height, width)
-    inverse = 1 / depth
-    spread = np.percentile(inverse, 95) - np.percentile(inverse, 5)
-    drift = power_law_noise(rng, size, 2.0)[:height, :width] * rng.choice([0.0, 0.002, 0.006])
-    fine = power_law_noise(rng, size, 1.0)[:height, :width] * rng.choice([0.001, 0.003, 0.006])
-    blobs = power_law_noise(rng, size, 1.6)[:height, :width]
-    blobs = np.where(np.abs(blobs) > rng.uniform(2.0, 3.0), np.sign(blobs) * rng.uniform(0.02, 0.1), 0.0)
-    noisy = torch.from_numpy(inverse + spread * (drift + fine + blobs)).float().clamp_min(1e-3)
-    reach = int(rng.integers(0, 4))
-    if reach:
-        fat = torch.nn.functional.max_pool2d(noisy[None, None], 2 * reach + 1, 1, reach)[0, 0]
-        where = torch.from_numpy(power_law_noise(rng, size, 1.5)[:height, :width]) > rng.uniform(0.0, 1.5)
-        noisy = torch.where(where, fat, noisy)
-    return 1 / noisy
-
-
 def procedural_pair(
     seed: int, frames: int = 16, width: int = 256, height: int = 160, bank: TextureBank | None = None
 ) -> Pair:
-    """A pair from a procedural scene, with disturbed true depth, or (one in four) depth from the real plane sweep."""
+    """A pair from a procedural scene; depth comes from the plane sweep, as it does for real photos.
+
+    Raises:
+        UserError: if the two photos show too little in common for depth.
+    """
     rng = np.random.default_rng((seed, 1))
     scene = procedural_scene(seed, frames, width, height, bank)
     ends = [0, frames - 1]
     gains = np.linspace(1.0, rng.choice([1.0, 1.0, 0.92, 1.08]), frames)
     truth = np.concatenate([scene.film(scene.cameras[i], float(gains[i]))[0] for i in range(frames)])
     large = scene.cameras[ends].resized(width * _DEPTH_SCALE, height * _DEPTH_SCALE)
-    filmed = [scene.film(large[k], float(gains[e])) for k, e in enumerate(ends)]
-    images = [torch.from_numpy(picture[0]) for picture, _ in filmed]
-    if rng.random() < 0.25:
-        depths = estimate_depths(images, large, long_side=max(width, height) * _DEPTH_SCALE)
-    else:
-        depths = []
-        for k, (_, depth) in enumerate(filmed):
-            known = torch.from_numpy(depth[0]) < 99
-            noisy = torch.where(known, _disturbed(rng, depth[0]), torch.tensor(60.0))
-            depths.append(DepthMap(noisy, torch.ones_like(noisy), large[k], images[k]))
+    images = [torch.from_numpy(scene.film(large[k], float(gains[e]))[0][0]) for k, e in enumerate(ends)]
+    depths = estimate_depths(images, large, long_side=max(width, height) * _DEPTH_SCALE)
     return make_pair(truth, scene.cameras, depths, (0, frames - 1))
 
 

@@ -12,7 +12,7 @@ from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
-from fvgen.pipeline import NovelViewPipeline, NovelViews
+from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide
 from fvgen.rendering.guide import resample_photo
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
@@ -123,8 +123,13 @@ def evaluate_pair(task: PairTask, contestants: list[Contestant]) -> tuple[Rows, 
     none = NovelViewPipeline(None, "none")
     views = none.along(task.scene, task.path)
     guide, coverage = _unit(views.guide), views.coverage
-    pictures = {"guide": guide, "smooth fill": _unit(views.frames), "telea": telea(guide, coverage)}
-    pictures |= {f"telea + blur {s}": blurred(pictures["telea"], s) for s in BLURS}
+    rendered = make_guide(task.scene, task.path)
+    everything = telea(rendered.completed * rendered.known[..., None], rendered.known)
+    pictures = {"guide": guide, "guide + telea": telea(guide, coverage)}
+    pictures |= {f"guide + telea, blur {s}": blurred(pictures["guide + telea"], s) for s in BLURS}
+    pictures |= {"guessed points + telea": everything}
+    pictures |= {f"guessed points + telea, blur {s}": blurred(everything, s) for s in BLURS}
+    pictures |= {"completed guide": _unit(views.frames)}
     seconds: dict[str, float] = {}
     for contestant in contestants:
         made: NovelViews = contestant.pipeline.along(

@@ -47,7 +47,7 @@ class ModelConfig:
     Attributes:
         width, height: native size in pixels, landscape; portrait swaps them.
         frames: most frames of one window.
-        fill_holes: holes of the guide are filled smoothly before encoding (``False``: black, as the teacher).
+        completed_guide: the guide is shown completed; ``False``: black where nothing was measured, as to the teacher.
         coverage_channel: the share of covered pixels is one more input channel.
         around_guide: the network predicts what the guide leaves (see :class:`VideoDenoiser`).
     """
@@ -55,7 +55,7 @@ class ModelConfig:
     width: int = 256
     height: int = 160
     frames: int = 16
-    fill_holes: bool = True
+    completed_guide: bool = True
     coverage_channel: bool = True
     around_guide: bool = True
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
@@ -98,7 +98,7 @@ class VideoModel(nn.Module):
         """Guide latents and coverage.
 
         Args:
-            guide: ``[B, T, 3, H, W]`` in -1..1, holes already filled where the model wants that.
+            guide: ``[B, T, 3, H, W]`` in -1..1, completed where the model wants that.
             coverage: ``[B, T, H, W]`` bool.
 
         Returns:

@@ -215,7 +215,7 @@ class Surface:
     """One picture of the nearest surface.
 
     Attributes:
-        image: ``[H, W, 3]`` float32, the weighted mean colour, not multiplied by coverage.
+        image: ``[H, W, C]`` float32, the weighted mean colour, not multiplied by coverage.
         weight: ``[H, W]`` float32, sum of the points' weights, 0 where there is none.
         depth: ``[H, W]`` float32 weighted mean z-depth, 0 where there is none.
     """
@@ -243,7 +243,7 @@ def render_surface(
 
     Args:
         positions: ``[P, 3]`` world.
-        colors: ``[P, 3]`` float 0..1.
+        colors: ``[P, C]`` float 0..1.
         weights: ``[P]`` float in 0..1.
         camera: one camera.
         radius: ``R`` in pixels.
@@ -260,13 +260,13 @@ def render_surface(
     unit = points.z.max() if len(points.z) else points.z.new_ones(())
     table = torch.cat([colors.float()[points.index], points.z[:, None] / unit, torch.ones_like(points.z)[:, None]], 1)
     share = weights.float()[points.index]
-    total = torch.zeros(height * width, 5, dtype=torch.int64, device=bits.device)
+    total = torch.zeros(height * width, table.shape[1], dtype=torch.int64, device=bits.device)
     for rows, pixel, distance2 in pairs:
         kept = (points.z[rows] <= limit[pixel]).nonzero()[:, 0]
         rows, pixel, distance2 = rows[kept], pixel[kept], distance2[kept]
         value = table[rows] * ((1 - distance2) * share[rows] * _FIXED)[:, None]
         total.index_add_(0, pixel, value.round_().long())
-    summed = (total.float() / _FIXED).view(height, width, 5)
-    weight = summed[..., 4]
+    summed = (total.float() / _FIXED).view(height, width, -1)
+    weight = summed[..., -1]
     mean = summed / weight.clamp(min=1e-12)[..., None]
-    return Surface(mean[..., :3], weight, mean[..., 3] * unit)
+    return Surface(mean[..., :-2], weight, mean[..., -2] * unit)

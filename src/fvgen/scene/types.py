@@ -6,6 +6,8 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 
+MEASURED = 0.05  # confidence
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -45,7 +47,7 @@ class PointCloud:
         positions: ``[P, 3]`` float32, world units.
         colors: ``[P, 3]`` uint8 sRGB.
         photo: ``[P]`` int64, index of the photo each point came from.
-        confidence: ``[P]`` float32 in (0, 1].
+        confidence: ``[P]`` float32 in (0, 1]; under ``MEASURED`` the depth was not matched but guessed from around.
     """
 
     positions: Tensor
@@ -56,6 +58,11 @@ class PointCloud:
     def __len__(self) -> int:
         return self.positions.shape[0]
 
+    @property
+    def measured(self) -> Tensor:
+        """``[P]`` bool, False for points of guessed depth."""
+        return self.confidence >= MEASURED
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -64,7 +71,7 @@ class Scene:
     Attributes:
         photos: the photos that were placed, in order; ``photos.dropped`` names the others.
         cameras: one camera per photo at the photo's full size.
-        points: the confidence-filtered cloud.
+        points: measured ones and, marked by low confidence, guessed ones.
         geometry: how the cameras were found, ``"given"`` or ``"colmap"``.
     """
 
