@@ -122,3 +122,21 @@ def test_each_phase_reaches_its_role(setting, phase, expected):
     getattr(method, phase)(*arguments, condition, generator).backward()
     assert touched(roles) == expected
     assert method.times.tolist() == [999, 749, 499, 249]
+
+
+def test_simulated_inputs_are_the_students_own_samples(setting):
+    roles, x0, condition = setting
+    real = FewStepDistillation(roles, DistillationConfig())
+    simulated = FewStepDistillation(roles, DistillationConfig(inputs="simulated"))
+    seen = set()
+    for seed in range(12):
+        one, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+        x_t, t = simulated._simulated(x0, condition, one)
+        again, _ = simulated._simulated(torch.zeros_like(x0), condition, other)
+        assert torch.equal(x_t, again)  # nothing of the real clip is in it
+        seen.add(int(t))
+    assert seen == {999, 749, 499, 249}
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    assert not torch.equal(*(m.student_x0(x0, condition, g) for m, g in zip((real, simulated), generators)))
+    with pytest.raises(ValueError, match="inputs"):
+        FewStepDistillation(roles, DistillationConfig(inputs="dreamt"))

@@ -22,6 +22,8 @@ class DistillationConfig:
         guidance_scale: of the real score.
         guidance_rescale: of the real score.
         divergence: weight of the distribution-matching gradient.
+        inputs: what the student denoises in training: ``"noised_real"`` (Algorithm 1, line 5) or ``"simulated"``, its
+            own unfinished samples, as when it is used (backward simulation, Yin et al. 2024, DMD2, section 4.5).
     """
 
     steps: int = 4
@@ -30,6 +32,7 @@ class DistillationConfig:
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.7
     divergence: str = "softened_reverse_kl"
+    inputs: str = "noised_real"
 
 
 @dataclass
@@ -46,16 +49,30 @@ class FewStepDistillation:
     """Losses of every phase, for one batch of clean latents ``x0 [B, C, T, h, w]`` and its condition."""
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
+        if config.inputs not in ("noised_real", "simulated"):
+            raise ValueError(f"unknown inputs '{config.inputs}'; use noised_real or simulated")
         self.roles = roles
         self.config = config
         self.times = torch.tensor(roles.teacher.schedule.trailing_timesteps(config.steps))
 
     def student_x0(self, x0: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """The student denoises real clips noised to one of its own times (Algorithm 1, line 5)."""
-        index = torch.randint(len(self.times), (x0.shape[0],), generator=generator)
-        t = self.times[index].to(x0.device)
-        noised = self.roles.student.schedule.add_noise(x0, self._noise(x0, generator), t)
-        return self.roles.student.x0(noised, t, condition)
+        """The student denoises, at one of its own times, real clips noised to it or what it made of pure noise."""
+        if self.config.inputs == "simulated":
+            x_t, t = self._simulated(x0, condition, generator)
+        else:
+            t = self.times[torch.randint(len(self.times), (x0.shape[0],), generator=generator)].to(x0.device)
+            x_t = self.roles.student.schedule.add_noise(x0, self._noise(x0, generator), t)
+        return self.roles.student.x0(x_t, t, condition)
+
+    @torch.no_grad()
+    def _simulated(self, like: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The student's sampling stopped before a random one of its steps: the noisy clips and their time ``[B]``."""
+        student = self.roles.student
+        x_t, stop = self._noise(like, generator), int(torch.randint(len(self.times), (), generator=generator))
+        times = [time.expand(like.shape[0]).to(like.device) for time in self.times]
+        for now, after in zip(times[:stop], times[1:]):
+            x_t = student.schedule.add_noise(student.x0(x_t, now, condition), self._noise(like, generator), after)
+        return x_t, times[stop]
 
     def critic(self, real: Tensor, fake: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Critic loss on real and fake clips at the same noise and time (line 9); trains the head only."""
