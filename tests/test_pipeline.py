@@ -1,9 +1,15 @@
 """Windows, sizes and the whole way from photos to views."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from fvgen.cameras.windows import plan_windows
-from fvgen.pipeline import fitting_size
+from fvgen.pipeline import NovelViewPipeline, fitting_size
+from fvgen.scene.photos import load_photos
+
+DEMO = Path(__file__).parent.parent / "examples" / "demo"
 
 
 def unknowns(levels, known):
@@ -45,3 +51,16 @@ def test_size_follows_the_photos_shape(photo, expected):
     assert (width, height) == expected
     assert width % 16 == 0
     assert height % 16 == 0
+
+
+@pytest.mark.slow
+def test_a_stretch_in_two_levels_has_no_jumps():
+    """Frames of the second level follow their anchors as evenly as the camera moves."""
+    photos = load_photos([DEMO / "transforms_photos.json"])
+    ends = replace(photos, **{n: getattr(photos, n)[:2] for n in ("names", "images", "focals", "cameras")})
+    views = NovelViewPipeline.from_pretrained("mini")(ends, frames=28, size=(128, 80))
+    assert len(views.frames) == 28
+    assert [p for p in views.photo if p is not None] == [0, 1]
+    moved = views.frames[1:-1].float().diff(dim=0).square().mean(dim=(1, 2, 3)).sqrt()
+    assert moved.max() < 1.5 * moved.median()
+    assert moved.min() > 0.5 * moved.median()
