@@ -1,33 +1,111 @@
-"""Losses of the distillation: short, pure, keyword-only."""
+"""Losses of the distillation: short, pure, keyword-only, float32. They own no network, optimizer or device."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def critic_loss(*, real_logit: Tensor, fake_logit: Tensor) -> Tensor:
-    """Binary cross-entropy with real = 1: at its optimum the logit is ``log p_real / p_fake`` (calibrated)."""
-    return F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
+ADVERSARIAL = ("bce", "hinge", "relativistic")
+CALIBRATED = ("bce",)  # losses whose optimal logit is log(p_real / p_fake)
 
 
-def generator_loss(*, fake_logit: Tensor) -> Tensor:
-    """Non-saturating generator loss, ``-log D(fake)``."""
-    return F.softplus(-fake_logit.float()).mean()
+def critic_loss(*, real_logit: Tensor, fake_logit: Tensor, kind: str = "bce") -> Tensor:
+    """The critic's loss, polarity ``logit > 0`` for real.
 
-
-def distribution_matching_loss(*, x0: Tensor, real_x0: Tensor, fake_x0: Tensor, weight: Tensor) -> Tensor:
-    """A surrogate whose gradient with respect to ``x0`` is ``weight (fake_x0 - real_x0) / normaliser / numel``.
-
-    The normaliser is the mean of ``|x0 - real_x0|`` per sample (Yin et al. 2024, DMD, equation 8).
+    - ``bce``: binary cross-entropy with real = 1; at its optimum the logit is ``log p_real / p_fake`` (calibrated).
+    - ``hinge``: margins of 1 (Lim and Ye 2017); its optimum is the sign of that ratio.
+    - ``relativistic``: ``softplus(fake - real)`` (Jolicoeur-Martineau 2019); the ratio up to an unknown factor.
 
     Args:
-        x0: ``[B, ...]`` the student's output, with gradient.
-        real_x0: the teacher's prediction at a noised ``x0``.
-        fake_x0: the fake score's prediction at the same.
-        weight: ``[B]`` of the divergence.
+        real_logit: ``[B]``.
+        fake_logit: ``[B]``, of fakes under the same conditions, times and noise.
+        kind: one of :data:`ADVERSARIAL`.
     """
-    axes = tuple(range(1, x0.ndim))
+    real, fake = real_logit.float(), fake_logit.float()
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    if kind == "relativistic":
+        return F.softplus(fake - real).mean()
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(*, fake_logit: Tensor, kind: str = "bce", real_logit: Tensor | None = None) -> Tensor:
+    """The student's side: non-saturating ``-log D(fake)``, ``-logit`` for ``hinge``, the mirrored loss for ``relativistic``.
+
+    With the optimal critic the first one's gradient is that of the softened reverse KL (Shannon et al. 2020).
+
+    Raises:
+        ValueError: if ``relativistic`` is asked for without ``real_logit``.
+    """
+    fake = fake_logit.float()
+    if kind == "hinge":
+        return -fake.mean()
+    if kind == "relativistic":
+        if real_logit is None:
+            raise ValueError("the relativistic loss compares with real_logit")
+        return F.softplus(real_logit.float() - fake).mean()
+    return F.softplus(-fake).mean()
+
+
+def approximate_r1(*, logit: Tensor, moved_logit: Tensor, sigma: float) -> Tensor:
+    """Finite-difference R1: ``mean(((l' - l) / sigma)^2)``, an estimate of ``E |grad l|^2`` (Lin et al. 2025, APT).
+
+    Both logits belong to the same noised clip at the same time; ``l'`` to that clip moved by ``sigma`` times unit
+    noise *after* it was noised. (Comparing with a clip that was not noised to the same time measures the noise.)
+    """
+    return ((moved_logit.float() - logit.float()) / sigma).square().mean()
+
+
+def distribution_matching_gradient(
+    *, x0: Tensor, real_x0: Tensor, fake_x0: Tensor, weight: Tensor, normalise: bool = True
+) -> Tensor:
+    """``weight (fake_x0 - real_x0) / n``, what is to be subtracted from ``x0``; float32, no gradient.
+
+    ``fake_x0 - real_x0`` is ``s_t^2 / a_t`` times ``s_fake - s_real``, so this descends the divergence. ``n`` is the
+    mean of ``|x0 - real_x0|`` per sample, at least 1e-5 (Yin et al. 2024, DMD, equation 8), or 1.
+
+    Args:
+        x0: ``[B, ...]`` the student's output.
+        real_x0: ``[B, ...]`` the teacher's prediction at a noised ``x0``.
+        fake_x0: ``[B, ...]`` the fake score's prediction at the same.
+        weight: ``[B]`` of the divergence.
+        normalise: divide by ``n``.
+    """
     shape = (-1,) + (1,) * (x0.ndim - 1)
-    value = x0.detach().float()
-    normaliser = (value - real_x0.float()).abs().mean(dim=axes).clamp_min(1e-5).view(shape)
-    gradient = weight.float().view(shape) * (fake_x0.float() - real_x0.float()) / normaliser
-    return 0.5 * F.mse_loss(x0.float(), (value - gradient).detach())
+    value, real, fake = (x.detach().float() for x in (x0, real_x0, fake_x0))
+    gradient = weight.detach().float().view(shape) * (fake - real)
+    if not normalise:
+        return gradient
+    return gradient / (value - real).abs().mean(dim=tuple(range(1, x0.ndim))).clamp_min(1e-5).view(shape)
+
+
+def surrogate(*, x0: Tensor, gradient: Tensor) -> Tensor:
+    """A loss whose gradient with respect to ``x0`` is ``gradient / numel``.
+
+    Half the mean squared error to ``x0 - gradient``: the value is half the mean square of the gradient.
+    """
+    return 0.5 * F.mse_loss(x0.float(), (x0.float() - gradient).detach())
+
+
+def distribution_matching_loss(
+    *, x0: Tensor, real_x0: Tensor, fake_x0: Tensor, weight: Tensor, normalise: bool = True
+) -> Tensor:
+    """The surrogate of :func:`distribution_matching_gradient`."""
+    gradient = distribution_matching_gradient(
+        x0=x0, real_x0=real_x0, fake_x0=fake_x0, weight=weight, normalise=normalise
+    )
+    return surrogate(x0=x0, gradient=gradient)
+
+
+def denoising_loss(*, predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error in the teacher's own prediction type.
+
+    For velocities this is the error of ``x0`` times ``(c_t / s_t)^2``, finite also where the signal is gone.
+    """
+    return F.mse_loss(predicted.float(), target.float())
+
+
+def regression_loss(*, x0: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the student's ``x0`` at a point of a teacher's ODE trajectory to that trajectory's end.
+
+    (Yin et al. 2025, CausVid, equation 7.)
+    """
+    return F.mse_loss(x0.float(), target.float())
