@@ -1,7 +1,16 @@
 """Pure diffusion maths: schedule, guidance, samplers. Imports nothing else of fvgen."""
 
-from fvgen.diffusion.guidance import guide
-from fvgen.diffusion.samplers import ddim_sample, few_step_sample
+from fvgen.diffusion.guidance import guide, guide_twice
+from fvgen.diffusion.samplers import DdimStep, ddim_sample, ddim_steps, few_step_sample
 from fvgen.diffusion.schedule import NoiseSchedule, ScheduleConfig
 
-__all__ = ["NoiseSchedule", "ScheduleConfig", "ddim_sample", "few_step_sample", "guide"]
+__all__ = [
+    "DdimStep",
+    "NoiseSchedule",
+    "ScheduleConfig",
+    "ddim_sample",
+    "ddim_steps",
+    "few_step_sample",
+    "guide",
+    "guide_twice",
+]

@@ -1,6 +1,8 @@
 """Samplers: DDIM for the teacher, re-noising few-step sampling for the student."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +18,46 @@ def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=device).to(like.device)
 
 
+@dataclass(frozen=True)
+class DdimStep:
+    """The constants of one DDIM step.
+
+    Attributes:
+        t: time at which the network is asked.
+        alpha: ``alpha_bar_t``.
+        alpha_prev: ``alpha_bar`` of the time the step lands on.
+        sigma: standard deviation of the fresh noise.
+        direction: factor of the predicted noise, ``sqrt(1 - alpha_prev - sigma^2)``, 0 where that is negative.
+        scale: ``c_t`` of the latents at ``t``.
+        scale_prev: ``c`` at the time the step lands on.
+    """
+
+    t: int
+    alpha: float
+    alpha_prev: float
+    sigma: float
+    direction: float
+    scale: float
+    scale_prev: float
+
+
+def ddim_steps(schedule: NoiseSchedule, steps: int, eta: float) -> list[DdimStep]:
+    """The steps of DDIM on trailing times, first to last (Song et al. 2021, equations 12 and 16).
+
+    The last step lands on ``t = 0`` (``alpha_bar_0`` slightly below 1), as the teacher's does.
+    """
+    times = schedule.trailing_timesteps(steps)
+    made = []
+    for t, previous in zip(times, [*times[1:], 0]):
+        alpha, alpha_prev = schedule.alphas_cumprod[t].item(), schedule.alphas_cumprod[previous].item()
+        sigma = eta * math.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))
+        # At zero SNR rounding makes this radicand slightly negative for several step counts: clamp, never NaN.
+        direction = math.sqrt(max(1 - alpha_prev - sigma**2, 0.0))
+        scales = schedule.scale[t].item(), schedule.scale[previous].item()
+        made.append(DdimStep(t, alpha, alpha_prev, sigma, direction, *scales))
+    return made
+
+
 def ddim_sample(
     velocity: Velocity,
     schedule: NoiseSchedule,
@@ -23,12 +65,10 @@ def ddim_sample(
     steps: int,
     eta: float = 1.0,
     generator: torch.Generator | None = None,
-    step_noise: list[Tensor] | None = None,
+    step_noise: Sequence[Tensor] | None = None,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """DDIM on trailing timesteps, as ViewCrafter samples (Song et al. 2021, equation 12).
-
-    The last step lands on ``alpha_bar_0`` (slightly below 1), as the teacher's does.
+    """DDIM as ViewCrafter samples, see :func:`ddim_steps`.
 
     Args:
         velocity: the (guided) network.
@@ -36,28 +76,22 @@ def ddim_sample(
         steps: number of network evaluations.
         eta: 0 is deterministic, 1 adds as much noise as the ancestral sampler.
         generator: source of the step noise.
-        step_noise: the noise of each step, instead of drawing it.
+        step_noise: the noise of each step, ``[B, ...]``, instead of drawing it.
         callback: called after each step; may return changed latents.
 
     Returns:
         ``[B, ...]`` unscaled latents.
     """
-    times = schedule.trailing_timesteps(steps)
     x = x_start.float()
-    for step, t in enumerate(times):
-        previous = times[step + 1] if step + 1 < len(times) else 0
-        batch_t = torch.full((x.shape[0],), t, device=x.device)
-        v = velocity(x, batch_t)
-        x0 = schedule.x0_from_velocity(x, v, batch_t)
-        noise = schedule.noise_from_velocity(x, v, batch_t)
-        alpha, alpha_prev = schedule.alphas_cumprod[t], schedule.alphas_cumprod[previous]
-        sigma = eta * ((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)).sqrt()
-        # At zero SNR rounding makes this radicand slightly negative for several step counts: clamp, never NaN.
-        direction = (1 - alpha_prev - sigma**2).clamp_min(0).sqrt()
-        fresh = step_noise[step] if step_noise is not None else (_noise(x, generator) if eta > 0 else 0.0)
-        x = alpha_prev.sqrt() * schedule.scale[previous] * x0 + direction * noise + sigma * fresh
+    for number, step in enumerate(ddim_steps(schedule, steps, eta)):
+        t = torch.full((x.shape[0],), step.t, device=x.device)
+        v = velocity(x, t)
+        x0 = schedule.x0_from_velocity(x, v, t)
+        noise = schedule.noise_from_velocity(x, v, t)
+        fresh = step_noise[number] if step_noise is not None else (_noise(x, generator) if eta > 0 else 0.0)
+        x = math.sqrt(step.alpha_prev) * step.scale_prev * x0 + step.direction * noise + step.sigma * fresh
         if callback is not None:
-            changed = callback(step, t, x)
+            changed = callback(number, step.t, x)
             x = x if changed is None else changed
     return x
 

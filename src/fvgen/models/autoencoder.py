@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Shape of a small autoencoder.
+    """Shape of an autoencoder; the defaults are ``mini``'s.
 
     Attributes:
         patch_size: pixels are folded into channels in squares of this side before the network; 1 is the teacher's.
@@ -20,6 +20,9 @@ class AutoencoderConfig:
         latent_channels: channels of the latents.
         layers: residual blocks per level.
         norm_groups: groups of the normalisations.
+        mid_attention: self-attention at the lowest resolution (the teacher has it).
+        quant_conv: 1x1 convolutions around the latents (the teacher has them).
+        scaling_factor: latents are multiplied by it; a trained model's own lies with its weights.
     """
 
     patch_size: int = 4
@@ -27,6 +30,9 @@ class AutoencoderConfig:
     latent_channels: int = 12
     layers: int = 1
     norm_groups: int = 1
+    mid_attention: bool = False
+    quant_conv: bool = False
+    scaling_factor: float = 1.0
 
 
 class FrameAutoencoder(nn.Module):
@@ -57,10 +63,10 @@ class FrameAutoencoder(nn.Module):
             layers_per_block=config.layers,
             latent_channels=config.latent_channels,
             norm_num_groups=config.norm_groups,
-            mid_block_add_attention=False,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            scaling_factor=1.0,
+            mid_block_add_attention=config.mid_attention,
+            use_quant_conv=config.quant_conv,
+            use_post_quant_conv=config.quant_conv,
+            scaling_factor=config.scaling_factor,
         )
         return FrameAutoencoder(vae, config.patch_size)
 
@@ -82,30 +88,37 @@ class FrameAutoencoder(nn.Module):
         """The inverse of :meth:`fold`."""
         return F.pixel_shuffle(patches, self.patch_size) if self.patch_size > 1 else patches
 
-    def encode(self, clip: Tensor, generator: torch.Generator | None = None, chunk: int = 16) -> Tensor:
+    def encode(self, clip: Tensor, noise: Tensor | None = None) -> Tensor:
         """Frame by frame to scaled latents.
 
         Args:
             clip: ``[B, T, 3, H, W]`` in -1..1.
-            generator: samples the posterior where given, else its mode is taken.
-            chunk: frames per pass.
+            noise: ``[B, C, T, H/f, W/f]`` unit noise with which the posterior is sampled; without it its mode is taken.
 
         Returns:
             ``[B, C, T, H/f, W/f]`` float32, multiplied by the scaling factor.
         """
         b, t = clip.shape[:2]
         latents = []
-        for frames in clip.flatten(0, 1).split(chunk):
+        for frames in clip.flatten(0, 1).split(frames_per_pass(*clip.shape[-2:])):
             posterior = self.vae.encode(self.fold(frames).to(self.vae.dtype)).latent_dist
-            latents.append((posterior.mode() if generator is None else posterior.sample(generator)).float())
-        return (torch.cat(latents) * self.vae.config.scaling_factor).unflatten(0, (b, t)).transpose(1, 2)
+            latents.append(torch.stack([posterior.mean.float(), posterior.std.float()]))
+        mean, std = torch.cat(latents, dim=1).unflatten(1, (b, t)).transpose(2, 3)
+        return (mean if noise is None else mean + std * noise.to(mean)) * self.vae.config.scaling_factor
 
-    def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """``[B, C, T, h, w]`` scaled latents -> ``[B, T, 3, H, W]`` float32, about -1..1, frame by frame."""
         b, t = latents.shape[0], latents.shape[2]
+        height, width = (side * self.spatial_factor for side in latents.shape[-2:])
         frames = (latents / self.vae.config.scaling_factor).transpose(1, 2).flatten(0, 1)
-        decoded = [self.unfold(self.vae.decode(part.to(self.vae.dtype)).sample.float()) for part in frames.split(chunk)]
+        parts = frames.split(frames_per_pass(height, width))
+        decoded = [self.unfold(self.vae.decode(part.to(self.vae.dtype)).sample.float()) for part in parts]
         return torch.cat(decoded).unflatten(0, (b, t))
+
+
+def frames_per_pass(height: int, width: int) -> int:
+    """Frames that go through an autoencoder together: 16 small ones, one large one, so that memory stays bounded."""
+    return max(1, min(16, 16 * 256 * 192 // (height * width)))
 
 
 def principal_components(patches: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

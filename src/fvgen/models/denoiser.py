@@ -80,3 +80,9 @@ class VideoDenoiser(nn.Module):
     def drop(condition: Condition) -> Condition:
         """The unconditional branch: tokens are dropped, the guide stays (as in ViewCrafter)."""
         return replace(condition, context=condition.null_context)
+
+    def drop_text(self, condition: Condition) -> Condition:
+        """The branch that sees the image but not the prompt, for multi-condition guidance."""
+        text = self.unet.config.text_tokens
+        context = torch.cat([condition.null_context[:, :text], condition.context[:, text:]], dim=1)
+        return replace(condition, context=context)

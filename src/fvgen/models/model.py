@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
@@ -31,6 +32,7 @@ class SamplingConfig:
         guidance_rescale: pulls guided predictions back to the spread of the conditional one.
         eta: noise of DDIM; unused by few-step models.
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
+        sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
     """
 
     steps: int = 50
@@ -38,6 +40,7 @@ class SamplingConfig:
     guidance_rescale: float = 0.7
     eta: float = 0.0
     few_step: bool = False
+    sample_guide: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,37 +86,50 @@ class VideoModel(nn.Module):
         self.denoiser = denoiser
 
     @staticmethod
-    def build(config: ModelConfig) -> VideoModel:
-        """An untrained model."""
-        conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
-        denoiser = VideoDenoiser(VideoUNet(config.unet), config.schedule, config.around_guide)
-        return VideoModel(config, FrameAutoencoder.build(config.autoencoder), conditioner, denoiser)
+    def build(config: ModelConfig, device: str = "cpu") -> VideoModel:
+        """An untrained model; on the device ``meta`` its weights take no memory until they are assigned."""
+        with torch.device(device):
+            conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
+            unet = VideoUNet(config.unet)
+            autoencoder = FrameAutoencoder.build(config.autoencoder)
+        denoiser = VideoDenoiser(unet, config.schedule, config.around_guide)
+        return VideoModel(config, autoencoder, conditioner, denoiser)
 
     @property
     def grid(self) -> int:
         """Width and height in pixels must be multiples of this."""
         return self.autoencoder.spatial_factor * 2 ** (len(self.config.unet.channel_mult) - 1)
 
-    def concat_condition(self, guide: Tensor, coverage: Tensor) -> Tensor:
+    def concat_condition(self, guide: Tensor, coverage: Tensor, noise: Tensor | None = None) -> Tensor:
         """Guide latents and coverage.
 
         Args:
             guide: ``[B, T, 3, H, W]`` in -1..1, completed where the model wants that.
             coverage: ``[B, T, H, W]`` bool.
+            noise: ``[B, C, T, h, w]``, see :meth:`FrameAutoencoder.encode`.
 
         Returns:
             ``[B, C (+1), T, h, w]``.
         """
-        latents = self.autoencoder.encode(guide)
+        latents = self.autoencoder.encode(guide, noise)
         if not self.config.coverage_channel:
             return latents
         share = nn.functional.avg_pool2d(coverage.float(), self.autoencoder.spatial_factor)
         return torch.cat([latents, share[:, None].to(latents) * 2 - 1], dim=1)
 
-    def condition(self, guide: Tensor, coverage: Tensor, image: Tensor) -> Condition:
-        """The condition of clips ``[B, T, 3, H, W]`` whose cross-attention sees ``image [B, 3, H, W]``."""
+    def condition(self, guide: Tensor, coverage: Tensor, image: Tensor, noise: Tensor | None = None) -> Condition:
+        """The condition of clips ``[B, T, 3, H, W]`` whose cross-attention sees ``image [B, 3, H, W]``.
+
+        ``noise`` as in :meth:`concat_condition`; the teacher's image is the first frame of the clip, a photograph.
+        """
         context, null = self.conditioner(image)
-        return Condition(self.concat_condition(guide, coverage), context.float(), null.float())
+        return Condition(self.concat_condition(guide, coverage, noise), context.float(), null.float())
+
+    def latent_shape(self, clip: Tensor) -> tuple[int, ...]:
+        """``(B, C, T, h, w)`` of the latents of a clip ``[B, T, 3, H, W]``."""
+        b, t, _, h, w = clip.shape
+        factor = self.autoencoder.spatial_factor
+        return b, self.autoencoder.latent_channels, t, h // factor, w // factor
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
@@ -142,20 +158,27 @@ class VideoModel(nn.Module):
         path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
         if not (path / "model_index.json").is_file():
             known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
+            hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
             raise UserError(
-                f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json"
+                f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
             )
         try:
-            model = VideoModel.build(config_from_dict(json.loads((path / "model_index.json").read_text())))
+            config = config_from_dict(json.loads((path / "model_index.json").read_text()))
+            model = VideoModel.build(config, device="meta")
             for name, module in model.components().items():
-                state = {k: v.float() for k, v in load_file(path / name / "model.safetensors").items()}
-                module.load_state_dict(state, strict=True)
+                module.load_state_dict(_read(path / name / "model.safetensors"), strict=True, assign=True)
             scaled = json.loads((path / "vae" / "config.json").read_text())
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path} is not a complete fvgen model: {first}") from error
         model.autoencoder.vae.register_to_config(**scaled)
         return model.eval()
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Tensors in float32; copied one by one, so that the file may be replaced while the model is in use."""
+    with safe_open(file, "pt") as stored:
+        return {name: stored.get_tensor(name).to(torch.float32, copy=True) for name in stored.keys()}  # noqa: SIM118
 
 
 _PARTS = {
@@ -179,56 +202,3 @@ def config_from_dict(values: dict) -> ModelConfig:
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
         known[name] = part(**lists)
     return ModelConfig(**known)
-
-
-def resampler_to_match(unet: VideoUNetConfig, vision: VisionConfig, queries: int) -> ResamplerConfig:
-    """A small resampler between a vision tower and a UNet."""
-    return ResamplerConfig(
-        dim=unet.context_dim,
-        depth=1,
-        heads=4,
-        head_dim=16,
-        num_queries=queries,
-        embedding_dim=vision.hidden_size,
-        output_dim=unet.context_dim,
-    )
-
-
-def _small(width: int, mult: tuple[int, ...], latent: int) -> VideoUNetConfig:
-    return VideoUNetConfig(
-        in_channels=2 * latent + 1,
-        out_channels=latent,
-        model_channels=width,
-        channel_mult=mult,
-        num_res_blocks=1,
-        attention_resolutions=(4,),
-        num_head_channels=16,
-        context_dim=64,
-        text_tokens=4,
-        init_attention_heads=2,
-        norm_groups=8,
-        dropout=0.0,
-    )
-
-
-def preset(name: str) -> ModelConfig:
-    """The configuration of ``mini`` or of ``mini-xs`` (for tests), as a teacher.
-
-    Raises:
-        UserError: for another name.
-    """
-    if name == "mini":
-        unet, vision = _small(48, (1, 2, 2), 12), VisionConfig()
-        return ModelConfig(unet=unet, vision=vision, resampler=resampler_to_match(unet, vision, 16))
-    if name == "mini-xs":
-        unet, vision = _small(16, (1, 2, 2), 12), VisionConfig(hidden_size=32, layers=1)
-        return ModelConfig(
-            width=128,
-            height=80,
-            frames=8,
-            unet=unet,
-            autoencoder=AutoencoderConfig(channels=(48,)),
-            vision=vision,
-            resampler=resampler_to_match(unet, vision, 4),
-        )
-    raise UserError(f"there is no preset '{name}'; choose mini or mini-xs")

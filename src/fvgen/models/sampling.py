@@ -1,11 +1,11 @@
 """Sampling a batch of clips with a complete model, many-step with guidance or few-step without."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from fvgen.diffusion import ddim_sample, few_step_sample, guide
+from fvgen.diffusion import ddim_sample, few_step_sample, guide, guide_twice
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 
@@ -19,8 +19,11 @@ def sample_latents(
     noise: Tensor,
     steps: int,
     guidance_scale: float,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     callback: StepCallback | None = None,
+    *,
+    image_guidance_scale: float | None = None,
+    step_noise: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Latents of a batch of clips.
 
@@ -32,21 +35,27 @@ def sample_latents(
         guidance_scale: 1 runs the conditional branch only.
         generator: of the noise between steps.
         callback: ``(step, t, latents)``, may return changed latents.
+        image_guidance_scale: guides by text and image apart, in three passes: ``guidance_scale`` is then the text's.
+        step_noise: of a DDIM sampler, the noise of each step instead of the generator's.
 
     Returns:
         ``[B, C, T, h, w]`` unscaled latents.
     """
     denoiser, sampling = model.denoiser, model.config.sampling
-    null = denoiser.drop(condition)
+    null, textless = denoiser.drop(condition), denoiser.drop_text(condition)
 
     def velocity(x_t: Tensor, t: Tensor) -> Tensor:
         conditional = denoiser.velocity(x_t, t, condition)
+        if image_guidance_scale is not None:
+            branches = (conditional, denoiser.velocity(x_t, t, textless), denoiser.velocity(x_t, t, null))
+            return guide_twice(*branches, guidance_scale, image_guidance_scale, sampling.guidance_rescale)
         if guidance_scale == 1.0:
             return conditional
         return guide(conditional, denoiser.velocity(x_t, t, null), guidance_scale, sampling.guidance_rescale)
 
     if not sampling.few_step:
-        return ddim_sample(velocity, denoiser.schedule, noise, steps, sampling.eta, generator, callback=callback)
+        eta, schedule = sampling.eta, denoiser.schedule
+        return ddim_sample(velocity, schedule, noise, steps, eta, generator, step_noise, callback)
 
     def x0(x_t: Tensor, t: Tensor) -> Tensor:
         return denoiser.schedule.x0_from_velocity(x_t, velocity(x_t, t), t)

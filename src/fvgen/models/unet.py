@@ -28,8 +28,9 @@ class VideoUNetConfig:
         num_head_channels: channels per attention head.
         context_dim: width of the text and image tokens.
         text_tokens: how many leading tokens of the context are text.
-        per_frame_image_tokens: ``True``: frame ``i`` sees only its own share of the image tokens (ViewCrafter's
+        per_frame_image_tokens: ``True``: frame ``i`` sees only its own ``tokens_per_frame`` image tokens (ViewCrafter's
             16-frame branch); ``False``: every frame sees all of them (its 25-frame branch).
+        tokens_per_frame: see above; clips may be shorter than the tokens would do for, not longer.
         init_attention_heads: heads of the temporal transformer after the first convolution; 0 leaves it out.
         norm_groups: groups of every group normalisation.
         default_fs: frame stride assumed where none is given.
@@ -46,6 +47,7 @@ class VideoUNetConfig:
     context_dim: int = 1024
     text_tokens: int = 77
     per_frame_image_tokens: bool = False
+    tokens_per_frame: int = 16
     init_attention_heads: int = 8
     norm_groups: int = 32
     default_fs: int = 10
@@ -355,9 +357,12 @@ class VideoUNet(nn.Module):
         image = context[:, self.config.text_tokens :]
         if not self.config.per_frame_image_tokens:
             return text, image.repeat_interleave(frames, dim=0)
-        if image.shape[1] % frames:
-            raise ValueError(f"{image.shape[1]} image tokens cannot be shared out to {frames} frames")
-        return text, image.unflatten(1, (frames, -1)).flatten(0, 1)
+        each = self.config.tokens_per_frame
+        if image.shape[1] < frames * each:
+            raise ValueError(
+                f"{frames} frames of {each} image tokens each need more than the {image.shape[1]} there are"
+            )
+        return text, image[:, : frames * each].unflatten(1, (frames, each)).flatten(0, 1)
 
     def _encode(self, x: Tensor, t: Tensor, context: Tensor, fs: Tensor | None) -> tuple[Tensor, list[Tensor], tuple]:
         frames = x.shape[2]
@@ -397,7 +402,7 @@ class VideoUNet(nn.Module):
             ``[B, out_channels, T, H, W]``, or features, or ``(velocity, features)``.
 
         Raises:
-            ValueError: if image tokens are per frame and do not divide by ``T``.
+            ValueError: if image tokens are per frame and do not suffice for ``T``.
         """
         middle, skips, shared = self._encode(x, t, context, fs)
         frames = x.shape[2]

@@ -9,7 +9,7 @@ from fvgen.data.corpus import CorpusRecipe, make_corpus
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.textures import TextureBank
 from fvgen.distillation.methods import DistillationConfig
-from fvgen.models.model import VideoModel, preset
+from fvgen.models import VideoModel, preset
 from fvgen.training.autoencoder import AutoencoderRecipe, train_autoencoder
 from fvgen.training.student import StudentRecipe, distill
 from fvgen.training.teacher import TeacherRecipe, train_teacher
@@ -42,7 +42,7 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
         return ReleaseRecipe(
             corpus=CorpusRecipe(procedural=110, posed=posed, textures=textures),
             autoencoder=AutoencoderRecipe(steps=1200),
-            teacher=TeacherRecipe(steps=2400, full_from=0.75),
+            teacher=TeacherRecipe(steps=6000, lr=5e-4, full_from=0.75, terminal=0.2, posed_share=0.75),
             student=StudentRecipe(gan_steps=150, dmd_steps=150, critic_steps=2),
             bf16=True,
         )
