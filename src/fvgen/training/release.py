@@ -42,7 +42,7 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
         return ReleaseRecipe(
             corpus=CorpusRecipe(procedural=110, posed=posed, textures=textures),
             autoencoder=AutoencoderRecipe(steps=1200),
-            teacher=TeacherRecipe(steps=6000, lr=5e-4, full_from=0.75, terminal=0.2, posed_share=0.75),
+            teacher=TeacherRecipe(steps=2400, full_from=0.75),
             student=StudentRecipe(gan_steps=150, dmd_steps=150, critic_steps=2),
             bf16=True,
         )
