@@ -1,69 +1,162 @@
 """Our networks against numbers recorded from the real teacher's code."""
 
-import json
+import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from fvgen.models.autoencoder import FrameAutoencoder
+from fvgen.models.conditioner import ImageConditioner
 from fvgen.models.resampler import Resampler, ResamplerConfig
 from fvgen.models.unet import VideoUNet
-from fvgen.models.viewcrafter import resampler_key, unet_config, unet_state
+from fvgen.models.viewcrafter.config import autoencoder_config, clip_configs, resampler_config, unet_config
+from fvgen.models.viewcrafter.keys import place
+from fvgen.models.viewcrafter.text import PROMPT, embed_text
 
 
-@pytest.fixture(scope="module")
-def config(golden):
-    return json.loads(next(golden.glob("config_*.json")).read_text())
+def placed(weights, prefix, component, levels=4):
+    """Weights under our names, strictly those of one component."""
+    found = {}
+    for key, value in weights.items():
+        where = place(prefix + key, levels)
+        if where.component == component:
+            found.update(zip(where.names, where.split(value)))
+    return found
 
 
-def load(golden, name):
-    return {k: v.float() for k, v in load_file(next(golden.glob(f"{name}.safetensors"))).items()}
+def build_unet(golden_set, per_frame):
+    with torch.device("meta"):
+        unet = VideoUNet(unet_config(golden_set.config["unet_config"]["params"], per_frame)).eval()
+    weights = placed(golden_set.read("unet.weights"), "model.diffusion_model.", "unet")
+    unet.load_state_dict(weights, strict=True, assign=True)
+    return unet
 
 
-def test_unet_equals_the_teachers(golden, config):
-    io, weights = load(golden, "unet_*.io"), unet_state(load(golden, "unet_*.weights"))
-    for case in sorted({k.split(".")[0] for k in io}):
+_INNER = {
+    "time_embed": "time_embed",
+    "fps_embedding": "fs_embed",
+    "init_attn": "init_temporal",
+    "input_blocks.0": "conv_in",
+    "middle_block": "middle",
+}
+_PARTS = {"": "", ".0": ".res", ".0.temopral_conv": ".res", ".1": ".spatial", ".2": ".temporal"}
+
+
+def inner_module(name):
+    """Our module for a ``mid`` name of the golden numbers."""
+    if name in _INNER:
+        return _INNER[name]
+    side, index, rest = re.fullmatch(r"(input|output)_blocks\.(\d+)(.*)", name).groups()
+    stage = f"encoder.{int(index) - 1}" if side == "input" else f"decoder.{index}"
+    part, _, block = rest.partition(".transformer_blocks.0.")
+    return stage + _PARTS[part] + (f".block.{block}" if block else "")
+
+
+def folded(tensor, frames):
+    """Frames in the batch, whether they were there already or on an axis of their own."""
+    return tensor.transpose(1, 2).flatten(0, 1) if tensor.ndim == 5 and tensor.shape[2] == frames else tensor
+
+
+def test_unet_equals_the_teachers_block_by_block(golden_set):
+    io = golden_set.read("unet.io")
+    for case in golden_set.cases(io):
         x, context = io[f"{case}.x"], io[f"{case}.context"]
         # The original branches on this length; our configuration says it outright.
-        per_frame = context.shape[1] == 77 + 16 * x.shape[2]
-        with torch.device("meta"):
-            unet = VideoUNet(unet_config(config["unet_config"]["params"], per_frame)).eval()
-        unet.load_state_dict(weights, strict=True, assign=True)
+        unet = build_unet(golden_set, per_frame=context.shape[1] == 77 + 16 * x.shape[2])
+        seen: dict[str, torch.Tensor] = {}
+        names = [k.removeprefix(f"{case}.mid.") for k in io if k.startswith(f"{case}.mid.")]
+        for name in names:
+            module = unet.get_submodule(inner_module(name))
+            module.register_forward_hook(lambda m, a, out, name=name, seen=seen: seen.update({name: out}))
         with torch.no_grad():
-            fs = io.get(f"{case}.fs")
-            y = unet(x, io[f"{case}.timesteps"].long(), context, fs)
+            y = unet(x, io[f"{case}.timesteps"].long(), context, io.get(f"{case}.fs"))
+        off = []
+        for name in names:
+            theirs, ours = (folded(t, x.shape[2]) for t in (io[f"{case}.mid.{name}"], seen[name]))
+            error = (theirs - ours).abs().max().item()
+            if error > 2e-5 * max(1, theirs.abs().max().item()):
+                off.append(f"{name}: {error:.1e}")
+        assert not off, f"{case}: blocks that differ: {off}"
         torch.testing.assert_close(y, io[f"{case}.y"], atol=2e-5, rtol=0)
 
 
-def test_early_exit_features_equal_the_full_pass(golden, config):
-    io, weights = load(golden, "unet_*.io"), unet_state(load(golden, "unet_*.weights"))
-    unet = VideoUNet(unet_config(config["unet_config"]["params"], False)).eval()
-    unet.load_state_dict(weights, strict=True)
-    arguments = (io["case0.x"], io["case0.timesteps"].long(), io["case0.context"], io.get("case0.fs"))
+def test_early_exit_features_equal_the_full_pass(golden_set):
+    io, unet = golden_set.read("unet.io"), build_unet(golden_set, per_frame=False)
+    case = golden_set.cases(io)[0]
+    arguments = (io[f"{case}.x"], io[f"{case}.timesteps"].long(), io[f"{case}.context"], io.get(f"{case}.fs"))
     with torch.no_grad():
         features = unet(*arguments, features_only=True)
         _, both = unet(*arguments, return_features=True)
     assert torch.equal(features, both)
-    if "case0.mid.middle_block" in io:
-        torch.testing.assert_close(features[0].transpose(0, 1), io["case0.mid.middle_block"], atol=2e-5, rtol=0)
 
 
-def test_resampler_equals_the_teachers(golden, config):
-    io, weights = load(golden, "resampler_*.io"), load(golden, "resampler_*.weights")
-    params = config["image_proj_stage_config"]["params"]
-    resampler = Resampler(
-        ResamplerConfig(
-            dim=params["dim"],
-            depth=params["depth"],
-            heads=params["heads"],
-            head_dim=params["dim_head"],
-            num_queries=params["num_queries"] * params["video_length"],
-            embedding_dim=params["embedding_dim"],
-            output_dim=params["output_dim"],
-            ff_mult=params["ff_mult"],
-        )
-    )
-    resampler.load_state_dict({resampler_key(k): v for k, v in weights.items()}, strict=True)
+def test_frames_see_their_own_image_tokens_in_shorter_clips_too(golden_set):
+    io, unet = golden_set.read("unet.io"), build_unet(golden_set, per_frame=True)
+    x, frames = torch.randn(1, 8, 3, 8, 8), 3
+    context = io["case0.context"]
+    longer = torch.cat([context[:, :77], torch.randn(1, 16 * 16, context.shape[-1])], dim=1)
     with torch.no_grad():
-        for case in sorted({k.split(".")[0] for k in io}):
+        whole = unet(x, torch.tensor([500]), longer)
+        cut = unet(x, torch.tensor([500]), longer[:, : 77 + 16 * frames])
+    assert torch.equal(whole, cut)
+    with pytest.raises(ValueError, match="image tokens"):
+        unet(x, torch.tensor([500]), longer[:, : 77 + 16 * frames - 1])
+
+
+def test_vae_equals_the_teachers(golden_set):
+    io = golden_set.read("vae.io")
+    config = autoencoder_config(golden_set.config["first_stage_config"]["params"], golden_set.config["scale_factor"])
+    autoencoder = FrameAutoencoder.build(config).eval()
+    weights = placed(golden_set.read("vae.weights"), "first_stage_model.", "vae", len(config.channels))
+    autoencoder.vae.load_state_dict(weights, strict=True)
+    for case in golden_set.cases(io):
+        x, noise = io[f"{case}.x"], io[f"{case}.noise"].transpose(0, 1)[None]
+        with torch.no_grad():
+            moments = autoencoder.vae.encode(x).latent_dist.parameters
+            mode, sampled = autoencoder.encode(x[None]), autoencoder.encode(x[None], noise)
+            decoded = autoencoder.decode(io[f"{case}.z_latent_scaled"].transpose(0, 1)[None])[0]
+        torch.testing.assert_close(moments, io[f"{case}.moments"], atol=5e-5, rtol=0)
+        mean = io[f"{case}.mean"] * golden_set.config["scale_factor"]
+        torch.testing.assert_close(mode[0].transpose(0, 1), mean, atol=5e-5, rtol=0)
+        torch.testing.assert_close(sampled[0].transpose(0, 1), io[f"{case}.z_latent_scaled"], atol=5e-5, rtol=0)
+        torch.testing.assert_close(decoded, io[f"{case}.decoded"], atol=5e-5, rtol=0)
+
+
+def test_resampler_equals_the_teachers(golden_set):
+    io = golden_set.read("resampler.io")
+    resampler = Resampler(resampler_config(golden_set.config["image_proj_stage_config"]["params"]))
+    weights = placed(golden_set.read("resampler.weights"), "image_proj_model.", "conditioner")
+    resampler.load_state_dict({k.removeprefix("resampler."): v for k, v in weights.items()}, strict=True)
+    with torch.no_grad():
+        for case in golden_set.cases(io):
             torch.testing.assert_close(resampler(io[f"{case}.x"]), io[f"{case}.y"], atol=2e-5, rtol=0)
+
+
+def test_clip_image_tower_and_its_preprocessing_equal_the_teachers(golden_set):
+    io = golden_set.read("clip.io")
+    vision, _ = clip_configs(golden_set.config["clip"])
+    conditioner = ImageConditioner.build(vision, ResamplerConfig(embedding_dim=vision.hidden_size), 77).eval()
+    weights = placed(golden_set.read("clip_image.weights"), "embedder.", "conditioner")
+    conditioner.tower.load_state_dict({k.removeprefix("tower."): v for k, v in weights.items()}, strict=True)
+    for case in golden_set.cases(io, "img"):
+        pixels = conditioner.preprocess(io[f"{case}.u8"].float() / 127.5 - 1)
+        for key in (k for k in io if k.startswith(f"{case}.preprocessed_stride")):
+            stride = int(key.rsplit("stride", 1)[1])
+            torch.testing.assert_close(pixels[..., ::stride, ::stride], io[key], atol=2e-5, rtol=0)
+        with torch.no_grad():
+            tokens = conditioner.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(tokens, io[f"{case}.tokens_out"], atol=2e-5, rtol=0)
+
+
+def test_clip_text_tower_equals_the_teachers(golden_set):
+    io = golden_set.read("clip.io")
+    _, text = clip_configs(golden_set.config["clip"])
+    weights = placed(golden_set.read("clip_text.weights"), "cond_stage_model.", "text_encoder")
+    embedded = embed_text(text, weights, io["text.tokens"].long())
+    torch.testing.assert_close(embedded, io["text.out"], atol=2e-5, rtol=0)
+
+
+def test_the_fixed_prompt_has_the_tokenizers_ids(golden_set):
+    ids = golden_set.read("clip.io")["prompt_token_ids"]
+    assert ids[0].tolist() == [*PROMPT, *[0] * (77 - len(PROMPT))]
+    assert ids[1].tolist() == [PROMPT[0], PROMPT[-1], *[0] * 75]

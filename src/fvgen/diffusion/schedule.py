@@ -33,17 +33,20 @@ class ScheduleConfig:
     scale_steps: int = 400
 
 
+def betas(config: ScheduleConfig) -> Tensor:
+    """The variance added at each step, ``[T]`` float64, 1 at the last with zero terminal SNR."""
+    roots = torch.linspace(config.linear_start**0.5, config.linear_end**0.5, config.num_timesteps, dtype=torch.float64)
+    if not config.zero_terminal_snr:
+        return roots**2
+    root = torch.cumprod(1 - roots**2, dim=0).sqrt()
+    # Shifted first and scaled then, as the teacher does, to reproduce its float64 rounding.
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    return 1 - torch.cat([root[:1] ** 2, root[1:] ** 2 / root[:-1] ** 2])
+
+
 def alphas_cumprod(config: ScheduleConfig) -> Tensor:
     """``alpha_bar_t`` as ``[T]`` float64."""
-    roots = torch.linspace(config.linear_start**0.5, config.linear_end**0.5, config.num_timesteps, dtype=torch.float64)
-    alphas = torch.cumprod(1 - roots**2, dim=0)
-    if not config.zero_terminal_snr:
-        return alphas
-    root = alphas.sqrt()
-    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    # The teacher goes through betas and back; so do we, to reproduce its float64 rounding.
-    ratio = torch.cat([root[:1] ** 2, root[1:] ** 2 / root[:-1] ** 2])
-    return torch.cumprod(1 - (1 - ratio), dim=0)
+    return torch.cumprod(1 - betas(config), dim=0)
 
 
 class NoiseSchedule:

@@ -133,16 +133,11 @@ class VideoModel(nn.Module):
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        index = {"_class_name": "NovelViewPipeline", "_library": "fvgen", **asdict(self.config)}
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        scaled = {"scaling_factor": self.autoencoder.vae.config.scaling_factor}
+        write_configs(folder, self.config, self.autoencoder.vae.config.scaling_factor)
         for name, module in self.components().items():
             (folder / name).mkdir(exist_ok=True)
             state = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
             save_file(state, folder / name / "model.safetensors", metadata={"format": "pt"})
-            if name == "vae":
-                (folder / name / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
 
     def components(self) -> dict[str, nn.Module]:
         """The parts by the name of their folder."""
@@ -173,6 +168,15 @@ class VideoModel(nn.Module):
             raise UserError(f"{path} is not a complete fvgen model: {first}") from error
         model.autoencoder.vae.register_to_config(**scaled)
         return model.eval()
+
+
+def write_configs(folder: Path, config: ModelConfig, scaling_factor: float) -> None:
+    """Write everything of a model folder but its weights."""
+    (folder / "vae").mkdir(parents=True, exist_ok=True)
+    index = {"_class_name": "NovelViewPipeline", "_library": "fvgen", **asdict(config)}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    scaled = {"scaling_factor": scaling_factor}
+    (folder / "vae" / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
 
 
 def _read(file: Path) -> dict[str, Tensor]:
