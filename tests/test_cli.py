@@ -110,6 +110,16 @@ def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.Capt
         ("generate a.jpg -o out --fps nan", "--fps nan: choose a number above 0 and at most 1000"),
         ("generate a.jpg -o out --path no.json", "--path no.json: there is no such file"),
         ("generate a.jpg -o out --path round", "--path round: choose one of through, orbit, spiral, dolly, or name a"),
+        (
+            "generate a.jpg -o out --path moves.txt",
+            "--path moves.txt: a trajectory in a text file is named viewcrafter:moves",
+        ),
+        ("generate a.jpg -o out --path viewcrafter:spin", "--path viewcrafter:spin: after viewcrafter: comes target, "),
+        (
+            "generate a.jpg -o out --path viewcrafter:target,d=1",
+            "--path viewcrafter:target,d=1: there is no option 'd'",
+        ),
+        ("generate a.jpg -o out --path viewcrafter:no.txt", "no.txt: cannot be read (No such file or directory)"),
         ("generate a.jpg -o out --steps four", "Error parsing --steps"),
         ("generate a.jpg -o out --geometry guess", "invalid choice 'guess' for argument '--geometry'"),
         ("generate a.jpg -o out --bogus", "Unrecognized options: --bogus"),
@@ -132,7 +142,9 @@ def test_options_reach_the_command() -> None:
     text = (
         "a.jpg b.jpg -o out --model none --steps 4 --guidance-scale 2.5 --seed 3 --path orbit --frames 9 --size 64x32"
     )
-    command = cli._parse("generate", (text + " --geometry colmap --device cpu --dtype float32 --overwrite").split())
+    command = cli._parse(
+        "generate", (text + " --geometry da3 --geometry-weights small --device cpu --dtype float32 --overwrite").split()
+    )
     assert command == Generate(
         photos=("a.jpg", "b.jpg"),
         output=Path("out"),
@@ -143,7 +155,8 @@ def test_options_reach_the_command() -> None:
         path="orbit",
         frames=9,
         size="64x32",
-        geometry="colmap",
+        geometry="da3",
+        geometry_weights="small",
         device="cpu",
         dtype="float32",
         overwrite=True,

@@ -121,7 +121,7 @@ def test_text(camera: Golden) -> None:
 
 
 def test_between(camera: Golden) -> None:
-    path = path_between(camera.cameras, camera.config["frames"])
+    path = path_between(camera.cameras, camera.config["frames"], double_last_step=True, early_intrinsics=True)
     poses = camera.numbers["interp.poses"].double()
     torch.testing.assert_close(path.world_from_camera, poses, **TOLERANCE)
     check(path, camera.numbers["points"][0], camera, "interp")

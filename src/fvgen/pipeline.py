@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
+from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
 from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
@@ -97,7 +98,11 @@ def fitting_size(
 
 
 def plan_path(
-    scene: Scene, path: str | Path | Cameras, frames: int | None, size: tuple[int, int], window: int = FRAMES
+    scene: Scene,
+    path: str | Path | Cameras | ViewCrafterPath,
+    frames: int | None,
+    size: tuple[int, int],
+    window: int = FRAMES,
 ) -> CameraPath:
     """The camera path that was asked for, at ``size``.
 
@@ -112,6 +117,10 @@ def plan_path(
         return make(scene.cameras, points, frames=frames or 46, size=size)
     if isinstance(path, Cameras):
         return follow(path, scene.cameras, size)
+    if isinstance(path, str) and path.startswith(PREFIX):
+        path = parse_viewcrafter(path)
+    if isinstance(path, ViewCrafterPath):
+        return plan_viewcrafter(path, scene.cameras, points, scene.points.photo, frames, size, window)
     from fvgen.scene.formats.transforms_json import read_camera_path
 
     first = scene.cameras[0]
@@ -211,13 +220,15 @@ class NovelViewPipeline:
         self,
         photos: str | Path | Sequence[str | Path] | Photos,
         *,
-        path: str | Path | Cameras = "through",
+        path: str | Path | Cameras | ViewCrafterPath = "through",
         frames: int | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
         size: tuple[int, int] | None = None,
         geometry: str = "auto",
+        geometry_weights: str | None = None,
+        half_pixel_shift: bool = False,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
@@ -226,13 +237,16 @@ class NovelViewPipeline:
 
         Args:
             photos: files, a folder, a video, a transforms.json, a COLMAP folder, or loaded photos.
-            path: ``through``, ``orbit``, ``spiral``, ``dolly``, a transforms.json, or cameras in the scene's world.
+            path: ``through``, ``orbit``, ``spiral``, ``dolly``, a transforms.json, cameras in the scene's world, or a
+                path of the original teacher (`fvgen.cameras.viewcrafter_paths`), as text or as object.
             frames: number of frames; by default 16 from photo to photo, or as many as the path has.
             steps: denoising steps; by default the model's.
             guidance_scale: by default the model's.
             seed: of the noise, where no ``generator`` is given.
             size: (width, height) of the views, multiples of the model's grid.
-            geometry: ``auto``, ``given`` or ``colmap``.
+            geometry: ``auto``, ``given``, ``colmap``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
+            geometry_weights: of ``dust3r`` or ``da3``: a path, a known name, or ``hub:OWNER/MODEL``.
+            half_pixel_shift: for comparison with the original teacher's program: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
@@ -246,7 +260,13 @@ class NovelViewPipeline:
             loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
         size = self._checked_size(size, loaded)
         with clock.stage("geometry"):
-            scene = build_scene(loaded, geometry, device=self.device)
+            scene = build_scene(
+                loaded,
+                geometry,
+                device=self.device,
+                weights=geometry_weights,
+                half_pixel_shift=half_pixel_shift,
+            )
         wanted = plan_path(scene, path, frames, size, self._window)
         generator = generator or torch.Generator().manual_seed(seed)
         return self._along(scene, wanted, settings, generator, clock, callback_on_step_end)

@@ -2,5 +2,17 @@
 
 from fvgen.cameras.cameras import Cameras
 from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
+from fvgen.cameras.viewcrafter_paths import ViewCrafterBetween, ViewCrafterTarget, ViewCrafterText
 
-__all__ = ["CameraPath", "Cameras", "follow", "path_dolly", "path_orbit", "path_spiral", "path_through"]
+__all__ = [
+    "CameraPath",
+    "Cameras",
+    "ViewCrafterBetween",
+    "ViewCrafterTarget",
+    "ViewCrafterText",
+    "follow",
+    "path_dolly",
+    "path_orbit",
+    "path_spiral",
+    "path_through",
+]

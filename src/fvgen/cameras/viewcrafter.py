@@ -1,6 +1,7 @@
 """The camera paths of the original teacher's program (ViewCrafter), number for number.
 
-They exist so that its published results can be repeated; `fvgen.cameras.paths` has the paths to use otherwise.
+They exist so that its published results can be repeated; `fvgen.cameras.paths` has the paths to use otherwise, and
+`fvgen.cameras.viewcrafter_paths` makes these available by name.
 Three frames are involved:
 
 - *world*: wherever the cameras and points come from;
@@ -26,6 +27,13 @@ def to_camera_frame(cameras: Cameras, points: Tensor, view: int) -> tuple[Camera
     return _carried(cameras, points, cameras[view].camera_from_world[0])
 
 
+def object_from_world(camera: Cameras, radius: float, elevation: float) -> Tensor:
+    """``[4, 4]`` into the object frame of one camera; ``radius`` and ``elevation`` as in `to_object_frame`."""
+    origin_moved = torch.eye(4, dtype=torch.float64)
+    origin_moved[2, 3] = -radius
+    return _turn_x(180 - elevation) @ origin_moved @ camera.camera_from_world[0]
+
+
 def to_object_frame(
     cameras: Cameras, points: Tensor, view: int, radius: float, elevation: float
 ) -> tuple[Cameras, Tensor]:
@@ -38,10 +46,7 @@ def to_object_frame(
         radius: distance from its centre to the new origin, along its optical axis.
         elevation: degrees by which that camera looks down on the new horizontal plane.
     """
-    origin_moved = torch.eye(4, dtype=torch.float64)
-    origin_moved[2, 3] = -radius
-    tilt = _turn_x(180 - elevation)
-    return _carried(cameras, points, tilt @ origin_moved @ cameras[view].camera_from_world[0])
+    return _carried(cameras, points, object_from_world(cameras[view], radius, elevation))
 
 
 def spherical_move(pose: Tensor, theta: float, phi: float, r: float, x: float = 0.0, y: float = 0.0) -> Tensor:
@@ -103,23 +108,30 @@ def text_values(values: Sequence[float], frames: int) -> np.ndarray:
     return smooth
 
 
-def path_between(cameras: Cameras, frames: int) -> Cameras:
+def path_between(
+    cameras: Cameras, frames: int, *, double_last_step: bool = False, early_intrinsics: bool = False
+) -> Cameras:
     """Upstream's "interp" path: straight from photo to photo, ``(N - 1) * (frames - 1) + 1`` cameras.
 
-    Positions, look-at points and up vectors move on straight lines. Upstream's quirks are kept: a window is divided
-    into ``frames`` steps of which the last two are taken as one, so its last step is twice as long; and focal lengths
-    and principal points already reach the next photo's one frame early.
+    Positions, look-at points and up vectors move on straight lines in equal steps, focal lengths and principal points
+    with them. Upstream does neither; with both switches on the result is upstream's.
 
     Args:
         cameras: N >= 2 cameras of one size.
-        frames: L >= 3, cameras per window, both ends included.
+        frames: L >= 2 (L >= 3 with a switch), cameras per window, both ends included.
+        double_last_step: divide a window into L steps and take the last two as one, twice as long.
+        early_intrinsics: let the intrinsics arrive at the next photo's one frame before its pose.
     """
+    steps = frames - 1
+    count = torch.arange(steps, dtype=torch.float64)
+    way = count / (steps + 1 if double_last_step else steps)
+    lens = count / (steps - 1 if early_intrinsics else steps)
     poses, intrinsics = [], []
     for k in range(len(cameras) - 1):
         a, b = cameras.world_from_camera[k], cameras.world_from_camera[k + 1]
-        poses += [_straight(a, b, j / frames) for j in range(frames - 1)]
-        lens = torch.linspace(0, 1, frames - 1, dtype=torch.float64)[:, None, None]
-        intrinsics.append(torch.lerp(cameras.intrinsics[k].expand(frames - 1, 3, 3), cameras.intrinsics[k + 1], lens))
+        poses += [_straight(a, b, t) for t in way.tolist()]
+        ends = cameras.intrinsics[k].expand(steps, 3, 3), cameras.intrinsics[k + 1].expand(steps, 3, 3)
+        intrinsics.append(torch.lerp(*ends, lens[:, None, None]))
     poses.append(cameras.world_from_camera[-1])
     intrinsics.append(cameras.intrinsics[-1:])
     return Cameras(torch.stack(poses), torch.cat(intrinsics), cameras.sizes[:1].repeat(len(poses), 1))

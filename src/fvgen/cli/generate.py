@@ -4,11 +4,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fvgen.cameras.viewcrafter_paths import ViewCrafterPath
 
 PATHS = ("through", "orbit", "spiral", "dolly")
 
@@ -34,7 +37,9 @@ class Generate:
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
     """through (the photos in their order), orbit, spiral or dolly (around the middle photo), or a transforms.json
-    in the world of the given cameras, followed exactly: one frame for each of its cameras."""
+    in the world of the given cameras, followed exactly: one frame for each of its cameras. The original teacher's
+    paths: viewcrafter:target,d_phi=30,d_theta=-10,d_r=-0.2 (one spherical move), viewcrafter:FILE.txt (three lines of
+    numbers: phi, theta, r), viewcrafter:between (straight from photo to photo)."""
 
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Number of frames. Default: 16 from photo to photo, or as many as the path file has."""
@@ -51,9 +56,17 @@ class Generate:
     seed: int = 0
     """Seed of the noise: the same seed gives the same views on the same machine."""
 
-    geometry: Literal["auto", "given", "colmap"] = "auto"
+    geometry: Literal["auto", "given", "colmap", "dust3r", "da3"] = "auto"
     """Where the cameras come from: given with the photos, found by structure from motion (colmap), or auto: given if
-    there are any, else colmap."""
+    there are any, else colmap. dust3r (DUSt3R, not for commercial use) and da3 (Depth Anything 3) are networks that
+    find depth too; they need packages and weights of their own."""
+
+    geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
+    """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small): a name, if they were downloaded before, a file or
+    folder, or a model of the Hugging Face hub, which is downloaded."""
+
+    half_pixel_shift: bool = False
+    """See the points half a pixel of the depth maps off, as the original teacher's program does. For comparison."""
 
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """cpu, cuda, cuda:1 and so on, or auto: cuda if there is one."""
@@ -70,7 +83,7 @@ class Generate:
     def run(self) -> None:
         """Check what can be checked at once, then load, compute and write."""
         size = parse_size(self.size)
-        path = _path(self.path)
+        path, files = _path(self.path)
         if not self.photos:
             raise UserError("no photos: name image files, a folder, a video, a transforms.json or a COLMAP folder")
         if self.frames is not None and self.frames < 2:
@@ -81,7 +94,7 @@ class Generate:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         from fvgen.outputs import output_folder, write_files
 
-        inputs: list[str | Path] = [*self.photos, *([path] if isinstance(path, Path) else [])]
+        inputs: list[str | Path] = [*self.photos, *files]
         with output_folder(self.output, self.overwrite, inputs) as folder:
             from fvgen.pipeline import NovelViewPipeline
 
@@ -95,6 +108,8 @@ class Generate:
                 seed=self.seed,
                 size=size,
                 geometry=self.geometry,
+                geometry_weights=self.geometry_weights,
+                half_pixel_shift=self.half_pixel_shift,
                 progress=True,
             )
             write_files(views, folder, fps=self.fps)
@@ -113,11 +128,21 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _path(text: str) -> str | Path:
+def _path(text: str) -> tuple["str | Path | ViewCrafterPath", list[Path]]:
+    """The path that was asked for, and the files it was read from."""
     if text in PATHS:
-        return text
+        return text, []
+    if text.startswith("viewcrafter:"):
+        from fvgen.cameras.viewcrafter_paths import parse_viewcrafter, trajectory_file
+
+        file = trajectory_file(text)
+        return parse_viewcrafter(text), [file] if file else []
     if text.lower().endswith(".json"):
         if not Path(text).is_file():
             raise UserError(f"--path {text}: there is no such file")
-        return Path(text)
-    raise UserError(f"--path {text}: choose one of {', '.join(PATHS)}, or name a transforms.json")
+        return Path(text), [Path(text)]
+    if text.lower().endswith(".txt"):
+        raise UserError(f"--path {text}: a trajectory in a text file is named viewcrafter:{text}")
+    raise UserError(
+        f"--path {text}: choose one of {', '.join(PATHS)}, or name a transforms.json (viewcrafter: paths are in --help)"
+    )

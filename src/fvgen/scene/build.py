@@ -1,13 +1,15 @@
 """Photos in, scene out: cameras, depth, coloured points."""
 
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.types import Photos, Scene
+
+if TYPE_CHECKING:
+    from fvgen.scene.geometry import Geometry
 
 
 def build_scene(
@@ -16,45 +18,59 @@ def build_scene(
     device: str | torch.device = "cpu",
     depth_long_side: int = 512,
     seed: int = 0,
+    weights: str | None = None,
+    half_pixel_shift: bool = False,
 ) -> Scene:
     """Find out where the photos were taken and what they show.
 
     Args:
         photos: two at least.
-        geometry: ``"given"`` uses the cameras that came with the photos, in their world and units; ``"colmap"``
-            estimates them; ``"auto"`` uses given ones where there are any.
+        geometry: ``"given"`` uses the cameras that came with the photos, in their world and units; ``"colmap"``,
+            ``"dust3r"`` and ``"da3"`` estimate them, the last two with depth of their own; ``"auto"`` uses given
+            ones where there are any, else ``"colmap"``.
         device: where features and depth are computed.
-        depth_long_side: longer side, in pixels, of the depth maps.
+        depth_long_side: longer side, in pixels, of the depth maps of the plane sweep.
         seed: of the estimation of cameras.
+        weights: of ``"dust3r"`` or ``"da3"``: see `fvgen.scene.geometry.weights.find_weights`.
+        half_pixel_shift: see the points as the original teacher's program did, half a pixel of the depth maps off.
+            For comparison only: the cameras of the result are off too.
 
     Returns:
         The scene; photos that could not be placed are in ``photos.dropped``.
 
     Raises:
         UserError: unknown geometry; no cameras given where they are asked for, or all of them at one place; photos
-            that cannot be placed.
+            that cannot be placed; a package or weights missing.
     """
     from fvgen.scene.depth import estimate_depths
+    from fvgen.scene.geometry import shifted_half_a_pixel
     from fvgen.scene.points import fuse_points
 
-    photos, cameras, sparse, found = _placed(photos, geometry, str(device), seed)
-    depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=sparse)
-    return Scene(photos=photos, cameras=cameras, points=fuse_points(depths), geometry=found)
+    found = _placed(photos, geometry, str(device), seed, weights)
+    photos, cameras = found.photos, found.cameras
+    depths = found.depths
+    if depths is None:
+        depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=found.points)
+    points = fuse_points(depths)
+    if half_pixel_shift:
+        cameras = shifted_half_a_pixel(cameras, depths)
+    return Scene(photos=photos, cameras=cameras, points=points, geometry=found.name)
 
 
-def _placed(photos: Photos, geometry: str, device: str, seed: int) -> tuple[Photos, Cameras, Tensor | None, str]:
-    """Photos with cameras, points known to lie on surfaces if any, and how the cameras were found."""
-    if geometry not in ("auto", "given", "colmap"):
-        raise UserError(f"geometry {geometry!r} is unknown; use auto, given or colmap")
+def _placed(photos: Photos, geometry: str, device: str, seed: int, weights: str | None) -> "Geometry":
+    """Photos with cameras, by what they were found."""
+    from fvgen.scene.geometry import Geometry, estimate
+
     if geometry == "given" and photos.cameras is None:
         raise UserError("no cameras came with these photos; name a transforms.json or a COLMAP folder, or use auto")
-    if photos.cameras is not None and geometry != "colmap":
-        _check_baseline(photos.cameras)
-        return photos, photos.cameras, None, "given"
-    from fvgen.scene.sfm import reconstruct
-
-    found = reconstruct(replace(photos, cameras=None), device, seed)
-    return found.photos, found.cameras, found.points, "colmap"
+    if geometry not in ("auto", "given"):
+        return estimate(geometry, photos, device, seed, weights)
+    if photos.cameras is None:
+        return estimate("colmap", photos, device, seed, weights)
+    if weights is not None:
+        raise UserError("--geometry-weights are for --geometry dust3r or da3; these photos came with cameras")
+    _check_baseline(photos.cameras)
+    return Geometry(photos, photos.cameras, "given")
 
 
 def _check_baseline(cameras: Cameras) -> None:

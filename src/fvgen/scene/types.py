@@ -72,7 +72,7 @@ class Scene:
         photos: the photos that were placed, in order; ``photos.dropped`` names the others.
         cameras: one camera per photo at the photo's full size.
         points: measured ones and, marked by low confidence, guessed ones.
-        geometry: how the cameras were found, ``"given"`` or ``"colmap"``.
+        geometry: how the cameras were found: ``"given"``, ``"colmap"``, ``"dust3r"`` or ``"da3"``.
     """
 
     photos: Photos

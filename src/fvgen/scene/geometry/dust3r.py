@@ -1,0 +1,201 @@
+"""``--geometry dust3r``: DUSt3R and its global alignment with the settings of the original teacher's program.
+
+DUSt3R (Wang et al., CVPR 2024), code and weights, is CC BY-NC-SA 4.0: not for commercial use. Nothing of it is part
+of fvgen; this module calls the package ``mini-dust3r`` where the user has installed it.
+"""
+
+import argparse
+import ast
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fvgen.errors import UserError
+from fvgen.progress import track
+from fvgen.scene.geometry.pictures import Picture, resample
+from fvgen.scene.geometry.result import Geometry, Seen, assemble
+from fvgen.scene.geometry.weights import fill, find_weights, on_device, optional, quiet, read_folder
+from fvgen.scene.types import Photos
+
+NAMES = {
+    "512_dpt": "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt",
+    "512_linear": "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
+}
+LONG_SIDE, GRID = 512, 16
+ITERATIONS, RATE, LOWEST_RATE = 300, 0.01, 1e-6
+_NETWORK = "AsymmetricCroCo3DStereo"
+# The classes for portrait pictures in one batch with landscape ones; here each pair is a batch of its own.
+_PLAIN = {"patch_embed_cls": "PatchEmbedDust3R", "landscape_only": False}
+
+
+def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
+    """Cameras, depth and confidence from point maps of all pairs of photos, aligned together.
+
+    Raises:
+        UserError: package or weights missing, fewer than two different photos, an alignment without result.
+    """
+    from fvgen.scene.sfm import without_copies
+
+    photos = without_copies(photos)
+    if len(photos) < 2:
+        raise UserError("dust3r needs two different photos or more")
+    optional("mini_dust3r.model", "dust3r", "mini-dust3r")  # before weights are looked for or downloaded
+    network = load_network(find_weights(weights, NAMES, "dust3r"))
+    pictures = [fitted(image) for image in photos.images]
+    with on_device(device) as kind, torch.random.fork_rng(), quiet():
+        torch.manual_seed(seed)
+        return assemble("dust3r", photos, align(pictures, network.eval().to(kind), kind, seed))
+
+
+def fitted(image: Tensor) -> Picture:
+    """A photo ``[H, W, 3]`` as the network was trained: 512 long, sides multiples of 16, a square cut to 4:3."""
+    height, width = image.shape[:2]
+    scale = LONG_SIDE / max(width, height)
+    picture = resample(image, round(width * scale), round(height * scale))
+    cut = [side // GRID * GRID for side in picture.resized]
+    if picture.resized[0] == picture.resized[1]:
+        cut[1] = cut[1] * 3 // 4
+    if min(cut) == 0:
+        raise UserError(f"dust3r cannot use a photo of {width} x {height} pixels: it is too narrow")
+    return picture.cut(*cut)
+
+
+def align(pictures: list[Picture], network: nn.Module, device: str, seed: int = 0) -> list[Seen]:
+    """Point maps of all ordered pairs, then depth, poses and focal lengths that explain them all.
+
+    The settings are the original program's: every pair both ways, start from the spanning tree of the most confident
+    pairs, 300 steps of Adam at 0.01 falling linearly, distances weighted by the logarithm of the confidence, a focal
+    length per photo, principal points fixed. Points that another photo, more confident, looks through lose all
+    confidence.
+
+    Args:
+        pictures: N >= 2.
+        network: point maps of two views, on ``device``.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        seed: of the robust poses at the start.
+
+    Raises:
+        UserError: the package is missing or the alignment fails.
+    """
+    views = [_view(i, picture) for i, picture in enumerate(pictures)]
+    infer = optional("mini_dust3r.inference", "dust3r", "mini-dust3r").inference
+    pairs = optional("mini_dust3r.image_pairs", "dust3r", "mini-dust3r").make_pairs(
+        views, scene_graph="complete", prefilter=None, symmetrize=True
+    )
+    merge = optional("mini_dust3r.utils.device", "dust3r", "mini-dust3r").collate_with_cat
+    aligner = optional("mini_dust3r.cloud_opt", "dust3r", "mini-dust3r").global_aligner
+    step = optional("mini_dust3r.cloud_opt.base_opt", "dust3r", "mini-dust3r").global_alignment_iter
+    optional("cv2", "dust3r", "mini-dust3r").setRNGSeed(seed)
+    answers = [infer([pair], network, device, batch_size=1, verbose=False) for pair in track(pairs, "dust3r pairs")]
+    mixed = len({tuple(picture.image.shape) for picture in pictures}) > 1
+    scene = aligner(merge(answers, lists=mixed), device=device, verbose=False)
+    try:
+        scene.compute_global_alignment(init="mst", niter=0)
+        optimizer = torch.optim.Adam([p for p in scene.parameters() if p.requires_grad], lr=RATE, betas=(0.9, 0.9))
+        for i in track(range(ITERATIONS), "dust3r alignment"):
+            loss = step(scene, i, ITERATIONS, RATE, LOWEST_RATE, optimizer, "linear")
+            if not math.isfinite(loss):
+                raise ValueError("the alignment diverged")
+        scene = scene.clean_pointcloud()
+    except (ValueError, AssertionError, ArithmeticError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"dust3r cannot align these photos ({reason}): try --geometry colmap") from None
+    return converted(pictures, scene.get_im_poses(), scene.get_focals(), scene.get_depthmaps(), list(scene.im_conf))
+
+
+def converted(
+    pictures: list[Picture], poses: Tensor, focals: Tensor, depths: list[Tensor], certainties: list[Tensor]
+) -> list[Seen]:
+    """DUSt3R's numbers in fvgen's conventions.
+
+    Its poses are camera-to-world in OpenCV axes already. It counts pixel centres in whole numbers and puts the
+    principal point at (w / 2, h / 2) there, which is half a pixel further where centres are at .5.
+
+    Args:
+        pictures: N of ``h`` x ``w``.
+        poses: ``[N, 4, 4]``.
+        focals: ``[N]`` or ``[N, 1]`` in pixels of the pictures.
+        depths: N of ``[h, w]``.
+        certainties: N of ``[h, w]``, 1 the least, 0 where another view contradicts.
+    """
+    seen = []
+    for i, picture in enumerate(pictures):
+        height, width = picture.image.shape[:2]
+        focal = float(focals[i].reshape(-1)[0])
+        matrix = torch.tensor([[focal, 0, width / 2 + 0.5], [0, focal, height / 2 + 0.5], [0, 0, 1]]).double()
+        seen.append(Seen(picture, poses[i], matrix, depths[i], certainties[i]))
+    return seen
+
+
+def load_network(path: Path) -> nn.Module:
+    """The network of a ``.pth`` checkpoint, or of a folder with ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        UserError: the package is missing, or the file is no checkpoint of DUSt3R.
+    """
+    with quiet():
+        kind = getattr(optional("mini_dust3r.model", "dust3r", "mini-dust3r"), _NETWORK)
+        if path.is_dir() or path.suffix == ".safetensors":
+            config, state = read_folder(path, "dust3r")
+        else:
+            config, state = _read_checkpoint(path)
+        config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+        try:
+            network: nn.Module = kind(**(config | _PLAIN))
+        except (TypeError, ValueError, AssertionError, KeyError) as error:
+            raise UserError(f"weights of dust3r: {path} has a configuration that cannot be built ({error})") from None
+        fill(network, state, path, "dust3r")
+    return network
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of DUSt3R's own format, whose configuration is the text of a Python call."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        text, state = content["args"].model, content["model"]
+    except Exception as error:  # torch raises errors of many kinds for what is no checkpoint
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"weights of dust3r: {path} is no checkpoint of DUSt3R ({reason[0] if reason else type(error).__name__})"
+        ) from None
+    return parse_call(text, path), state
+
+
+def parse_call(text: str, path: Path) -> dict[str, Any]:
+    """The keyword arguments of a call with plain values, as DUSt3R's checkpoints hold it; nothing is executed.
+
+    Raises:
+        UserError: anything else.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        if (
+            not isinstance(call, ast.Call)
+            or not isinstance(call.func, ast.Name)
+            or call.func.id != _NETWORK
+            or call.args
+        ):
+            raise ValueError(text)
+        return {str(word.arg): ast.literal_eval(_Infinity().visit(word.value)) for word in call.keywords}
+    except (SyntaxError, ValueError, TypeError):
+        raise UserError(f"weights of dust3r: {path} names the network {str(text)[:80]!r}, not {_NETWORK}") from None
+
+
+class _Infinity(ast.NodeTransformer):
+    """The bare word ``inf`` as a number."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(math.inf) if node.id == "inf" else node
+
+
+def _view(index: int, picture: Picture) -> dict[str, Any]:
+    """One view as the package wants it: picture in -1..1, its true size, its number."""
+    import numpy as np
+
+    image = picture.image.movedim(-1, 0)[None].float() / 127.5 - 1
+    shape = np.array([picture.image.shape[:2]], dtype=np.int32)
+    return {"img": image, "true_shape": shape, "idx": index, "instance": str(index)}

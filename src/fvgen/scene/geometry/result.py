@@ -1,0 +1,113 @@
+"""What every estimator of cameras hands on, and the one frame and scale that all of them end in."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene.depth import DepthMap
+from fvgen.scene.geometry.pictures import Picture
+from fvgen.scene.types import MEASURED, Photos
+
+_UNSURE = 0.02  # confidence of depth that the estimator gives without believing in it
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where photos were taken, and what the estimator saw there.
+
+    The world is the first placed photo's camera (OpenCV axes, at the origin), scaled so that the median depth of what
+    was measured is 1.
+
+    Attributes:
+        photos: the photos that were placed, in the user's order, ``cameras`` unset; ``dropped`` names the others.
+        cameras: one per photo, at its full size.
+        name: of the estimator.
+        depths: the estimator's own depth, one map per photo, or ``None`` where it has none.
+        points: ``[S, 3]`` sparse points on surfaces, or ``None``.
+    """
+
+    photos: Photos
+    cameras: Cameras
+    name: str
+    depths: list[DepthMap] | None = None
+    points: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One photo as a network answered: everything in the conventions of `fvgen.cameras`, at the picture's size.
+
+    Attributes:
+        picture: what the network was shown, ``h`` x ``w``.
+        world_from_camera: ``[4, 4]``, in any world and scale that all photos share.
+        intrinsics: ``[3, 3]`` in pixels of the picture.
+        depth: ``[h, w]`` z-depth in that scale.
+        certainty: ``[h, w]``; 1 and below says nothing is known, no upper end; 0 and below says it is wrong.
+    """
+
+    picture: Picture
+    world_from_camera: Tensor
+    intrinsics: Tensor
+    depth: Tensor
+    certainty: Tensor
+
+
+def assemble(name: str, photos: Photos, seen: list[Seen]) -> Geometry:
+    """A network's answers as `Geometry`.
+
+    Certainty ``c`` becomes the confidence ``1 - 1 / c``: 0.67 at the 3 from which the networks' authors trust it.
+
+    Raises:
+        UserError: answers that are no cameras, or no depth above 0.
+    """
+    poses = torch.stack([_rigid(one.world_from_camera) for one in seen])
+    intrinsics = torch.stack([one.intrinsics.detach().cpu().double() for one in seen])
+    depths = [one.depth.detach().cpu().float() for one in seen]
+    confidences = [_confidence(one.certainty.detach().cpu().float(), depth) for one, depth in zip(seen, depths)]
+    sure = torch.cat([d[c >= MEASURED] for d, c in zip(depths, confidences)])
+    sure = sure if len(sure) else torch.cat([d[c > 0] for d, c in zip(depths, confidences)])
+    usable = bool(torch.isfinite(poses).all() and torch.isfinite(intrinsics).all() and len(sure))
+    if not usable or float(intrinsics[:, [0, 1], [0, 1]].min()) <= 0:
+        raise UserError(f"{name} found no cameras that agree for these photos: try --geometry colmap, or other photos")
+    scale = 1 / float(sure.median())
+    poses = torch.linalg.inv(poses[0]) @ poses
+    poses[0] = torch.eye(4, dtype=torch.float64)
+    poses[:, :3, 3] *= scale
+    cameras, maps = [], []
+    for one, pose, matrix, depth, confidence in zip(seen, poses, intrinsics, depths, confidences):
+        height, width = depth.shape
+        small = Cameras(pose[None], matrix[None], torch.tensor([[width, height]]))
+        cameras.append(one.picture.camera_of_photo(small))
+        known = torch.where(confidence > 0, depth * scale, torch.zeros_like(depth))
+        maps.append(DepthMap(known, confidence, small, one.picture.image))
+    return Geometry(replace(photos, cameras=None), Cameras.concatenate(cameras), name, maps)
+
+
+def shifted_half_a_pixel(cameras: Cameras, depths: list[DepthMap]) -> Cameras:
+    """The photos' cameras half a pixel of the depth maps off, for comparison with the original teacher's program.
+
+    That program back-projects depth as if pixel centres were at whole numbers and renders as if they were at .5, so
+    its points are seen half a pixel to the top left of where they belong. The points stay, the cameras move.
+    """
+    intrinsics = cameras.intrinsics.clone()
+    for i, own in enumerate(depths):
+        scale = cameras.intrinsics[i, [0, 1], [0, 1]] / own.cameras.intrinsics[0, [0, 1], [0, 1]]
+        intrinsics[i, :2, 2] -= 0.5 * scale
+    return Cameras(cameras.world_from_camera, intrinsics, cameras.sizes)
+
+
+def _confidence(certainty: Tensor, depth: Tensor) -> Tensor:
+    believed = (1 - 1 / certainty.clamp(min=1)).clamp(min=_UNSURE, max=1)
+    return torch.where(torch.isfinite(depth) & (depth > 0) & (certainty > 0), believed, torch.zeros_like(believed))
+
+
+def _rigid(pose: Tensor) -> Tensor:
+    """The nearest rigid transform in float64; what is not finite stays so."""
+    pose = pose.detach().cpu().double().clone()
+    if bool(torch.isfinite(pose).all()):
+        u, _, v = torch.linalg.svd(pose[:3, :3])
+        pose[:3, :3] = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ v))]).double()) @ v
+    return pose

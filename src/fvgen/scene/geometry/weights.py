@@ -1,0 +1,140 @@
+"""Optional packages and weights of estimators: found on this machine, or one clear line on how to get them."""
+
+import contextlib
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fvgen.errors import UserError
+
+FILES = ("config.json", "model.safetensors")
+
+
+def optional(module: str, estimator: str, package: str) -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: what to import.
+        estimator: what needs it, also the name of fvgen's extra.
+        package: its name for pip; installed without its own dependencies, most of which are for demos and training.
+
+    Raises:
+        UserError: not installed, or broken, naming the command that mends it.
+    """
+    command = f'pip install "fvgen[{estimator}]" && pip install --no-deps {package}'
+    try:
+        with quiet():
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"--geometry {estimator} needs the package {package} ({error}): {command}") from None
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--geometry {estimator}: {package} does not load ({reason}); install the torchvision made for your "
+            f"PyTorch, or: {command}"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what optional packages print and warn about: stdout belongs to fvgen."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> Path:
+    """The file or folder of an estimator's weights. Nothing is downloaded unless a hub model is named.
+
+    Args:
+        wanted: a file, a folder with ``config.json`` and ``model.safetensors``, a short name of ``names``, or a model
+            of the Hugging Face hub as ``hub:OWNER/MODEL``; ``None`` means the first short name.
+        names: short names and their models on the hub, which must have been downloaded before.
+        estimator: for the messages.
+
+    Raises:
+        UserError: nothing there.
+    """
+    wanted = next(iter(names)) if wanted is None else wanted
+    if wanted in names:
+        return _from_hub(names[wanted], False, estimator)
+    if wanted.startswith("hub:"):
+        return _from_hub(wanted.removeprefix("hub:"), True, estimator)
+    if Path(wanted).expanduser().exists():
+        return Path(wanted).expanduser()
+    raise UserError(
+        f"weights of {estimator}: {wanted} is no file, folder or known name; name a path, a model of the hub as "
+        f"hub:OWNER/MODEL, or one of {', '.join(names)}"
+    )
+
+
+def _from_hub(model: str, download: bool, estimator: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=not download))
+    except Exception as error:  # the hub's client raises those of several network libraries
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if download:
+            raise UserError(f"weights of {estimator}: {model} cannot be had from the hub ({reason})") from None
+        folder = Path()
+    if not all((folder / name).is_file() for name in FILES):
+        raise UserError(
+            f"weights of {estimator} are not on this machine: --geometry-weights hub:{model} downloads them, "
+            "--geometry-weights PATH takes them from a file or folder"
+        )
+    return folder
+
+
+def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """``config.json`` and the tensors of ``model.safetensors``, from their folder or the latter's path.
+
+    Raises:
+        UserError: one of them is missing or damaged.
+    """
+    import json
+
+    from safetensors.torch import load_file
+
+    folder = path.parent if path.is_file() else path
+    file = path if path.is_file() else folder / FILES[1]
+    for needed in (folder / FILES[0], file):
+        if not needed.is_file():
+            raise UserError(f"weights of {estimator}: {needed} is missing")
+    try:
+        config = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+        state = load_file(file)
+    except Exception as error:  # safetensors has an error class of its own, json another
+        raise UserError(f"weights of {estimator}: {folder} is damaged ({str(error).splitlines()[0]})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"weights of {estimator}: {folder / FILES[0]} is no configuration")
+    return config, state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, estimator: str) -> None:
+    """Load every parameter of the network; tensors that it does not have (other heads) are left out.
+
+    Raises:
+        UserError: a tensor is missing or has another shape.
+    """
+    try:
+        missing = list(network.load_state_dict(state, strict=False).missing_keys)
+    except RuntimeError as error:
+        raise UserError(f"weights of {estimator}: {path} is of another model ({str(error).splitlines()[-1]})") from None
+    if missing:
+        raise UserError(f"weights of {estimator}: {path} lacks {len(missing)} tensors, such as {missing[0]}")
+
+
+@contextlib.contextmanager
+def on_device(device: str) -> Iterator[str]:
+    """The device by its kind (``cpu``, ``cuda``, ``mps``), which is all that some packages understand."""
+    chosen = torch.device(device)
+    current = torch.cuda.device(chosen) if chosen.type == "cuda" else contextlib.nullcontext()
+    with current:
+        yield chosen.type
