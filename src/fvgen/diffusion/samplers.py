@@ -41,19 +41,27 @@ class DdimStep:
     scale_prev: float
 
 
-def ddim_steps(schedule: NoiseSchedule, steps: int, eta: float) -> list[DdimStep]:
+def ddim_steps(schedule: NoiseSchedule, steps: int, eta: float, keep_last_scale: bool = False) -> list[DdimStep]:
     """The steps of DDIM on trailing times, first to last (Song et al. 2021, equations 12 and 16).
 
     The last step lands on ``t = 0`` (``alpha_bar_0`` slightly below 1), as the teacher's does.
+
+    Args:
+        schedule: of the noise.
+        steps: how many.
+        eta: share of the ancestral sampler's noise.
+        keep_last_scale: for comparison only: the last step leaves the latents at the scale of the time it starts from,
+            as ViewCrafter's multi-condition sampler does. They decode too pale then.
     """
     times = schedule.trailing_timesteps(steps)
+    alphas, all_scales = schedule.alphas_cumprod.tolist(), schedule.scale.tolist()
     made = []
     for t, previous in zip(times, [*times[1:], 0]):
-        alpha, alpha_prev = schedule.alphas_cumprod[t].item(), schedule.alphas_cumprod[previous].item()
+        alpha, alpha_prev = alphas[t], alphas[previous]
         sigma = eta * math.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))
         # At zero SNR rounding makes this radicand slightly negative for several step counts: clamp, never NaN.
         direction = math.sqrt(max(1 - alpha_prev - sigma**2, 0.0))
-        scales = schedule.scale[t].item(), schedule.scale[previous].item()
+        scales = all_scales[t], all_scales[t if keep_last_scale and len(made) == steps - 1 else previous]
         made.append(DdimStep(t, alpha, alpha_prev, sigma, direction, *scales))
     return made
 
@@ -67,6 +75,7 @@ def ddim_sample(
     generator: torch.Generator | None = None,
     step_noise: Sequence[Tensor] | None = None,
     callback: StepCallback | None = None,
+    keep_last_scale: bool = False,
 ) -> Tensor:
     """DDIM as ViewCrafter samples, see :func:`ddim_steps`.
 
@@ -78,12 +87,13 @@ def ddim_sample(
         generator: source of the step noise.
         step_noise: the noise of each step, ``[B, ...]``, instead of drawing it.
         callback: called after each step; may return changed latents.
+        keep_last_scale: for comparison only, see :func:`ddim_steps`.
 
     Returns:
         ``[B, ...]`` unscaled latents.
     """
     x = x_start.float()
-    for number, step in enumerate(ddim_steps(schedule, steps, eta)):
+    for number, step in enumerate(ddim_steps(schedule, steps, eta, keep_last_scale)):
         t = torch.full((x.shape[0],), step.t, device=x.device)
         v = velocity(x, t)
         x0 = schedule.x0_from_velocity(x, v, t)
