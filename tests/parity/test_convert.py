@@ -295,7 +295,7 @@ def test_only_converted_folders_go_back(tmp_path, capsys):
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch, transformers, diffusers
 from fvgen.models.viewcrafter import Choice, from_viewcrafter, to_viewcrafter
@@ -303,7 +303,8 @@ from fvgen.models.viewcrafter.text import build_text_tower, TextConfig
 from fvgen.models import VideoModel, preset
 VideoModel.build(preset("viewcrafter-25"), "meta")  # what the libraries themselves take comes before
 build_text_tower(TextConfig())
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage: its peak is inherited from the process that started this one.
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 source, yaml, out = map(Path, sys.argv[1:4])
 before = peak()
 if sys.argv[4] == "from":
@@ -317,7 +318,8 @@ print(peak() - before)
 def enlarged(golden_set, width):
     """Random weights for the golden configuration with a UNet of another width, in ViewCrafter's layout."""
     params = golden_set.params()
-    params["unet_config"]["params"].update(model_channels=width)
+    unet = params["unet_config"]["params"]
+    params["unet_config"] = {"params": {**unet, "model_channels": max(width, unet["model_channels"])}}
     config, text = model_config(params, preset("viewcrafter-25"))
     ours = {name: module.state_dict() for name, module in modules(config, text).items()}
     state = {}
@@ -331,21 +333,37 @@ def enlarged(golden_set, width):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_stays_below_the_size_of_the_file_and_a_fifth(golden_set, tmp_path):
-    state, params = enlarged(golden_set, 80)
+    state, params = enlarged(golden_set, 64)
     torch.save({"state_dict": state}, tmp_path / "large.ckpt")
     (tmp_path / "large.yaml").write_text(json.dumps({"model": {"params": params}}))
     size = (tmp_path / "large.ckpt").stat().st_size
     del state
-    assert 150e6 < size < 300e6
+    assert size > 100e6
     paths = {"from": ("large.ckpt", "model"), "to": ("model", "back.ckpt")}
+    peaks = {}
     for direction, (source, target) in paths.items():
         arguments = [str(tmp_path / name) for name in (source, "large.yaml", target)]
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, *arguments, direction], capture_output=True, text=True, check=True
         )
-        assert int(done.stdout.split()[-1]) < 1.2 * size, f"{direction}: {done.stdout} bytes for {size}"
+        peaks[direction] = int(done.stdout.split()[-1]) / size
+    print(f"peak memory as a share of the file: {peaks}")
+    assert 0 < max(peaks.values()) < 1.2, peaks
     for file in ("large.ckpt", "back.ckpt"):
         (tmp_path / file).unlink()
     for file in (tmp_path / "model").rglob("*.safetensors"):
         file.unlink()
+
+
+@pytest.mark.slow
+def test_fvgen_generate_takes_a_converted_model(tiny, tmp_path):
+    """The command line, at the model's own size and with its black holes."""
+    folder, demo = tiny[1], REPOSITORY / "examples" / "demo" / "transforms_photos.json"
+    arguments = ["generate", str(demo), "-o", str(tmp_path / "out"), "--model", str(folder), "--steps", "1"]
+    assert main([*arguments, "--frames", "13", "--size", "128x64", "--device", "cpu"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["steps"] == 1
+    assert summary["guidance_scale"] == 7.5
+    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 13

@@ -37,7 +37,10 @@ class TextConfig:
 
     def to_transformers(self) -> dict[str, Any]:
         """The arguments of ``transformers.CLIPTextConfig``."""
+        marks = PROMPT if self.vocab_size > max(PROMPT) else (0,)
         return {
+            "bos_token_id": marks[0],
+            "eos_token_id": marks[-1],
             "vocab_size": self.vocab_size,
             "max_position_embeddings": self.context,
             "hidden_size": self.width,
