@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-DRAWS = {2: 10, 3: 6, 5: 5, 10: 3}
+DRAWS = {2: 5, 3: 3, 5: 2, 10: 1}
 THRESHOLDS = (5, 10, 20)
 SEED = 0
 
