@@ -39,9 +39,8 @@ def _anchor(name: str) -> str:
 
 
 def _section(name: str, command: type[Any]) -> str:
-    helps = field_docstrings(command)
     hints = typing.get_type_hints(command, include_extras=True)
-    fields = dataclasses.fields(command)
+    fields = [f for f in dataclasses.fields(command) if not dataclasses.is_dataclass(_bare(hints[f.name]))]
     places = [_metavar(hints[f.name], f.name) for f in fields if _is_positional(hints[f.name])]
     required = [
         f"{_flag(f.name)} {_metavar(hints[f.name], f.name)}"
@@ -49,7 +48,7 @@ def _section(name: str, command: type[Any]) -> str:
         if not _is_positional(hints[f.name]) and not _has_default(f)
     ]
     usage = " ".join(["fvgen", name, *places, *required, "[OPTIONS]"])
-    rows = [_row(f, hints[f.name], helps[f.name]) for f in fields]
+    rows = _rows(command, None)
     table = ["| option | default | |", "|---|---|---|", *rows]
     return "\n".join([f"## fvgen {name}", "", "```", usage, "```", "", inspect.getdoc(command) or "", "", *table, ""])
 
@@ -75,12 +74,31 @@ def field_docstrings(command: type[Any]) -> dict[str, str]:
     return texts
 
 
+def _rows(owner: type[Any], given: Any) -> list[str]:
+    """One row per option; the fields of dataclasses within come in their place, with what is given for them."""
+    helps, hints, rows = field_docstrings(owner), typing.get_type_hints(owner, include_extras=True), []
+    for f in dataclasses.fields(owner):
+        if dataclasses.is_dataclass(_bare(hints[f.name])):
+            inner = getattr(given, f.name) if given is not None else _value(f)
+            rows += _rows(_bare(hints[f.name]), inner)
+        else:
+            shown = f if given is None else dataclasses.field(default=getattr(given, f.name))
+            shown.name = f.name
+            rows.append(_row(shown, hints[f.name], helps[f.name]))
+    return rows
+
+
+def _value(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _row(field: "dataclasses.Field[Any]", hint: Any, text: str) -> str:
     metavar = _metavar(hint, field.name)
     if _is_positional(hint):
         option = f"`{metavar}`"
     else:
-        names = [*_aliases(hint), _flag(field.name)]
+        on = _bare(hint) is bool and _has_default(field) and _value(field) is True
+        names = [*_aliases(hint), _flag(f"no-{field.name}" if on else field.name)]
         option = ", ".join(f"`{n}`" for n in names) + ("" if _bare(hint) is bool else f" `{metavar}`")
     return "| " + " | ".join(part.replace("|", "\\|") for part in (option, _default(field, hint), text)) + " |"
 
@@ -88,8 +106,7 @@ def _row(field: "dataclasses.Field[Any]", hint: Any, text: str) -> str:
 def _default(field: "dataclasses.Field[Any]", hint: Any) -> str:
     if not _has_default(field):
         return "required"
-    factory = field.default_factory
-    value = field.default if factory is dataclasses.MISSING else factory()
+    value = _value(field)
     if value is None or _bare(hint) is bool:
         return ""
     if isinstance(value, tuple | list):

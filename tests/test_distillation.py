@@ -1,13 +1,28 @@
-"""Each phase of the distillation touches only its role."""
+"""Methods of the distillation: who learns in which turn, from what, and how often; what is refused."""
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from fvgen.distillation.config import DistillationConfig
 from fvgen.distillation.critic import CriticHead
-from fvgen.distillation.methods import DistillationConfig, FewStepDistillation, Roles
+from fvgen.distillation.diagnostics import CriticRecord, calibration_error
+from fvgen.distillation.draws import Draws
+from fvgen.distillation.methods import RECIPES, Clips, Dmd2, GanInit, OdeRegression, SoftDmd, stages
+from fvgen.distillation.ode import TrajectoryPoints, trajectories
+from fvgen.distillation.phases import Phases
+from fvgen.distillation.roles import Roles
+from fvgen.errors import UserError
 from fvgen.models import Condition, VideoModel, preset
+from fvgen.training.engine import Trainer
+from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
+from fvgen.training.world import World
+
+NAMES = ("teacher", "student", "fake_score", "head")
 
 
 @pytest.fixture(scope="module")
@@ -17,53 +32,195 @@ def setting():
     for parameter in model.denoiser.parameters():  # zero-initialised layers would hide wrong routing
         torch.nn.init.normal_(parameter, std=0.05)
     teacher = model.denoiser.eval().requires_grad_(False)
-    student, fake = copy.deepcopy(teacher).requires_grad_(True), copy.deepcopy(teacher).requires_grad_(True)
-    roles = Roles(teacher, student, fake, CriticHead(32, 8))
-    x0 = torch.randn(1, 12, 3, 8, 8)
+    roles = Roles(teacher, copy.deepcopy(teacher), copy.deepcopy(teacher), CriticHead(32, 8))
+    for parameter in roles.fake_score.parameters():  # equal scores would match already
+        torch.nn.init.normal_(parameter, std=0.05)
     context = torch.randn(1, 8, 64)
-    return roles, x0, Condition(torch.randn(1, 13, 3, 8, 8), context, torch.zeros_like(context))
+    condition = Condition(torch.randn(1, 13, 3, 8, 8), context, torch.zeros_like(context))
+    return roles, Clips(torch.randn(1, 12, 3, 8, 8), condition)
 
 
-def touched(roles):
-    modules = {"teacher": roles.teacher, "student": roles.student, "fake": roles.fake_score, "head": roles.head}
-    return {name for name, m in modules.items() if any(p.grad is not None and p.grad.any() for p in m.parameters())}
+def learners(roles, trains, loss_of):
+    """The networks that a loss gives gradients to when only ``trains`` may learn, as the trainer has it."""
+    for name in NAMES:
+        getattr(roles, name).requires_grad_(name in trains).zero_grad(set_to_none=True)
+    loss_of().backward()
+    grads = {name: [p.grad for p in getattr(roles, name).parameters()] for name in NAMES}
+    return {name for name in NAMES if any(g is not None and g.any() for g in grads[name])}
 
 
+@pytest.mark.parametrize("inputs", ["noised_real", "simulated"])
 @pytest.mark.parametrize(
-    ("phase", "expected"),
+    ("method", "options"),
     [
-        ("critic", {"head"}),
-        ("fake_denoising", {"fake"}),
-        ("adversarial", {"student", "head"}),
-        ("distribution_matching", {"student"}),
+        (GanInit, {}),
+        (GanInit, {"adversarial": "hinge"}),
+        (GanInit, {"adversarial": "relativistic", "r1_weight": 0.1}),
+        (SoftDmd, {"guidance_scale": 2.0}),
+        (SoftDmd, {"critic": "frozen"}),
+        (SoftDmd, {"divergence": "reverse_kl"}),
+        (SoftDmd, {"divergence": "jeffreys", "unnormalised": True}),
+        (Dmd2, {"critic_features": "fake_score", "divergence": "reverse_kl"}),
+        (Dmd2, {"critic_features": "fake_score"}),
     ],
 )
-def test_each_phase_reaches_its_role(setting, phase, expected):
-    roles, x0, condition = setting
-    for module in (roles.teacher, roles.student, roles.fake_score, roles.head):
-        module.zero_grad(set_to_none=True)
-    method = FewStepDistillation(roles, DistillationConfig(guidance_scale=2.0))
-    generator = torch.Generator().manual_seed(1)
-    fake = method.student_x0(x0, condition, generator)
-    arguments = (x0, fake) if phase == "critic" else (fake,)
-    getattr(method, phase)(*arguments, condition, generator).backward()
-    assert touched(roles) == expected
-    assert method.times.tolist() == [999, 749, 499, 249]
+def test_each_turn_teaches_its_roles_and_no_others(setting, method, options, inputs):
+    roles, batch = setting
+    made = method(roles, DistillationConfig(inputs=inputs, **options))
+    draws = Draws(1)
+    assert learners(roles, {"student"}, lambda: made.student_turn(batch, draws).loss) == {"student"}
+    assert learners(roles, made.critics, lambda: made.critics_turn(batch, draws).loss) == set(made.critics)
+
+
+def test_regression_teaches_the_student(setting):
+    roles, batch = setting
+    config = DistillationConfig(ode_steps=4, guidance_scale=2.0)
+    found = trajectories(roles.teacher, torch.randn(batch.x0.shape), batch.condition, config)
+    points = TrajectoryPoints(found.states[2], torch.tensor([499]), found.x0, batch.condition)
+    made = OdeRegression(roles, config)
+    assert made.critics == ()
+    assert learners(roles, {"student"}, lambda: made.student_turn(points, Draws(0)).loss) == {"student"}
+
+
+def test_early_exit_gives_the_features_of_the_whole_pass(setting):
+    roles, batch = setting
+    t = torch.tensor([500])
+    with torch.no_grad():
+        early = roles.teacher.features(batch.x0, t, batch.condition)
+        x0, features = roles.teacher.x0_and_features(batch.x0, t, batch.condition)
+        assert torch.equal(early, features)
+        assert torch.equal(x0, roles.teacher.x0(batch.x0, t, batch.condition))
+
+
+def test_the_decoder_does_not_run_for_features(setting):
+    roles, batch = setting
+    ran = []
+    handles = [stage.register_forward_hook(lambda *_: ran.append(1)) for stage in roles.teacher.unet.decoder]
+    with torch.no_grad():
+        roles.teacher.features(batch.x0, torch.tensor([500]), batch.condition)
+    for handle in handles:
+        handle.remove()
+    assert ran == []
+
+
+def test_a_batch_of_one_has_a_weight_of_its_own(setting):
+    """A weight normalised over the batch would be 1 whatever the critic says."""
+    roles, batch = setting
+    phases = Phases(roles, DistillationConfig())
+    seen = []
+    for bias in (-3.0, 0.0, 3.0):
+        with torch.no_grad():
+            roles.head.layers[-1].bias.fill_(bias)
+            outcome = phases.distribution_matching(batch.x0, batch.condition, Draws(0))
+        seen.append(float(outcome.figures["weight"][0]))
+    assert seen[0] > 0.8 > seen[1] > 0.2 > seen[2]
 
 
 def test_simulated_inputs_are_the_students_own_samples(setting):
-    roles, x0, condition = setting
-    real = FewStepDistillation(roles, DistillationConfig())
-    simulated = FewStepDistillation(roles, DistillationConfig(inputs="simulated"))
+    roles, (x0, condition) = setting
+    real, simulated = (Phases(roles, DistillationConfig(inputs=kind)) for kind in ("noised_real", "simulated"))
     seen = set()
     for seed in range(12):
-        one, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
-        x_t, t = simulated._simulated(x0, condition, one)
-        again, _ = simulated._simulated(torch.zeros_like(x0), condition, other)
+        x_t, t = simulated.simulated(x0, condition, Draws(seed))
+        again, _ = simulated.simulated(torch.zeros_like(x0), condition, Draws(seed))
         assert torch.equal(x_t, again)  # nothing of the real clip is in it
         seen.add(int(t))
     assert seen == {999, 749, 499, 249}
-    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
-    assert not torch.equal(*(m.student_x0(x0, condition, g) for m, g in zip((real, simulated), generators)))
-    with pytest.raises(ValueError, match="inputs"):
-        FewStepDistillation(roles, DistillationConfig(inputs="dreamt"))
+    assert not torch.equal(*(phases.student_x0(x0, condition, Draws(3)) for phases in (real, simulated)))
+
+
+def test_draws_do_not_depend_on_the_number_of_processes():
+    whole, like = torch.zeros(6, 2), torch.zeros(2, 2)
+    alone, shared = Draws(5), [Draws(5, rank, 3) for rank in range(3)]
+    assert torch.equal(alone.noise(whole), torch.cat([d.noise(like) for d in shared]))
+    assert torch.equal(alone.integers(0, 99, whole), torch.cat([d.integers(0, 99, like) for d in shared]))
+    assert len({alone.one(1000), *(d.one(1000) for d in shared)}) == 1
+
+
+def test_trajectories_pass_through_the_students_times():
+    """With the exact denoiser of one point, every state is that point noised to the student's time."""
+    point = torch.tensor([[0.5, -1.0]])
+
+    class Exact(ToyDenoiser):
+        def velocity(self, x_t, t, condition=None):
+            return self.schedule.velocity_from_x0(x_t, point.expand_as(x_t), t)
+
+    noise = torch.randn(3, 2)
+    found = trajectories(Exact(), noise, None, DistillationConfig())
+    assert found.states.shape == (4, 3, 2)
+    torch.testing.assert_close(found.states[0], noise)
+    torch.testing.assert_close(found.x0, point.expand(3, 2), atol=0.05, rtol=0)
+    schedule = Exact().schedule
+    for state, time in zip(found.states[1:], (749, 499, 249)):
+        t = torch.full((3,), time)
+        torch.testing.assert_close(state, schedule.add_noise(point.expand(3, 2), noise, t), atol=1e-4, rtol=1e-4)
+
+
+def test_what_cannot_work_is_refused(setting):
+    roles, _ = setting
+    for kind in ("hinge", "relativistic"):
+        GanInit(roles, DistillationConfig(adversarial=kind))
+        with pytest.raises(UserError, match="density ratio"):
+            SoftDmd(roles, DistillationConfig(adversarial=kind))
+        SoftDmd(roles, DistillationConfig(adversarial=kind, divergence="reverse_kl"))
+    for wrong in ({"least_time": 990}, {"ode_steps": 50}, {"steps": 0}, {"r1_sigma": 0.0}):
+        with pytest.raises(UserError):
+            DistillationConfig(**wrong)
+
+
+def test_recipes_have_the_same_number_of_student_updates():
+    config = DistillationConfig()
+    assert {sum(s.steps for s in stages(name, 3, 4, config)) for name in RECIPES} == {7}
+    assert [s.method for s in stages("fvgen", 3, 4, config)] == [GanInit, SoftDmd]
+    assert stages("reverse_kl", 3, 4, config)[1].config == replace(config, divergence="reverse_kl")
+    assert stages("dmd2", 3, 4, config)[0].config.critic_features == "fake_score"
+    assert [s.method for s in stages("causvid", 3, 4, config)] == [OdeRegression, SoftDmd]
+
+
+def snapshot(task):
+    return {name: [p.detach().clone() for p in role.module.parameters()] for name, role in task.roles.items()}
+
+
+def test_five_critic_updates_for_each_of_the_student(tmp_path):
+    """Over 100 student updates: counts, who moved in which stage, and an average that follows the student's count."""
+    torch.manual_seed(0)
+    recipe = StudentRecipe(init_steps=50, match_steps=50, batch=4, lr=1e-3)
+    engine, world = EngineConfig(device="cpu", save_every=1e9), World()
+    task = toy_task(ToyDenoiser(), Mixture(), recipe, tmp_path, engine, world)
+    trainer, moved = Trainer(task, tmp_path, engine, world), []
+
+    before = snapshot(task)
+    teacher = [p.clone() for p in task.nets.teacher.parameters()]
+
+    def after(step):
+        nonlocal before
+        if step in (49, 99):
+            now = snapshot(task)
+            moved.append({n for n in now if any(not torch.equal(a, b) for a, b in zip(before[n], now[n]))})
+            before = now
+        return {}
+
+    task.after = after
+    trainer.run()
+    assert {name: c.updates for name, c in trainer.roles.items()} == {"student": 100, "fake_score": 250, "head": 500}
+    assert moved == [{"student", "head"}, {"student", "head", "fake_score"}]
+    assert all(torch.equal(a, b) for a, b in zip(teacher, task.nets.teacher.parameters()))
+
+
+def test_calibration_error():
+    probability = torch.tensor([0.1] * 100 + [0.9] * 100)
+    right = torch.tensor(([1] * 10 + [0] * 90) + ([1] * 90 + [0] * 10))
+    assert calibration_error(probability, right) == pytest.approx(0.0, abs=1e-6)
+    assert calibration_error(probability, 1 - right) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_critics_record_is_kept_per_noise_level():
+    record = CriticRecord(levels=2, keep=100)
+    assert record.figures() == {}
+    record.add(torch.tensor([10, 20]), torch.tensor([5.0, 5.0]), torch.tensor([-5.0, -5.0]))
+    record.add(torch.tensor([900]), torch.tensor([-1.0]), torch.tensor([-1.0]))
+    found = record.figures()
+    assert found["accuracy_0"] == 1.0
+    assert found["accuracy_500"] == 0.5
+    assert found["calibration_0"] < 0.01 < found["calibration_500"]
+    assert np.isfinite(list(found.values())).all()

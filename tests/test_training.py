@@ -1,18 +1,26 @@
 """The whole training, at the smallest size; what it is made of."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from fvgen.cli.main import main
+from fvgen.data.latents import LatentCorpus
 from fvgen.data.pairs import Pair, procedural_pair
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.textures import KINDS, procedural_texture
+from fvgen.distillation.methods import RECIPES
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition
+from fvgen.training.logs import read_log
+from fvgen.training.memory import memory_budget
+from fvgen.training.recipes import XS_STUDENT, EngineConfig
+from fvgen.training.student import distill
+from fvgen.training.teacher import time_weights
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS), key=lambda k: k.__name__))
@@ -114,6 +122,71 @@ def test_training_again_does_nothing_twice(trained):
     assert (trained / "teacher" / "log.jsonl").read_text() == before
 
 
+def test_a_run_is_exported_drawn_and_shown(trained, tmp_path):
+    run = trained / "student"
+    assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
+    told = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert told["times"] == [999, 749, 499, 249]
+    assert told["guidance_scale"] == 1.0
+    assert told["updates"] == {"student": 4, "fake_score": 2, "head": 4}
+    assert told["recipe"]["method"] == "fvgen"
+    one, two = VideoModel.load(tmp_path / "out"), VideoModel.load(trained / "mini-xs")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+    assert main(["export", str(run), "--output", str(tmp_path / "x"), "--teacher", "mini-teacher"]) == 2
+    assert main(["export", str(trained / "teacher"), "--output", str(tmp_path / "x")]) == 2
+    assert main(["plot", str(run), "--output", str(tmp_path / "curves.svg")]) == 0
+    assert "loss student" in (tmp_path / "curves.svg").read_text()
+    assert len(list((run / "pictures").rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("method", [name for name in RECIPES if name != "fvgen"])
+def test_every_method_runs_on_videos(trained, tmp_path, method):
+    teacher = VideoModel.load(trained / "mini-xs-teacher")
+    options = replace(XS_STUDENT.distillation, ode_pairs=2, ode_steps=4, guidance_scale=2.0)
+    recipe = replace(XS_STUDENT, method=method, init_steps=1, match_steps=1, distillation=options)
+    student = distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, tmp_path)
+    assert any(not torch.equal(a, b) for a, b in zip(student.denoiser.parameters(), teacher.denoiser.parameters()))
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 1]
+
+
+def test_activations_computed_again_change_nothing(trained, tmp_path):
+    norms = []
+    for recompute in (False, True):
+        teacher = VideoModel.load(trained / "mini-xs-teacher")
+        folder, engine = tmp_path / str(recompute), EngineConfig(device="cpu", recompute=recompute)
+        recipe = replace(XS_STUDENT, init_steps=1, match_steps=1)
+        distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, folder, engine=engine)
+        norms.append([line["norm_student"] for line in read_log(folder)])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("distill mini --data . --output run", "no training pairs there"),
+        ("distill mini --data . --output run --learning-rate 1", "Unrecognized options: --learning-rate"),
+        ("distill mini --data . --output run --ode-steps 50", "50 trajectory steps do not pass through"),
+        ("distill toy --output run --methods fvgen other", "--methods other: choose from fvgen, gan_only"),
+        ("export nowhere --output run", "nowhere is not a distillation's run"),
+        ("plot nowhere", "nowhere is not a training run"),
+    ],
+)
+def test_mistakes_of_a_distillation_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_budget_of_the_paper():
+    one, eight = (memory_budget(preset("viewcrafter-512-16"), gpus) for gpus in (1, 8))
+    assert 1.40e9 < one.student / 4 < 1.48e9
+    assert one.total - one.whole == pytest.approx(8 * (eight.total - eight.whole))
+    assert one.total < 62e9
+
+
 def test_saved_model_gives_the_same_output(trained, tmp_path):
     model = VideoModel.load(trained / "mini-xs")
     model.save(tmp_path / "copy", torch.float32)
@@ -124,3 +197,12 @@ def test_saved_model_gives_the_same_output(trained, tmp_path):
         one = model.denoiser.x0(x, t, Condition(concat, context, context))
         two = again.denoiser.x0(x, t, Condition(concat, context, context))
     assert torch.equal(one, two)
+
+
+def test_times_without_visible_noise_count_little():
+    model = VideoModel.build(preset("mini-xs"))
+    weights = time_weights(model, torch.tensor([0, 100, 500, 999]), 5.0)
+    snr = model.denoiser.schedule.alphas_cumprod[0] / (1 - model.denoiser.schedule.alphas_cumprod[0])
+    assert weights[0] == pytest.approx(5 / float(snr))
+    assert 0.5 < weights[1] < 0.8
+    assert weights[2:].tolist() == [1, 1]

@@ -30,5 +30,11 @@ COMMANDS: dict[str, Command] = {
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
     "train teacher": Command("fvgen.cli.train", "Teacher", "the many-step teacher, on training pairs"),
     "train all": Command("fvgen.cli.train", "Everything", "pairs, autoencoder, teacher and student in one go"),
-    "distill": Command("fvgen.cli.train", "Distill", "a few-step student of a teacher"),
+    "distill toy": Command("fvgen.cli.distill", "Toy", "every method on a mixture whose truth is known"),
+    "distill mini": Command("fvgen.cli.distill", "Mini", "a few-step student of mini-teacher"),
+    "distill mini-xs": Command("fvgen.cli.distill", "MiniXs", "the same, tiny"),
+    "distill viewcrafter-512": Command("fvgen.cli.distill", "ViewCrafter512", "the paper's distillation, 8 GPUs"),
+    "distill viewcrafter-512-one-gpu": Command("fvgen.cli.distill", "ViewCrafter512OneGpu", "the same on one GPU"),
+    "export": Command("fvgen.cli.distill", "Export", "a distillation's student as a model folder"),
+    "plot": Command("fvgen.cli.distill", "Plot", "the curves of training runs"),
 }

@@ -1,12 +1,13 @@
-"""``fvgen train ...`` and ``fvgen distill``: from training pairs to a four-step model."""
+"""``fvgen train ...``: training pairs, autoencoder, teacher, or everything up to a four-step model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from fvgen.errors import UserError
+from fvgen.training.recipes import MINI_TEACHER, EngineConfig, TeacherRecipe
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Autoencoder:
         from fvgen.training.release import make_autoencoder, release_recipe
 
         recipe = release_recipe(_known(self.preset), textures=self.textures)
-        recipe = replace(recipe, bf16=self.bf16)
+        recipe = replace(recipe, engine=EngineConfig(device="cpu", bf16=self.bf16))
         if self.steps is not None:
             recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=self.steps))
         make_autoencoder(recipe, self.output)
@@ -83,82 +84,31 @@ class Teacher:
     """Train the many-step teacher of a model whose autoencoder is trained; RUN/model holds the result."""
 
     model: Annotated[Path, arg(metavar="MODEL")]
-    """The model folder to start from, such as the one that `fvgen train autoencoder` leaves behind."""
+    """The model folder to start from, such as the one that `fvgen train autoencoder` or `fvgen convert` leaves."""
 
-    pairs: Annotated[Path, arg(metavar="FOLDER")]
+    data: Annotated[Path, arg(metavar="FOLDER")]
     """Training pairs, from `fvgen train pairs`."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
 
-    preset: str = "mini"
-    """Whose recipe: mini or mini-xs."""
+    recipe: Annotated[TeacherRecipe, arg(name="")] = field(default_factory=lambda: MINI_TEACHER)
+    """How the teacher is trained."""
 
-    steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Optimizer steps; by default the recipe's."""
-
-    lr: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """Peak learning rate; by default the recipe's."""
-
-    bf16: bool = False
-    """Compute in bfloat16."""
+    engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: EngineConfig())
+    """How the run is carried out."""
 
     def run(self) -> None:
         """Train."""
         from fvgen.models.model import VideoModel
-        from fvgen.training.release import make_teacher, release_recipe
+        from fvgen.training.release import make_teacher
+        from fvgen.training.world import joined
 
-        recipe = replace(release_recipe(_known(self.preset)), bf16=self.bf16)
-        teacher = recipe.teacher
-        if self.steps is not None:
-            teacher = replace(teacher, steps=self.steps)
-        if self.lr is not None:
-            teacher = replace(teacher, lr=self.lr)
-        make_teacher(VideoModel.load(self.model), replace(recipe, teacher=teacher), _pairs(self.pairs), self.output)
+        if not any(self.data.glob("*.npz")):
+            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
+        with joined(self.engine.device) as world:
+            make_teacher(VideoModel.load(self.model), self.recipe, self.engine, self.data, self.output, world)
         print(f"teacher in {self.output / 'model'}")
-
-
-@dataclass(frozen=True)
-class Distill:
-    """Distil a many-step teacher into a four-step student by FVGen's two stages; RUN/model holds the result."""
-
-    teacher: Annotated[Positional[str], arg(metavar="TEACHER")]
-    """A model of the package (mini-teacher; mini means the same here) or a model folder."""
-
-    pairs: Annotated[Path, arg(metavar="FOLDER")]
-    """Training pairs, from `fvgen train pairs`."""
-
-    output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
-    """The run's folder; a run that is there already is resumed."""
-
-    preset: str = "mini"
-    """Whose recipe: mini or mini-xs."""
-
-    gan_steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Student updates of stage 1, the GAN initialisation."""
-
-    dmd_steps: Annotated[int | None, arg(metavar="INT")] = None
-    """Student updates of stage 2, softened reverse-KL distribution matching."""
-
-    bf16: bool = False
-    """Compute in bfloat16."""
-
-    def run(self) -> None:
-        """Distil."""
-        from fvgen.models.model import VideoModel
-        from fvgen.training.release import make_student, release_recipe
-
-        recipe = replace(release_recipe(_known(self.preset)), bf16=self.bf16)
-        student = recipe.student
-        if self.gan_steps is not None:
-            student = replace(student, gan_steps=self.gan_steps)
-        if self.dmd_steps is not None:
-            student = replace(student, dmd_steps=self.dmd_steps)
-        teacher = VideoModel.load("mini-teacher" if self.teacher == "mini" else self.teacher)
-        scale = teacher.config.sampling.guidance_scale
-        student = replace(student, distillation=replace(student.distillation, guidance_scale=scale))
-        make_student(teacher, replace(recipe, student=student), _pairs(self.pairs), self.output)
-        print(f"student in {self.output / 'model'}")
 
 
 @dataclass(frozen=True)
@@ -193,9 +143,3 @@ def _known(preset: str) -> str:
     if preset not in ("mini", "mini-xs"):
         raise UserError(f"--preset {preset}: choose mini or mini-xs")
     return preset
-
-
-def _pairs(folder: Path) -> Path:
-    if not any(folder.glob("*.npz")):
-        raise UserError(f"--pairs {folder}: no training pairs there; make some with 'fvgen train pairs'")
-    return folder

@@ -28,7 +28,7 @@ def critic_loss(*, real_logit: Tensor, fake_logit: Tensor, kind: str = "bce") ->
 
 
 def generator_loss(*, fake_logit: Tensor, kind: str = "bce", real_logit: Tensor | None = None) -> Tensor:
-    """The student's side: non-saturating ``-log D(fake)``, ``-logit`` for ``hinge``, the mirrored loss for ``relativistic``.
+    """The student's side: ``-log D(fake)``, not saturating; ``-logit`` for ``hinge``; mirrored for ``relativistic``.
 
     With the optimal critic the first one's gradient is that of the softened reverse KL (Shannon et al. 2020).
 

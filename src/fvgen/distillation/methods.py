@@ -1,125 +1,169 @@
-"""The two stages of FVGen's Algorithm 1. A method holds the roles and returns losses; it owns no optimizer or loop."""
+"""The methods: which networks a turn trains and on what loss. Each is a few lines over the phases they share."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fvgen.diffusion import guide
-from fvgen.distillation.critic import CriticHead
-from fvgen.distillation.divergences import weight
-from fvgen.distillation.losses import critic_loss, distribution_matching_loss, generator_loss
-from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.distillation.config import DistillationConfig
+from fvgen.distillation.divergences import needs_ratio
+from fvgen.distillation.draws import Draws
+from fvgen.distillation.losses import regression_loss
+from fvgen.distillation.ode import TrajectoryPoints
+from fvgen.distillation.phases import Outcome, Phases
+from fvgen.distillation.roles import Roles
 
 
-@dataclass(frozen=True)
-class DistillationConfig:
-    """What both stages share.
+class Clips(NamedTuple):
+    """Clean clips ``x0 [B, ...]`` and their condition."""
+
+    x0: Tensor
+    condition: Any
+
+
+class Method(ABC):
+    """Losses of a student's turn and of the critics' turns before it.
 
     Attributes:
-        steps: the student's sampling steps; its times are the trailing ones.
-        least_time, most_time: range of the times at which distributions are compared.
-        guidance_scale: of the real score.
-        guidance_rescale: of the real score.
-        divergence: weight of the distribution-matching gradient.
-        inputs: what the student denoises in training: ``"noised_real"`` (Algorithm 1, line 5) or ``"simulated"``, its
-            own unfinished samples, as when it is used (backward simulation, Yin et al. 2024, DMD2, section 4.5).
+        learns_from: ``"clips"``: batches are :class:`Clips`; ``"trajectories"``: :class:`TrajectoryPoints`.
+        critics: networks that a critic's turn trains; none: there are no such turns.
     """
 
-    steps: int = 4
-    least_time: int = 20
-    most_time: int = 980
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.7
-    divergence: str = "softened_reverse_kl"
-    inputs: str = "noised_real"
-
-
-@dataclass
-class Roles:
-    """The networks: the frozen teacher, the student, the fake score (stage 2 only), the critic's head."""
-
-    teacher: VideoDenoiser
-    student: VideoDenoiser
-    fake_score: VideoDenoiser
-    head: CriticHead
-
-
-class FewStepDistillation:
-    """Losses of every phase, for one batch of clean latents ``x0 [B, C, T, h, w]`` and its condition."""
+    learns_from = "clips"
+    critics: tuple[str, ...] = ()
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
-        if config.inputs not in ("noised_real", "simulated"):
-            raise ValueError(f"unknown inputs '{config.inputs}'; use noised_real or simulated")
-        self.roles = roles
         self.config = config
-        self.times = torch.tensor(roles.teacher.schedule.trailing_timesteps(config.steps))
+        self.phases = Phases(roles, config)
 
-    def student_x0(self, x0: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """The student denoises, at one of its own times, real clips noised to it or what it made of pure noise."""
-        if self.config.inputs == "simulated":
-            x_t, t = self._simulated(x0, condition, generator)
-        else:
-            t = self.times[torch.randint(len(self.times), (x0.shape[0],), generator=generator)].to(x0.device)
-            x_t = self.roles.student.schedule.add_noise(x0, self._noise(x0, generator), t)
-        return self.roles.student.x0(x_t, t, condition)
+    @abstractmethod
+    def student_turn(self, batch: Any, draws: Draws) -> Outcome:
+        """The loss that trains the student."""
 
-    @torch.no_grad()
-    def _simulated(self, like: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The student's sampling stopped before a random one of its steps: the noisy clips and their time ``[B]``."""
-        student = self.roles.student
-        x_t, stop = self._noise(like, generator), int(torch.randint(len(self.times), (), generator=generator))
-        times = [time.expand(like.shape[0]).to(like.device) for time in self.times]
-        for now, after in zip(times[:stop], times[1:]):
-            x_t = student.schedule.add_noise(student.x0(x_t, now, condition), self._noise(like, generator), after)
-        return x_t, times[stop]
-
-    def critic(self, real: Tensor, fake: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Critic loss on real and fake clips at the same noise and time (line 9); trains the head only."""
-        t, noise = self._time(real, generator), self._noise(real, generator)
-        schedule = self.roles.teacher.schedule
+    def critics_turn(self, batch: Clips, draws: Draws) -> Outcome:
+        """The loss that trains :attr:`critics`, on what the student makes now."""
         with torch.no_grad():
-            noised = [schedule.add_noise(x, noise, t) for x in (real, fake.detach())]
-            features = [self.roles.teacher.features(x, t, condition) for x in noised]
-        return critic_loss(real_logit=self.roles.head(features[0]), fake_logit=self.roles.head(features[1]))
+            fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        return self.critics_loss(batch, fake, draws)
 
-    def adversarial(self, fake: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Stage 1, the student's loss: through the head and the frozen teacher's encoder into the student."""
-        t, noise = self._time(fake, generator), self._noise(fake, generator)
-        noised = self.roles.teacher.schedule.add_noise(fake, noise, t)
-        return generator_loss(fake_logit=self.roles.head(self.roles.teacher.features(noised, t, condition)))
+    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+        """See :meth:`critics_turn`; ``fake`` has no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has no critics")
 
-    def fake_denoising(self, fake: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Stage 2, the fake score learns the student's distribution: velocity error on its clips."""
-        t, noise = self._time(fake, generator), self._noise(fake, generator)
-        schedule, fake = self.roles.fake_score.schedule, fake.detach()
-        predicted = self.roles.fake_score.velocity(schedule.add_noise(fake, noise, t), t, condition)
-        return (predicted - schedule.velocity(fake, noise, t)).square().mean()
 
-    def distribution_matching(self, fake: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Stage 2, the student's loss: one teacher pass gives the real score and the critic's features."""
-        t, noise = self._time(fake, generator), self._noise(fake, generator)
-        teacher, config = self.roles.teacher, self.config
-        with torch.no_grad():
-            noised = teacher.schedule.add_noise(fake, noise, t)
-            real_x0, features = teacher.x0_and_features(noised, t, condition)
-            if config.guidance_scale != 1.0:
-                real_x0 = self._guided(real_x0, noised, t, condition)
-            fake_x0 = self.roles.fake_score.x0(noised, t, condition)
-            h = weight(config.divergence, self.roles.head(features))
-        return distribution_matching_loss(x0=fake, real_x0=real_x0, fake_x0=fake_x0, weight=h)
+class GanInit(Method):
+    """Stage 1: the student against a critic on the frozen teacher's features (the paper's section 4.1)."""
 
-    def _guided(self, x0: Tensor, noised: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        teacher, config = self.roles.teacher, self.config
-        conditional = teacher.schedule.velocity_from_x0(noised, x0, t)
-        unconditional = teacher.velocity(noised, t, teacher.drop(condition))
-        v = guide(conditional, unconditional, config.guidance_scale, config.guidance_rescale)
-        return teacher.schedule.x0_from_velocity(noised, v, t)
+    critics = ("head",)
 
-    def _time(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        low, high = self.config.least_time, self.config.most_time
-        return torch.randint(low, high + 1, (like.shape[0],), generator=generator).to(like.device)
+    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+        return self.phases.critic(batch.x0, fake, batch.condition, draws)
 
-    @staticmethod
-    def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
+    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
+        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        return self.phases.adversarial(batch.x0, fake, batch.condition, draws)
+
+
+class SoftDmd(Method):
+    """Stage 2: distribution matching, weighted by the critic (the paper's section 4.2).
+
+    The critic keeps learning where the weight needs it, unless it is frozen.
+    """
+
+    def __init__(self, roles: Roles, config: DistillationConfig) -> None:
+        config.require_ratio()
+        super().__init__(roles, config)
+        self.judged = needs_ratio(config.divergence) and config.critic == "online"
+        self.critics = ("head", "fake_score") if self.judged else ("fake_score",)
+
+    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+        if not self.judged:
+            return self.phases.fake_denoising(fake, batch.condition, draws)
+        critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
+        denoising = self.phases.fake_denoising(fake, batch.condition, draws)
+        shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
+        return Outcome(critic.loss + denoising.loss, critic.figures | shown)
+
+    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
+        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        return self.phases.distribution_matching(fake, batch.condition, draws)
+
+
+class Dmd2(Method):
+    """Joint training: distribution matching plus an adversarial term (Yin et al. 2024, DMD2)."""
+
+    critics = ("head", "fake_score")
+
+    def __init__(self, roles: Roles, config: DistillationConfig) -> None:
+        config.require_ratio()
+        super().__init__(roles, config)
+
+    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+        denoising = self.phases.fake_denoising(fake, batch.condition, draws)
+        critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
+        shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
+        return Outcome(denoising.loss + self.config.critic_weight * critic.loss, critic.figures | shown)
+
+    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
+        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        matching = self.phases.distribution_matching(fake, batch.condition, draws)
+        adversarial = self.phases.adversarial(batch.x0, fake, batch.condition, draws)
+        loss = matching.loss + self.config.adversarial_weight * adversarial.loss
+        return Outcome(loss, matching.figures | adversarial.figures)
+
+
+class OdeRegression(Method):
+    """The student maps points of the teacher's trajectories to their ends (CausVid's initialisation)."""
+
+    learns_from = "trajectories"
+
+    def student_turn(self, batch: TrajectoryPoints, draws: Draws) -> Outcome:
+        x0 = self.phases.roles.student.x0(batch.x_t, batch.t, batch.condition)
+        return Outcome(regression_loss(x0=x0, target=batch.x0), {})
+
+
+class Stage(NamedTuple):
+    """A method with its options for a number of student updates."""
+
+    name: str
+    steps: int
+    method: type[Method]
+    config: DistillationConfig
+
+
+RECIPES = {
+    "fvgen": "the paper: GAN initialisation, then the softened reverse KL",
+    "gan_only": "stage 1 alone",
+    "reverse_kl": "GAN initialisation, then the plain reverse KL",
+    "no_init": "the softened reverse KL from the teacher's weights, without stage 1",
+    "dmd2": "joint distribution matching and GAN, critic on the fake score, simulated inputs",
+    "causvid": "regression on the teacher's trajectories, then the plain reverse KL",
+    "regression": "regression on the teacher's trajectories alone",
+}
+
+
+def stages(recipe: str, init: int, match: int, config: DistillationConfig) -> tuple[Stage, ...]:
+    """The stages of a recipe, all with ``init + match`` student updates in all, so that they can be compared.
+
+    The hand-over between stages is the roles as they are: student, head, fake score and their optimizers' states.
+
+    Args:
+        recipe: one of :data:`RECIPES`.
+        init: student updates of the first stage, where there are two.
+        match: student updates of the second.
+        config: options; ``reverse_kl``, ``dmd2`` and ``causvid`` replace those that define them.
+    """
+    plain = replace(config, divergence="reverse_kl")
+    joint = replace(plain, critic_features="fake_score", inputs="simulated")
+    made = {
+        "fvgen": (Stage("gan", init, GanInit, config), Stage("matching", match, SoftDmd, config)),
+        "gan_only": (Stage("gan", init + match, GanInit, config),),
+        "reverse_kl": (Stage("gan", init, GanInit, config), Stage("matching", match, SoftDmd, plain)),
+        "no_init": (Stage("matching", init + match, SoftDmd, config),),
+        "dmd2": (Stage("joint", init + match, Dmd2, joint),),
+        "causvid": (Stage("regression", init, OdeRegression, config), Stage("matching", match, SoftDmd, plain)),
+        "regression": (Stage("regression", init + match, OdeRegression, config),),
+    }
+    return tuple(stage for stage in made[recipe] if stage.steps > 0)

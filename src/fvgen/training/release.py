@@ -8,11 +8,21 @@ import torch
 from fvgen.data.corpus import CorpusRecipe, make_corpus
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.textures import TextureBank
-from fvgen.distillation.methods import DistillationConfig
 from fvgen.models import VideoModel, preset
-from fvgen.training.autoencoder import AutoencoderRecipe, train_autoencoder
-from fvgen.training.student import StudentRecipe, distill
-from fvgen.training.teacher import TeacherRecipe, train_teacher
+from fvgen.training.autoencoder import train_autoencoder
+from fvgen.training.export import remember_teacher, write_student
+from fvgen.training.recipes import (
+    MINI_STUDENT,
+    MINI_TEACHER,
+    XS_STUDENT,
+    AutoencoderRecipe,
+    EngineConfig,
+    StudentRecipe,
+    TeacherRecipe,
+)
+from fvgen.training.student import distill
+from fvgen.training.teacher import train_teacher
+from fvgen.training.world import World, joined
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class ReleaseRecipe:
         preset: of :func:`fvgen.models.preset`.
         corpus: the training pairs.
         autoencoder, teacher, student: recipes of the three trainings.
-        bf16: compute in bfloat16 where it matters little; twice as fast on CPUs that have it.
+        engine: how the trainings are carried out.
         workers: processes that make pairs.
     """
 
@@ -32,7 +42,7 @@ class ReleaseRecipe:
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     student: StudentRecipe = field(default_factory=StudentRecipe)
-    bf16: bool = False
+    engine: EngineConfig = field(default_factory=EngineConfig)
     workers: int = 1
 
 
@@ -42,9 +52,9 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
         return ReleaseRecipe(
             corpus=CorpusRecipe(procedural=110, posed=posed, textures=textures),
             autoencoder=AutoencoderRecipe(steps=1200),
-            teacher=TeacherRecipe(steps=2400, full_from=0.75),
-            student=StudentRecipe(gan_steps=150, dmd_steps=150, critic_steps=2),
-            bf16=True,
+            teacher=MINI_TEACHER,
+            student=MINI_STUDENT,
+            engine=EngineConfig(device="cpu", bf16=True),
         )
     small = CorpusRecipe(procedural=3, posed=(), textures=textures, width=128, height=80, shortest=4, longest=8)
     return ReleaseRecipe(
@@ -52,9 +62,8 @@ def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path
         corpus=small,
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
         teacher=TeacherRecipe(steps=12, frames=4, crop=(16, 16), full_frames=8),
-        student=StudentRecipe(
-            gan_steps=2, dmd_steps=2, critic_steps=1, frames=4, crop=(16, 16), distillation=DistillationConfig(steps=4)
-        ),
+        student=XS_STUDENT,
+        engine=EngineConfig(device="cpu", picture_every=2),
     )
 
 
@@ -63,22 +72,51 @@ def make_autoencoder(recipe: ReleaseRecipe, folder: Path) -> VideoModel:
     torch.manual_seed(recipe.autoencoder.seed)
     model = VideoModel.build(preset(recipe.preset))
     bank = TextureBank(list(recipe.corpus.textures), 0.8)
-    train_autoencoder(model.autoencoder, bank, recipe.autoencoder, folder, recipe.bf16)
+    train_autoencoder(model.autoencoder, bank, recipe.autoencoder, folder, recipe.engine.bf16)
     model.save(folder / "model", torch.float32)
     return model
 
 
-def make_teacher(model: VideoModel, recipe: ReleaseRecipe, pairs: Path, folder: Path) -> VideoModel:
+def make_teacher(
+    model: VideoModel, recipe: TeacherRecipe, engine: EngineConfig, pairs: Path, folder: Path, world: World
+) -> VideoModel:
     """Train the teacher on the pairs of a folder; ``folder/model`` holds the result."""
-    train_teacher(model, LatentCorpus(pairs, model), recipe.teacher, folder, recipe.bf16)
-    model.save(folder / "model", torch.float32)
-    return model
+    trained = train_teacher(model, LatentCorpus(pairs, model), recipe, folder, engine=engine, world=world)
+    if world.rank == 0:
+        trained.save(folder / "model", torch.float32)
+    return trained
 
 
-def make_student(teacher: VideoModel, recipe: ReleaseRecipe, pairs: Path, folder: Path) -> VideoModel:
-    """Distil the student; ``folder/model`` holds the result."""
-    student = distill(teacher, LatentCorpus(pairs, teacher), recipe.student, folder, recipe.bf16)
-    student.save(folder / "model", torch.float32)
+def make_student(
+    teacher: VideoModel,
+    recipe: StudentRecipe,
+    engine: EngineConfig,
+    pairs: Path,
+    folder: Path,
+    world: World,
+    name: str = "",
+) -> VideoModel:
+    """Distil the student; ``folder/model`` holds the result.
+
+    Args:
+        teacher: whose guidance and rescale the real score takes where the recipe's scale is 1.
+        recipe: how.
+        engine: how the run is carried out.
+        pairs: folder of training pairs.
+        folder: of the run.
+        world: the processes.
+        name: of the teacher, by which the run remembers it.
+    """
+    options, sampling = recipe.distillation, teacher.config.sampling
+    if options.guidance_scale == 1.0:
+        scale, rescale = sampling.guidance_scale, sampling.guidance_rescale
+        guided = replace(options, guidance_scale=scale, guidance_rescale=rescale)
+        recipe = replace(recipe, distillation=guided)
+    if world.rank == 0:
+        remember_teacher(folder, teacher, name)
+    student = distill(teacher, LatentCorpus(pairs, teacher), recipe, folder, engine=engine, world=world)
+    if world.rank == 0:
+        write_student(folder, student, folder / "model", torch.float32)
     return student
 
 
@@ -92,10 +130,10 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
     pairs = folder / "pairs"
     make_corpus(recipe.corpus, pairs, recipe.workers)
     model = make_autoencoder(recipe, folder / "autoencoder")
-    teacher = make_teacher(model, recipe, pairs, folder / "teacher")
-    guided = replace(recipe.student.distillation, guidance_scale=teacher.config.sampling.guidance_scale)
-    student_recipe = replace(recipe, student=replace(recipe.student, distillation=guided))
-    student = make_student(teacher, student_recipe, pairs, folder / "student")
+    with joined(recipe.engine.device) as world:
+        teacher = make_teacher(model, recipe.teacher, recipe.engine, pairs, folder / "teacher", world)
+        name = str(folder / "teacher" / "model")
+        student = make_student(teacher, recipe.student, recipe.engine, pairs, folder / "student", world, name)
     teacher.save(folder / f"{recipe.preset}-teacher")
     student.save(folder / recipe.preset)
     return teacher, student

@@ -1,161 +1,302 @@
-"""Distillation of a teacher into a few-step student: GAN initialisation, then softened distribution matching."""
+"""Distillation of a teacher into a few-step student, on whatever data there is."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fvgen.data.latents import ClipBatch, LatentCorpus
+from fvgen.data.latents import LatentCorpus
+from fvgen.diffusion import few_step_sample
 from fvgen.distillation.critic import CriticHead
-from fvgen.distillation.methods import DistillationConfig, FewStepDistillation, Roles
+from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
+from fvgen.distillation.draws import Draws
+from fvgen.distillation.methods import Clips, Method, stages
+from fvgen.distillation.ode import TrajectoryPoints, trajectories
+from fvgen.distillation.roles import Roles
+from fvgen.errors import UserError
 from fvgen.models.denoiser import Condition
-from fvgen.models.model import SamplingConfig, VideoModel
-from fvgen.progress import track
-from fvgen.training.runs import Run
-from fvgen.training.teacher import batch_condition, update_average
+from fvgen.models.model import VideoModel
+from fvgen.training.engine import Role, Trainer, Turn
+from fvgen.training.logs import sheet
+from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.teacher import batch_condition, load_average, local_clips
+from fvgen.training.trajectories import TrajectoryStore
+from fvgen.training.world import World
 
 
-@dataclass(frozen=True)
-class StudentRecipe:
-    """How a student is distilled.
+class Data(Protocol):
+    """Where clips come from."""
 
-    Attributes:
-        gan_steps: student updates of stage 1.
-        dmd_steps: student updates of stage 2.
-        critic_steps: updates of the critic (and in stage 2 of the fake score) for each of the student.
-        batch: clips per update.
-        frames: most frames per clip.
-        crop: latent height and width of the crops; ``None`` uses whole pictures.
-        lr: of the student, AdamW.
-        critic_lr: of the head and of the fake score.
-        ema: decay of the averaged student, counted in student updates; the average is the result.
-        distillation: see :class:`DistillationConfig`.
-        seed: of data and noise.
+    def draw(self, rng: np.random.Generator, count: int) -> Any:
+        """``count`` clips; may run ahead of time in another thread."""
+
+    def ready(self, drawn: Any) -> Clips:
+        """This process's share of what was drawn, on its device."""
+
+
+class VideoData:
+    """Clips of a corpus, conditioned by a model's frozen conditioner."""
+
+    def __init__(self, model: VideoModel, corpus: LatentCorpus, recipe: StudentRecipe, world: World) -> None:
+        self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
+
+    def draw(self, rng: np.random.Generator, count: int) -> Any:
+        """See :class:`Data`."""
+        frames = int(rng.integers(2, self.recipe.frames + 1))
+        return self.corpus.sample(rng, count, frames, self.recipe.crop, 0.75)
+
+    @torch.no_grad()
+    def ready(self, drawn: Any) -> Clips:
+        """See :class:`Data`."""
+        clips = local_clips(self.world, drawn)
+        return Clips(clips.latents, batch_condition(self.model, clips))
+
+
+class DistillationTask:
+    """See :class:`fvgen.training.engine.Task`: the stages of a recipe, critics' turns before each of the student's.
+
+    Args:
+        roles: the networks, all equal at the start but for the head.
+        recipe: which method, and how.
+        data: clips.
+        store: trajectories of the teacher, where the recipe needs them.
+        engine: for the size of the parts of a batch.
+        world: the processes.
     """
 
-    gan_steps: int = 4000
-    dmd_steps: int = 5000
-    critic_steps: int = 5
-    batch: int = 1
-    frames: int = 16
-    crop: tuple[int, int] | None = None
-    lr: float = 5e-5
-    critic_lr: float = 5e-5
-    ema: float = 0.99
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-    seed: int = 0
+    name = "distillation"
+
+    def __init__(
+        self,
+        roles: Roles,
+        recipe: StudentRecipe,
+        data: Data,
+        store: TrajectoryStore | None,
+        engine: EngineConfig,
+        world: World,
+    ) -> None:
+        self.nets, self.recipe, self.data, self.store, self.world = roles, recipe, data, store, world
+        self.stages = stages(recipe.method, recipe.init_steps, recipe.match_steps, recipe.distillation)
+        self.methods: list[Method] = [stage.method(roles, stage.config) for stage in self.stages]
+        self.ends = np.cumsum([stage.steps for stage in self.stages])
+        self.steps, self.seed = int(self.ends[-1]), recipe.seed
+        if recipe.batch % (engine.accumulate * world.size):
+            raise UserError(
+                f"a batch of {recipe.batch} cannot be shared out to {world.size} processes in {engine.accumulate} parts"
+            )
+        self.part = recipe.batch // engine.accumulate
+        self.average = copy.deepcopy(roles.student)
+        self.roles = self._trained()
+        idle = [name for name in ("fake_score", "head") if name not in self.roles]
+        self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in ("teacher", *idle)]
+        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
+        self.weights: list[float] = []
+
+    def _trained(self) -> dict[str, Role]:
+        recipe, betas, used = self.recipe, (0.5, 0.99), {"student"}.union(*(m.critics for m in self.methods))
+        lrs = {"student": recipe.lr, "fake_score": recipe.critic_lr, "head": recipe.critic_lr * recipe.head_lr}
+        trained = {}
+        for name, lr in lrs.items():
+            if name in used:
+                net = module(getattr(self.nets, name))
+                trained[name] = Role(net, lr=lambda update, lr=lr: lr, betas=betas, clip=10.0)  # type: ignore[misc]
+        trained["student"].average = module(self.average)
+        trained["student"].decay = lambda update: recipe.ema
+        return trained
+
+    def stage(self, step: int) -> int:
+        """Which stage a step belongs to, from 0."""
+        return int(np.searchsorted(self.ends, step, side="right"))
+
+    def turns(self, step: int) -> Sequence[Turn]:
+        """The critics' turns, if the stage has critics, and the student's."""
+        critics = self.methods[self.stage(step)].critics
+        before = [Turn("critic", critics)] * (self.recipe.critic_steps if critics else 0)
+        return (*before, Turn("student", ("student",)))
+
+    def batch(self, step: int, turn: int, part: int) -> Any:
+        """Clips, or points of trajectories."""
+        key = (self.seed, step, turn) if part == 0 else (self.seed, step, turn, part)
+        rng, method = np.random.default_rng(key), self.methods[self.stage(step)]
+        if method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher":
+            assert self.store is not None
+            return method, self.store.draw(rng, self.part)
+        return method, self.data.draw(rng, self.part)
+
+    def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """The method's loss of the turn."""
+        method, drawn = batch
+        ready: Clips | TrajectoryPoints
+        if method.learns_from == "clips" and self.recipe.distillation.reals == "data":
+            ready = self.data.ready(drawn)
+        else:
+            assert self.store is not None
+            ready = self.store.ready(drawn)
+            if method.learns_from == "clips":
+                ready = Clips(ready.x0, ready.condition)
+        outcome = (method.critics_turn if turn.kind == "critic" else method.student_turn)(ready, draws)
+        return outcome.loss, {"stage": self.methods.index(method) + 1, **self._seen(outcome.figures)}
+
+    def _seen(self, figures: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures ``[B]`` as means; verdicts and weights are remembered for :meth:`after`."""
+        if "real_logit" in figures:
+            self.record.add(figures["time"], figures["real_logit"], figures["fake_logit"])
+        if "weight" in figures:
+            self.weights = [*self.weights, *figures["weight"].tolist()][-512:]
+        return {name: float(value.float().mean()) for name, value in figures.items() if name != "time"}
+
+    def after(self, step: int) -> Mapping[str, float]:
+        """Every 25 steps what the critic is worth, and how the weight is spread."""
+        if step % 25 != 24 and step + 1 != self.steps:
+            return {}
+        found = self.record.figures()
+        if self.weights:
+            quantiles = np.quantile(self.weights, QUANTILES)
+            found |= {f"weight_q{round(100 * q)}": float(v) for q, v in zip(QUANTILES, quantiles)}
+        return found
+
+    def pictures(self, step: int) -> Mapping[str, Tensor]:
+        """None: only videos are shown, see :class:`VideoDistillationTask`."""
+        return {}
 
 
-class _Distiller:
-    """The roles with their optimizers, and one student update of either stage."""
+class VideoDistillationTask(DistillationTask):
+    """Distillation of a video model, with pictures of one clip: guide, truth, teacher, student, real and fake ``x0``.
 
-    def __init__(self, model: VideoModel, recipe: StudentRecipe) -> None:
-        self.model, self.recipe = model, recipe
-        teacher = model.denoiser.eval().requires_grad_(False)
-        student, fake = copy.deepcopy(teacher).requires_grad_(True), copy.deepcopy(teacher).requires_grad_(True)
-        channels = model.config.unet.channel_mult[-1] * model.config.unet.model_channels
-        self.roles = Roles(teacher, student, fake, CriticHead(channels))
-        self.average = copy.deepcopy(student)
-        self.method = FewStepDistillation(self.roles, recipe.distillation)
-        trained: dict[str, tuple[nn.Module, float]] = {
-            "student": (student, recipe.lr),
-            "fake_score": (fake, recipe.critic_lr),
-            "head": (self.roles.head, recipe.critic_lr * 4),
+    Args:
+        model: the teacher; placed on the device of the world and sharded there.
+        corpus: of pairs.
+        recipe: which method, and how.
+        folder: of the run; the teacher's trajectories are kept in it.
+        engine: of the run.
+        world: the processes.
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        corpus: LatentCorpus,
+        recipe: StudentRecipe,
+        folder: Path,
+        engine: EngineConfig,
+        world: World,
+    ) -> None:
+        self.model, self.corpus = model, corpus
+        with world.first_process_first():
+            corpus.refresh()
+        model.to(world.device).eval().requires_grad_(False)
+        student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
+        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe.seed))
+        data, store = VideoData(model, corpus, recipe, world), None
+        if needs_trajectories(recipe):
+            times = torch.tensor(model.denoiser.schedule.trailing_timesteps(recipe.distillation.steps))
+            store, batch = TrajectoryStore(folder / "trajectories", times, world), recipe.batch // engine.accumulate
+            alone = VideoData(model, corpus, recipe, replace(world, rank=0, size=1, mesh=None))
+            files = -(-recipe.distillation.ode_pairs // batch)
+            store.make(files, batch, alone, model.denoiser, recipe.distillation, recipe.seed)
+        self.sampled: dict[str, Tensor] = {}
+        super().__init__(roles, recipe, data, store, engine, world)
+
+    @torch.no_grad()
+    def pictures(self, step: int) -> Mapping[str, Tensor]:
+        """One sheet; a held-out clip where there is one."""
+        frames = self.recipe.frames
+        held = self.corpus.held_batches(frames)
+        shown = held[0] if held else self.corpus.sample(np.random.default_rng(0), 1, frames, None)
+        clips = local_clips(replace(self.world, rank=0, size=1), shown)
+        condition, schedule = batch_condition(self.model, clips), self.nets.teacher.schedule
+        noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(0)).to(self.world.device)
+        times = schedule.trailing_timesteps(self.recipe.distillation.steps)
+        average: Any = self.average
+        student = few_step_sample(
+            lambda x, t: average.x0(x, t, condition), schedule, noise, times, torch.Generator().manual_seed(1)
+        )
+        middle = torch.tensor([schedule.config.num_timesteps // 2], device=self.world.device)
+        noised = schedule.add_noise(student, noise, middle)
+        rows = {
+            "guide": clips.concat[:, : clips.latents.shape[1]],
+            "truth": clips.latents,
+            "teacher": self._teacher(noise, condition),
+            "student": student,
+            "real_x0": self.nets.teacher.x0(noised, middle, condition),
+            "fake_x0": self.nets.fake_score.x0(noised, middle, condition),
         }
-        self.modules = {name: module for name, (module, _) in trained.items()}
-        self.optimizers = {
-            name: torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.5, 0.99))
-            for name, (module, lr) in trained.items()
-        }
+        decoded = {name: self.model.autoencoder.decode(latents.float())[0] for name, latents in rows.items()}
+        return {"guide-truth-teacher-student-real-fake": sheet(decoded)}
 
-    def update(self, role: str, loss: Tensor) -> float:
-        """One optimizer step of one role; a non-finite gradient skips it. Returns the gradient's norm."""
-        module, optimizer = self.modules[role], self.optimizers[role]
-        optimizer.zero_grad(set_to_none=True)
-        parameters = list(module.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True)):
-            parameter.grad = gradient
-        norm = float(nn.utils.clip_grad_norm_(parameters, 10.0))
-        if np.isfinite(norm):
-            optimizer.step()
-        return norm
+    def _teacher(self, noise: Tensor, condition: Condition) -> Tensor:
+        """The teacher's own sample of the clip; made once."""
+        if "teacher" not in self.sampled:
+            self.sampled["teacher"] = trajectories(self.nets.teacher, noise, condition, self.recipe.distillation).x0
+        return self.sampled["teacher"]
 
-    def learn_fakes(
-        self, batch: ClipBatch, condition: Condition, stage: int, generator: torch.Generator
-    ) -> dict[str, float]:
-        """One update of the critic, and in stage 2 of the fake score."""
-        with torch.no_grad():
-            fake = self.method.student_x0(batch.latents, condition, generator)
-        critic = self.method.critic(batch.latents, fake, condition, generator)
-        self.update("head", critic)
-        if stage == 1:
-            return {"critic": critic.item()}
-        denoising = self.method.fake_denoising(fake, condition, generator)
-        self.update("fake_score", denoising)
-        return {"critic": critic.item(), "fake_score": denoising.item()}
 
-    def learn_student(
-        self, batch: ClipBatch, condition: Condition, stage: int, generator: torch.Generator
-    ) -> dict[str, float]:
-        """One update of the student and of its average."""
-        fake = self.method.student_x0(batch.latents, condition, generator)
-        loss_of = self.method.adversarial if stage == 1 else self.method.distribution_matching
-        loss = loss_of(fake, condition, generator)
-        error = (fake.detach() - batch.latents).square().mean().item()
-        norm = self.update("student", loss)
-        update_average(self.average, self.roles.student, self.recipe.ema)
-        return {"student": loss.item(), "norm": norm, "x0_error": error}
+def module(net: Any) -> nn.Module:
+    """A network as the module it is."""
+    assert isinstance(net, nn.Module)
+    return net
 
-    def state(self) -> dict[str, Any]:
-        """Everything needed to go on."""
-        state: dict[str, Any] = {f"role.{name}": module.state_dict() for name, module in self.modules.items()}
-        state |= {f"optimizer.{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        return {**state, "average": self.average.state_dict()}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
-        for name, module in self.modules.items():
-            module.load_state_dict(state[f"role.{name}"])
-            self.optimizers[name].load_state_dict(state[f"optimizer.{name}"])
-        self.average.load_state_dict(state["average"])
+def needs_trajectories(recipe: StudentRecipe) -> bool:
+    """Whether a recipe learns from the teacher's trajectories."""
+    found = stages(recipe.method, recipe.init_steps, recipe.match_steps, recipe.distillation)
+    regresses = any(stage.method.learns_from == "trajectories" for stage in found)
+    return regresses or recipe.distillation.reals == "teacher"
+
+
+def seeded_head(model: VideoModel, seed: int) -> CriticHead:
+    """A head for a model's features, the same in all processes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CriticHead(model.config.unet.channel_mult[-1] * model.config.unet.model_channels)
+
+
+def student_of(folder: Path, teacher: VideoModel, steps: int) -> VideoModel:
+    """The averaged student of a run's newest checkpoint, as a model on the CPU.
+
+    Args:
+        folder: of the run.
+        teacher: whose autoencoder and conditioner the student keeps.
+        steps: it was distilled to; it is sampled so, without guidance.
+    """
+    sampling = replace(teacher.config.sampling, steps=steps, guidance_scale=1.0, few_step=True)
+    config = replace(teacher.config, sampling=sampling)
+    fresh = VideoModel.build(config)
+    load_average(folder, "student", fresh.denoiser)
+    denoiser = fresh.denoiser.requires_grad_(False)
+    return VideoModel(config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), denoiser).eval()
 
 
 def distill(
-    model: VideoModel, corpus: LatentCorpus, recipe: StudentRecipe, folder: Path, bf16: bool = False
+    model: VideoModel,
+    corpus: LatentCorpus,
+    recipe: StudentRecipe,
+    folder: Path,
+    bf16: bool = False,
+    engine: EngineConfig | None = None,
+    world: World | None = None,
 ) -> VideoModel:
     """Distil ``model`` into a few-step student, resuming from ``folder``.
 
+    Args:
+        model: the teacher.
+        corpus: of pairs.
+        recipe: how.
+        folder: of the run.
+        bf16: shorthand for the engine's.
+        engine: how the run is carried out.
+        world: the processes; by default this one.
+
     Returns:
-        A new model: the averaged student with the teacher's autoencoder and conditioner, sampled without guidance.
+        A new model on the CPU: the averaged student with the teacher's autoencoder and conditioner.
     """
-    run, distiller = Run(folder), _Distiller(model, recipe)
-    state, start = run.load(), 0
-    if state is not None:
-        distiller.load(state)
-        start = state["step"]
-    corpus.refresh()
-    total = recipe.gan_steps + recipe.dmd_steps
-    for step in track(range(start, total), "distillation"):
-        stage = 1 if step < recipe.gan_steps else 2
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        logged: dict[str, float] = {}
-        for turn in range(recipe.critic_steps + 1):
-            rng = np.random.default_rng((recipe.seed, step, turn))
-            frames = int(rng.integers(2, recipe.frames + 1))
-            batch = corpus.sample(rng, recipe.batch, frames, recipe.crop, 0.75)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                with torch.no_grad():
-                    condition = batch_condition(model, batch)
-                learn = distiller.learn_fakes if turn < recipe.critic_steps else distiller.learn_student
-                logged |= learn(batch, condition, stage, generator)
-        run.log(step=step, stage=stage, **logged)
-        if run.save_due or step + 1 == total:
-            run.save({**distiller.state(), "step": step + 1})
-    sampling = SamplingConfig(steps=recipe.distillation.steps, guidance_scale=1.0, few_step=True)
-    config = replace(model.config, sampling=sampling)
-    student = distiller.average.eval().requires_grad_(False)
-    return VideoModel(config, model.autoencoder, model.conditioner, student).eval()
+    world = world or World()
+    engine = replace(engine or EngineConfig(), bf16=bf16 or (engine is not None and engine.bf16))
+    Trainer(VideoDistillationTask(model, corpus, recipe, folder, engine, world), folder, engine, world).run()
+    return student_of(folder, model, recipe.distillation.steps)

@@ -1,7 +1,9 @@
 """Training of the many-step teacher: velocity prediction on noised clips."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,48 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.data.latents import ClipBatch, LatentCorpus
+from fvgen.distillation.draws import Draws
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-from fvgen.progress import track
-from fvgen.training.autoencoder import learning_rate
-from fvgen.training.runs import Run
-
-
-@dataclass(frozen=True)
-class TeacherRecipe:
-    """How the teacher is trained.
-
-    Attributes:
-        steps: optimizer steps.
-        batch: clips per step.
-        frames: frames per clip in the first phase.
-        crop: latent height and width of the first phase's crops.
-        full_from: share of the steps after which whole pictures and up to ``full_frames`` frames are used.
-        full_frames: see ``full_from``.
-        full_batch: clips per step in that second phase.
-        lr: peak learning rate of AdamW; warmed up, then a cosine to a twentieth.
-        ema: decay of the averaged weights, which are the result.
-        drop: probability that a clip's tokens are replaced by the null ones (classifier-free guidance).
-        terminal: share of samples put at the last time, where sampling begins and the signal is pure noise.
-        posed_share: share of clips filmed for real, where there are both kinds.
-        weight_floor: error of the guide below which clips are no longer counted more (see ``clip_weights``).
-        seed: of data, noise and initialisation.
-    """
-
-    steps: int = 3000
-    batch: int = 2
-    frames: int = 8
-    crop: tuple[int, int] = (32, 32)
-    full_from: float = 0.8
-    full_frames: int = 16
-    full_batch: int = 1
-    lr: float = 6e-4
-    ema: float = 0.998
-    drop: float = 0.1
-    terminal: float = 0.15
-    posed_share: float = 0.65
-    weight_floor: float = 0.05
-    seed: int = 0
+from fvgen.training import checkpoints
+from fvgen.training.engine import Role, Trainer, Turn
+from fvgen.training.recipes import EngineConfig, TeacherRecipe
+from fvgen.training.schedules import warmed_cosine
+from fvgen.training.world import World
 
 
 def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:
@@ -77,6 +45,16 @@ def clip_weights(batch: ClipBatch, floor: float) -> Tensor:
     return 4 * floor / (error + floor)
 
 
+def time_weights(model: VideoModel, t: Tensor, snr_cap: float) -> Tensor:
+    """``[B]`` weights ``min(1, cap / snr_t)`` of the velocity's error.
+
+    Next to t = 0 the velocity is noise that nobody can see in ``x_t``: an error there says nothing of the clip
+    (``x0`` is hardly touched by it), yet it would be the largest of all (compare Hang et al. 2023, min-SNR).
+    """
+    alpha = model.denoiser.schedule.alphas_cumprod[t.cpu()].to(t.device)
+    return (snr_cap * (1 - alpha) / alpha.clamp_min(1e-12)).clamp(max=1)
+
+
 def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error of the predicted velocity, ``[B]``."""
     schedule = model.denoiser.schedule
@@ -85,93 +63,164 @@ def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: 
     return (predicted - schedule.velocity(batch.latents, noise, t)).square().mean(dim=(1, 2, 3, 4))
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, current: nn.Module, decay: float) -> None:
-    """Exponential moving average of all parameters."""
-    for a, c in zip(average.parameters(), current.parameters()):
-        a.lerp_(c, 1 - decay)
-
-
-class TeacherPhase:
-    """Which clips a step trains on: small crops first, whole pictures at the end."""
-
-    def __init__(self, recipe: TeacherRecipe) -> None:
-        self.recipe = recipe
-
-    def batch(self, corpus: LatentCorpus, step: int) -> ClipBatch:
-        """The batch of ``step``; deterministic by the recipe's seed and the clips there are."""
-        recipe = self.recipe
-        rng = np.random.default_rng((recipe.seed, step))
-        if step >= recipe.full_from * recipe.steps:
-            frames = int(rng.integers(2, recipe.full_frames + 1))
-            return corpus.sample(rng, recipe.full_batch, frames, None, recipe.posed_share)
-        frames = int(rng.integers(2, recipe.frames + 1))
-        return corpus.sample(rng, recipe.batch, frames, recipe.crop, recipe.posed_share)
+def local_clips(world: World, batch: ClipBatch) -> ClipBatch:
+    """This process's clips of a batch, on its device."""
+    return ClipBatch(*(world.rows(part) for part in (batch.latents, batch.concat, batch.images)))
 
 
 @torch.no_grad()
-def held_out_loss(model: VideoModel, corpus: LatentCorpus, times: tuple[int, ...], frames: int) -> dict[str, float]:
-    """Error of predicted ``x0`` on held-out clips at some times, with fixed noise."""
+def held_out_loss(
+    model: VideoModel, corpus: LatentCorpus, times: tuple[int, ...], frames: int, world: World
+) -> dict[str, float]:
+    """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; the same in all processes."""
     errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
-    for k, batch in enumerate(corpus.held_batches(frames)):
+    alone = replace(world, rank=0, size=1)
+    for k, batch in enumerate(local_clips(alone, b) for b in corpus.held_batches(frames)):
         condition = batch_condition(model, batch)
-        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(k))
+        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(k)).to(world.device)
         for t in times:
-            at = torch.full((1,), t)
+            at = torch.full((1,), t, device=world.device)
             x_t = model.denoiser.schedule.add_noise(batch.latents, noise, at)
             error = F.mse_loss(model.denoiser.x0(x_t, at, condition), batch.latents)
             errors[f"held_x0_{t}"].append(error.item())
     return {name: float(np.mean(values)) for name, values in errors.items() if values}
 
 
-def train_teacher(
-    model: VideoModel, corpus: LatentCorpus, recipe: TeacherRecipe, folder: Path, bf16: bool = False
-) -> VideoModel:
-    """Train denoiser and conditioner, resuming from ``folder``; the model ends with the averaged weights."""
-    run = Run(folder)
-    trained = nn.ModuleDict({"unet": model.denoiser.unet, "conditioner": model.conditioner})
-    average = VideoModel.build(model.config)
-    averaged = nn.ModuleDict({"unet": average.denoiser.unet, "conditioner": average.conditioner})
-    average.autoencoder = model.autoencoder
-    averaged.load_state_dict(trained.state_dict())
-    state, start = run.load(), 0
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-3)
-    if state is not None:
-        trained.load_state_dict(state["model"])
-        averaged.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    phase = TeacherPhase(recipe)
-    model.denoiser.train(), model.conditioner.train()
-    corpus.refresh()
-    for step in track(range(start, recipe.steps), "teacher"):
-        if step % 50 == 0:
-            corpus.refresh(limit=40)
-        batch = phase.batch(corpus, step)
-        rng = np.random.default_rng((recipe.seed, step, 1))
+def trained_parts(model: VideoModel) -> nn.ModuleDict:
+    """What the teacher's training changes of a model."""
+    return nn.ModuleDict({"unet": model.denoiser.unet, "conditioner": model.conditioner})
+
+
+@dataclass(frozen=True)
+class _Noised:
+    """A batch with its times, noise, and whether its tokens are dropped."""
+
+    clips: ClipBatch
+    t: Tensor
+    noise: Tensor
+    dropped: bool
+
+
+class TeacherTask:
+    """See :class:`fvgen.training.engine.Task`. Small crops first, whole pictures at the end.
+
+    Pairs that appear while it runs in one process are picked up.
+    """
+
+    name = "teacher"
+
+    def __init__(
+        self, model: VideoModel, corpus: LatentCorpus, recipe: TeacherRecipe, engine: EngineConfig, world: World
+    ) -> None:
+        self.model, self.corpus, self.recipe, self.engine, self.world = model, corpus, recipe, engine, world
+        self.steps, self.seed = recipe.steps, recipe.seed
+        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        self.average = VideoModel.build(model.config)
+        averaged = trained_parts(self.average)
+        averaged.load_state_dict(trained_parts(model).state_dict())
+        self.roles = {
+            "teacher": Role(
+                trained_parts(model),
+                lr=lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
+                betas=(0.9, 0.99),
+                weight_decay=1e-3,
+                average=averaged,
+                decay=lambda update: min(recipe.ema, (update + 1) / (update + 10)),
+            )
+        }
+        self.frozen: Sequence[nn.Module] = ()
+        model.denoiser.train(), model.conditioner.train()
+        with world.first_process_first():
+            corpus.refresh()
+
+    def turns(self, step: int) -> Sequence[Turn]:
+        """One: the teacher."""
+        return (Turn("teacher", ("teacher",)),)
+
+    def _clips(self, step: int, rng: np.random.Generator) -> ClipBatch:
+        recipe = self.recipe
+        if step >= recipe.full_from * recipe.steps:
+            frames, batch, crop = int(rng.integers(2, recipe.full_frames + 1)), recipe.full_batch, None
+        else:
+            frames, batch, crop = int(rng.integers(2, recipe.frames + 1)), recipe.batch, recipe.crop
+        return self.corpus.sample(rng, max(1, batch // self.engine.accumulate), frames, crop, recipe.posed_share)
+
+    def batch(self, step: int, turn: int, part: int) -> _Noised:
+        """Clips, times and noise of a step; deterministic by the recipe's seed and the clips there are."""
+        if step % 50 == 0 and part == 0 and self.world.size == 1:
+            self.corpus.refresh(limit=40)
+        key = (self.seed, step) if part == 0 else (self.seed, step, 0, part)
+        clips = self._clips(step, np.random.default_rng(key))
+        rng = np.random.default_rng((self.seed, step, 1) if part == 0 else (self.seed, step, 1, part))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        t = sample_times(rng, len(batch.latents), recipe.terminal, model.config.schedule.num_timesteps)
-        noise = torch.randn(batch.latents.shape, generator=generator)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe.steps, recipe.lr)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            condition = batch_condition(model, batch)
-            if rng.random() < recipe.drop:
-                condition = model.denoiser.drop(condition)
-            errors = velocity_loss(model, batch, condition, t, noise)
-        loss = (errors * clip_weights(batch, recipe.weight_floor)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        if torch.isfinite(norm):
-            optimizer.step()
-            update_average(averaged, trained, min(recipe.ema, (step + 1) / (step + 10)))
-        run.log(step=step, loss=loss.item(), norm=norm.item(), t=int(t[0]), clips=len(corpus.clips))
-        if step % 200 == 199 or step + 1 == recipe.steps:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                run.log(step=step, **held_out_loss(average, corpus, (999, 749, 499, 249), recipe.frames))
-        if run.save_due or step + 1 == recipe.steps:
-            state = {"model": trained.state_dict(), "average": averaged.state_dict()}
-            run.save({**state, "optimizer": optimizer.state_dict(), "step": step + 1})
-    trained.load_state_dict(averaged.state_dict())
-    return model.eval()
+        total = self.model.config.schedule.num_timesteps
+        t = sample_times(rng, len(clips.latents), self.recipe.terminal, total)
+        noise = torch.randn(clips.latents.shape, generator=generator)
+        return _Noised(clips, t, noise, rng.random() < self.recipe.drop)
+
+    def loss(self, turn: Turn, batch: _Noised, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """Weighted velocity error."""
+        clips, t, noise = local_clips(self.world, batch.clips), self.world.rows(batch.t), self.world.rows(batch.noise)
+        condition = batch_condition(self.model, clips)
+        if batch.dropped:
+            condition = self.model.denoiser.drop(condition)
+        errors = velocity_loss(self.model, clips, condition, t, noise)
+        weights = clip_weights(clips, self.recipe.weight_floor) * time_weights(self.model, t, self.recipe.snr_cap)
+        return (errors * weights).mean(), {"t": int(t[0]), "clips": len(self.corpus.clips)}
+
+    def after(self, step: int) -> Mapping[str, float]:
+        """The held-out error of the average, now and then."""
+        if step % 200 != 199 and step + 1 != self.steps:
+            return {}
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.engine.bf16):
+            return held_out_loss(self.average, self.corpus, (999, 749, 499, 249), self.recipe.frames, self.world)
+
+    def pictures(self, step: int) -> Mapping[str, Tensor]:
+        """None."""
+        return {}
+
+
+def load_average(folder: Path, role: str, module: nn.Module) -> Path:
+    """Fill an unsharded module with a role's averaged weights from a run's newest checkpoint, in one process.
+
+    Returns:
+        The checkpoint.
+    """
+    newest = checkpoints.whole_checkpoints(folder)[-1]
+    tensors = {f"{role}.average.{name}": value for name, value in module.state_dict().items()}
+    checkpoints.load(newest, tensors, together=False)
+    return newest
+
+
+def train_teacher(
+    model: VideoModel,
+    corpus: LatentCorpus,
+    recipe: TeacherRecipe,
+    folder: Path,
+    bf16: bool = False,
+    engine: EngineConfig | None = None,
+    world: World | None = None,
+) -> VideoModel:
+    """Train denoiser and conditioner, resuming from ``folder``.
+
+    Args:
+        model: to start from; changed.
+        corpus: of pairs.
+        recipe: how.
+        folder: of the run.
+        bf16: shorthand for the engine's.
+        engine: how the run is carried out.
+        world: the processes; by default this one.
+
+    Returns:
+        ``model``, or where it is sharded a model on the CPU like it, with the averaged weights.
+    """
+    world = world or World()
+    engine = replace(engine or EngineConfig(), bf16=bf16 or (engine is not None and engine.bf16))
+    Trainer(TeacherTask(model, corpus, recipe, engine, world), folder, engine, world).run()
+    trained = model
+    if world.size > 1:  # its networks are sharded now
+        trained = VideoModel.build(model.config)
+        trained.autoencoder = model.autoencoder
+    load_average(folder, "teacher", trained_parts(trained))
+    return trained.eval()

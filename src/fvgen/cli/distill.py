@@ -1,0 +1,199 @@
+"""``fvgen distill ...``, ``fvgen export``, ``fvgen plot``: a few-step student of a teacher, and what became of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from fvgen.errors import UserError
+from fvgen.training.recipes import (
+    MINI_STUDENT,
+    TOY_STUDENT,
+    VIEWCRAFTER_ENGINE,
+    VIEWCRAFTER_ONE_GPU_ENGINE,
+    VIEWCRAFTER_STUDENT,
+    XS_STUDENT,
+    EngineConfig,
+    StudentRecipe,
+)
+
+Recipe = Annotated[StudentRecipe, arg(name="")]
+Engine = Annotated[EngineConfig, arg(name="")]
+
+
+@dataclass(frozen=True)
+class _Distill:
+    data: Annotated[Path, arg(metavar="FOLDER")]
+    """Training pairs, from `fvgen train pairs`."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
+    """The run's folder; a run that is there already is resumed."""
+
+    teacher: Annotated[str, arg(metavar="NAME|FOLDER")]
+    """The many-step teacher: a model of the package or a model folder."""
+
+    recipe: Recipe
+    """How the student is distilled."""
+
+    engine: Engine
+    """How the run is carried out."""
+
+    def run(self) -> None:
+        """Distil."""
+        if not any(self.data.glob("*.npz")):
+            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
+        from fvgen.models.model import VideoModel
+        from fvgen.training.release import make_student
+        from fvgen.training.world import joined
+
+        with joined(self.engine.device) as world:
+            model = VideoModel.load(self.teacher)
+            make_student(model, self.recipe, self.engine, self.data, self.output, world, self.teacher)
+        print(f"student in {self.output / 'model'}")
+
+
+@dataclass(frozen=True)
+class Mini(_Distill):
+    """Distil mini's teacher, or another model of its size, on a CPU; RUN/model holds the student."""
+
+    teacher: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini-teacher"
+    """The many-step teacher: a model of the package or a model folder."""
+
+    recipe: Recipe = field(default_factory=lambda: MINI_STUDENT)
+    """How the student is distilled."""
+
+    engine: Engine = field(default_factory=lambda: EngineConfig(bf16=True))
+    """How the run is carried out."""
+
+
+@dataclass(frozen=True)
+class MiniXs(_Distill):
+    """Distil a model of mini-xs's size, to see that everything works; RUN/model holds the student."""
+
+    recipe: Recipe = field(default_factory=lambda: XS_STUDENT)
+    """How the student is distilled."""
+
+    engine: Engine = field(default_factory=lambda: EngineConfig())
+    """How the run is carried out."""
+
+
+@dataclass(frozen=True)
+class ViewCrafter512(_Distill):
+    """Distil a 16-frame 512x320 ViewCrafter as the paper does: 8 GPUs under torchrun, 4 clips on each.
+
+    RUN/model holds the student.
+    """
+
+    recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_STUDENT)
+    """How the student is distilled."""
+
+    engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ENGINE)
+    """How the run is carried out."""
+
+
+@dataclass(frozen=True)
+class ViewCrafter512OneGpu(_Distill):
+    """The same on one GPU of 80 GB: clips one by one, their gradients accumulated to the same batch.
+
+    RUN/model holds the student.
+    """
+
+    recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_STUDENT)
+    """How the student is distilled."""
+
+    engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ONE_GPU_ENGINE)
+    """How the run is carried out."""
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Distil a teacher of two-dimensional points by every method, and measure against the known truth.
+
+    FOLDER receives ablation.json, ablation.md, samples.svg and one run per method and seed; finished runs are kept.
+    """
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """Receives the table, the plot and the runs."""
+
+    methods: Annotated[tuple[str, ...], arg(metavar="NAME...")] = (
+        "gan_only",
+        "reverse_kl",
+        "fvgen",
+        "no_init",
+        "dmd2",
+        "causvid",
+    )
+    """Methods to compare; regression is one more."""
+
+    seeds: int = 5
+    """Distillations of each method."""
+
+    teacher_steps: int = 3000
+    """Optimizer steps of the teacher."""
+
+    recipe: Recipe = field(default_factory=lambda: TOY_STUDENT)
+    """How each student is distilled; its method and seed are replaced."""
+
+    def run(self) -> None:
+        """Distil and measure."""
+        if self.seeds < 1:
+            raise UserError(f"--seeds {self.seeds}: at least one")
+        from fvgen.distillation.methods import RECIPES
+        from fvgen.training.toy import ToyAblation, run_toy
+
+        unknown = [name for name in self.methods if name not in RECIPES]
+        if unknown:
+            raise UserError(f"--methods {unknown[0]}: choose from {', '.join(RECIPES)}")
+        seeds = tuple(range(self.seeds))
+        ablation = ToyAblation(recipe=self.recipe, methods=self.methods, seeds=seeds, teacher_steps=self.teacher_steps)
+        run_toy(ablation, self.output)
+        print((self.output / "ablation.md").read_text(), end="")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the averaged student of a distillation's newest checkpoint as a model folder that `generate` takes.
+
+    The folder's provenance.json says which teacher, recipe, updates, times and guidance made it.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run's folder; the run may still be going on."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """The model folder to write; it must be empty or new."""
+
+    teacher: Annotated[str | None, arg(metavar="NAME|FOLDER")] = None
+    """The run's teacher, if it is no longer where it was."""
+
+    def run(self) -> None:
+        """Export."""
+        from fvgen.outputs import output_folder
+        from fvgen.training.export import export_student
+
+        with output_folder(self.output) as folder:
+            export_student(self.folder, folder, self.teacher)
+        print(f"student in {self.output}")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw every figure of the logs of some runs over their steps, one colour per run."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...")]
+    """Folders of training runs."""
+
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")] = None
+    """The SVG to write; by default curves.svg in the first run's folder."""
+
+    def run(self) -> None:
+        """Draw."""
+        if not self.runs:
+            raise UserError("no runs: name the folders of training runs")
+        from fvgen.training.charts import curves
+        from fvgen.training.logs import read_log
+
+        output = self.output or self.runs[0] / "curves.svg"
+        output.write_text(curves({str(run): read_log(run) for run in self.runs}))
+        print(output)

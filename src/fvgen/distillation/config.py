@@ -1,0 +1,89 @@
+"""Options of the distillation, with what the paper leaves open decided and said. Light: imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fvgen.errors import UserError
+
+Divergence = Literal[
+    "reverse_kl", "softened_reverse_kl", "jensen_shannon", "forward_kl", "squared_hellinger", "jeffreys"
+]
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What all stages share."""
+
+    steps: int = 4
+    """Sampling steps of the student; its times are the trailing ones: 999, 749, 499, 249."""
+
+    least_time: int = 20
+    """Least noise at which distributions are compared."""
+
+    most_time: int = 980
+    """Most noise at which distributions are compared."""
+
+    guidance_scale: float = 1.0
+    """Classifier-free guidance of the real score; 1 is none."""
+
+    guidance_rescale: float = 0.7
+    """Rescale of the guided real score, as the teacher samples."""
+
+    divergence: Divergence = "softened_reverse_kl"
+    """Weight of the distribution-matching gradient."""
+
+    inputs: Literal["noised_real", "simulated"] = "noised_real"
+    """What the student denoises in training: noised real clips (Algorithm 1, line 5), or its own unfinished samples."""
+
+    critic: Literal["online", "frozen"] = "online"
+    """Whether the critic goes on learning while distributions are matched; frozen, its ratio goes stale."""
+
+    reals: Literal["data", "teacher"] = "data"
+    """Real clips: of the data (the paper), or the ends of the teacher's own trajectories."""
+
+    adversarial: Literal["bce", "hinge", "relativistic"] = "bce"
+    """Loss of the critic; only bce gives the ratio that a weighted divergence needs."""
+
+    r1_weight: float = 0.0
+    """Weight of the critic's approximate R1; it pulls the ratio towards 1, so little or none."""
+
+    r1_sigma: float = 0.01
+    """How far approximate R1 moves the noised clips."""
+
+    unnormalised: bool = False
+    """Do not divide the matching gradient of each clip by the teacher's mean distance from it."""
+
+    critic_features: Literal["teacher", "fake_score"] = "teacher"
+    """Whose middle block the critic sees: the frozen teacher's (the paper), or the fake score's, trained with it."""
+
+    adversarial_weight: float = 5e-3
+    """Joint training (DMD2): weight of the student's adversarial loss beside distribution matching."""
+
+    critic_weight: float = 1e-2
+    """Joint training (DMD2): weight of the critic's loss beside the fake score's."""
+
+    ode_pairs: int = 1500
+    """Teacher trajectories for the regression, where a method has one."""
+
+    ode_steps: int = 48
+    """Steps of these trajectories, a multiple of the student's so that they pass through its times."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least_time < self.most_time <= 999:
+            raise UserError(f"times {self.least_time}..{self.most_time}: choose least < most in 0..999")
+        if self.steps < 1 or self.ode_steps % self.steps:
+            raise UserError(f"{self.ode_steps} trajectory steps do not pass through the times of {self.steps} steps")
+        if self.r1_sigma <= 0:
+            raise UserError("the r1 sigma must be above 0")
+
+    def require_ratio(self) -> None:
+        """Refuse a critic whose logit is not the log ratio of the densities where the weight is made of it.
+
+        Raises:
+            UserError: for a weighted divergence with a hinge or relativistic critic.
+        """
+        if self.divergence != "reverse_kl" and self.adversarial != "bce":
+            raise UserError(
+                f"divergence {self.divergence} is weighted by the critic's density ratio, which a critic trained with "
+                f"{self.adversarial} does not give: choose bce, or reverse_kl"
+            )
