@@ -15,7 +15,7 @@ from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
-from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.models.denoiser import Condition, GuideVariance, VideoDenoiser
 from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
 
@@ -52,7 +52,7 @@ class ModelConfig:
         frames: most frames of one window.
         completed_guide: the guide is shown completed; ``False``: black where nothing was measured, as to the teacher.
         coverage_channel: the share of covered pixels is one more input channel.
-        around_guide: the network predicts what the guide leaves (see :class:`VideoDenoiser`).
+        guide_variance: error of the guide around which the network predicts, or ``None`` (see :class:`VideoDenoiser`).
     """
 
     width: int = 256
@@ -60,7 +60,7 @@ class ModelConfig:
     frames: int = 16
     completed_guide: bool = True
     coverage_channel: bool = True
-    around_guide: bool = True
+    guide_variance: GuideVariance | None = field(default_factory=GuideVariance)
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -92,7 +92,7 @@ class VideoModel(nn.Module):
             conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
             unet = VideoUNet(config.unet)
             autoencoder = FrameAutoencoder.build(config.autoencoder)
-        denoiser = VideoDenoiser(unet, config.schedule, config.around_guide)
+        denoiser = VideoDenoiser(unet, config.schedule, config.guide_variance)
         return VideoModel(config, autoencoder, conditioner, denoiser)
 
     @property
@@ -205,4 +205,6 @@ def config_from_dict(values: dict) -> ModelConfig:
     for name, part in _PARTS.items():
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
         known[name] = part(**lists)
+    if known["guide_variance"] is not None:
+        known["guide_variance"] = GuideVariance(**known["guide_variance"])
     return ModelConfig(**known)
