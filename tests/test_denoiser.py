@@ -1,5 +1,7 @@
 """The denoiser's start from its guide, against the closed form of a Gaussian clip."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,3 +60,18 @@ def test_without_a_variance_the_network_is_the_velocity():
     inputs = torch.cat([x_t, condition.concat], 1)
     expected = model.denoiser.unet(inputs, t, condition.context, None)
     assert torch.equal(model.denoiser.velocity(x_t, t, condition), expected)
+
+
+def test_decoding_around_the_guide_keeps_what_the_model_leaves_alone():
+    """The autoencoder's error stays out of the picture; without a guide variance frames are decoded as they are."""
+    torch.manual_seed(0)
+    model = VideoModel.build(preset("mini-xs"))
+    guide = torch.rand(1, 2, 3, 32, 32) * 2 - 1
+    concat = model.concat_condition(guide, torch.ones(1, 2, 32, 32, dtype=torch.bool))
+    with torch.no_grad():
+        assert torch.allclose(model.decode(concat[:, :12], concat, guide), guide, atol=1e-5)
+        changed = concat[:, :12] + 0.1
+        difference = model.autoencoder.decode(changed) - model.autoencoder.decode(concat[:, :12])
+        assert torch.allclose(model.decode(changed, concat, guide), guide + difference, atol=1e-5)
+        model.config = replace(model.config, guide_variance=None)
+        assert torch.equal(model.decode(changed, concat, guide), model.autoencoder.decode(changed))

@@ -131,6 +131,22 @@ class VideoModel(nn.Module):
         factor = self.autoencoder.spatial_factor
         return b, self.autoencoder.latent_channels, t, h // factor, w // factor
 
+    def decode(self, latents: Tensor, concat: Tensor, guide: Tensor) -> Tensor:
+        """Latents ``[B, C, T, h, w]`` to frames ``[B, T, 3, H, W]``, about -1..1.
+
+        A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
+        guide, and the autoencoder's own error is left out of the picture.
+
+        Args:
+            latents: of the clip.
+            concat: the condition, which holds the guide's latents.
+            guide: ``[B, T, 3, H, W]`` in -1..1.
+        """
+        frames = self.autoencoder.decode(latents)
+        if self.config.guide_variance is None:
+            return frames
+        return guide.float() + frames - self.autoencoder.decode(concat[:, : latents.shape[1]])
+
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
         write_configs(folder, self.config, self.autoencoder.vae.config.scaling_factor)
