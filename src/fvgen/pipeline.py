@@ -393,7 +393,7 @@ class NovelViewPipeline:
                     model, condition, noise, settings["steps"], settings["guidance_scale"], generator, on_step
                 )
             with clock.stage("decode"):
-                results.append(model.autoencoder.decode(latents).cpu())
+                results.append(model.decode(latents, condition.concat, one).cpu())
         return ((torch.cat(results) + 1) / 2).clamp(0, 1).movedim(2, -1)
 
 

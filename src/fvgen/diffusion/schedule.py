@@ -62,7 +62,8 @@ class NoiseSchedule:
         rest = torch.full((max(config.num_timesteps - config.scale_steps, 0),), config.base_scale)
         self.scale = torch.cat([ramp, rest])[: config.num_timesteps]
 
-    def _at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``a_t``, ``s_t``, ``c_t``, broadcastable to ``like``."""
         shape = (-1,) + (1,) * (like.ndim - 1)
         index = t.to("cpu")
         alpha = self.alphas_cumprod[index]
@@ -72,32 +73,32 @@ class NoiseSchedule:
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t = a_t c_t x0 + s_t e``."""
-        a, s, c = self._at(t, x0)
+        a, s, c = self.coefficients(t, x0)
         return a * c * x0.float() + s * noise.float()
 
     def velocity(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The training target ``v = a_t e - s_t c_t x0``."""
-        a, s, c = self._at(t, x0)
+        a, s, c = self.coefficients(t, x0)
         return a * noise.float() - s * c * x0.float()
 
     def x0_from_velocity(self, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """``x0 = (a_t x_t - s_t v) / c_t``."""
-        a, s, c = self._at(t, x_t)
+        a, s, c = self.coefficients(t, x_t)
         return (a * x_t.float() - s * v.float()) / c
 
     def velocity_from_x0(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """The inverse of :meth:`x0_from_velocity`; finite because ``s_t > 0`` for every t."""
-        a, s, c = self._at(t, x_t)
+        a, s, c = self.coefficients(t, x_t)
         return (a * x_t.float() - c * x0.float()) / s
 
     def noise_from_velocity(self, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """``e = a_t v + s_t x_t``."""
-        a, s, _ = self._at(t, x_t)
+        a, s, _ = self.coefficients(t, x_t)
         return a * v.float() + s * x_t.float()
 
     def noise_scale(self, t: Tensor, like: Tensor) -> Tensor:
         """``s_t`` broadcastable to ``like``."""
-        return self._at(t, like)[1]
+        return self.coefficients(t, like)[1]
 
     def trailing_timesteps(self, steps: int) -> list[int]:
         """Sampling times, high to low: four steps of a thousand are 999, 749, 499, 249.

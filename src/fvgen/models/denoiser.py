@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig
@@ -31,34 +32,80 @@ class Condition:
         return Condition(self.concat[rows], self.context[rows], self.null_context[rows], fs)
 
 
+@dataclass(frozen=True)
+class GuideVariance:
+    """Mean squared error of a guide's latents: larger where nothing was measured, and where the guide is busy.
+
+    Attributes:
+        measured, guessed: on flat areas.
+        measured_activity, guessed_activity: times the local activity, in addition.
+    """
+
+    measured: float = 0.005
+    measured_activity: float = 0.25
+    guessed: float = 0.15
+    guessed_activity: float = 1.5
+
+    def at(self, guide: Tensor, share: Tensor) -> Tensor:
+        """``[B, 1, T, h, w]`` for latents ``guide [B, C, T, h, w]`` of which ``share [B, 1, T, h, w]`` was measured.
+
+        The activity is the variance within 3x3 latent pixels, mean over channels.
+        """
+        frames = guide.transpose(1, 2).flatten(0, 1)
+        deviation = (frames - _local_mean(frames)).square().mean(1, keepdim=True)
+        activity = _local_mean(deviation).unflatten(0, (guide.shape[0], -1)).transpose(1, 2)
+        measured = self.measured + self.measured_activity * activity
+        guessed = self.guessed + self.guessed_activity * activity
+        return torch.lerp(guessed, measured, share)
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    """Mean over 3x3 pixels of ``[N, C, h, w]``, fewer at the border."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
 class VideoDenoiser(nn.Module):
     """A velocity-predicting UNet with its schedule.
 
     Outside, ``x0`` is always the unscaled latent ``[B, C, T, h, w]``; times are ``[B]`` integers.
 
+    With a ``guide_variance`` the network starts from what the guide alone says. If the clip were the guide plus
+    Gaussian errors of variance ``q``, then with ``r = x_t - a c guide`` and ``d = a^2 c^2 q + s^2`` the best velocity
+    would be ``a s (1 - c^2 q) / d r - s c guide``, wrong by the variance ``c^2 q / d``. The network predicts that error
+    in units of its standard deviation (after Karras et al. 2022, EDM, table 1, where the clip is known to be near zero
+    instead of near a guide). The published teacher has none of it.
+
     Args:
-        unet: predicts the velocity, or what the guide leaves of it.
+        unet: predicts the velocity, or its deviation from the guide's.
         schedule: of the noise.
-        around_guide: the velocity is ``unet(...) - s_t c_t guide``: the network predicts noise and the difference
-            between the clip and its guide, so that what the guide knows passes exactly. The teacher has this off.
+        guide_variance: how wrong the guide's latents are, see :class:`GuideVariance`; or ``None``.
     """
 
-    def __init__(self, unet: VideoUNet, schedule: ScheduleConfig, around_guide: bool = False) -> None:
+    def __init__(self, unet: VideoUNet, schedule: ScheduleConfig, guide_variance: GuideVariance | None = None) -> None:
         super().__init__()
         self.unet = unet
         self.schedule = NoiseSchedule(schedule)
-        self.around_guide = around_guide
+        self.guide_variance = guide_variance
 
-    def _known(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor | float:
-        if not self.around_guide:
-            return 0.0
-        guide = condition.concat[:, : x_t.shape[1]]
-        return self.schedule.velocity(guide, torch.zeros_like(guide), t)
+    def prior(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the velocity, given the guide; 0 and 1 where it says nothing."""
+        if self.guide_variance is None:
+            return x_t.new_zeros(()), x_t.new_ones(())
+        channels = x_t.shape[1]
+        concat = condition.concat.float()
+        a, s, c = self.schedule.coefficients(t, x_t)
+        guide, measured = concat[:, :channels], (concat[:, channels : channels + 1] + 1) / 2
+        variance = c * c * self.guide_variance.at(guide, measured)
+        guide = c * guide
+        total = a * a * variance + s * s
+        mean = a * s * (1 - variance) / total * (x_t.float() - a * guide) - s * guide
+        return mean, (variance / total).sqrt()
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The predicted velocity, float32."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
-        return self.unet(inputs, t, condition.context, condition.fs).float() + self._known(x_t, t, condition)
+        mean, deviation = self.prior(x_t, t, condition)
+        return self.unet(inputs, t, condition.context, condition.fs).float() * deviation + mean
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predicted clean latents."""
@@ -73,7 +120,8 @@ class VideoDenoiser(nn.Module):
         """Both in one pass."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
         velocity, features = self.unet(inputs, t, condition.context, condition.fs, return_features=True)
-        velocity = velocity.float() + self._known(x_t, t, condition)
+        mean, deviation = self.prior(x_t, t, condition)
+        velocity = velocity.float() * deviation + mean
         return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
     @staticmethod

@@ -15,7 +15,7 @@ from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
-from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.models.denoiser import Condition, GuideVariance, VideoDenoiser
 from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
 
@@ -52,7 +52,7 @@ class ModelConfig:
         frames: most frames of one window.
         completed_guide: the guide is shown completed; ``False``: black where nothing was measured, as to the teacher.
         coverage_channel: the share of covered pixels is one more input channel.
-        around_guide: the network predicts what the guide leaves (see :class:`VideoDenoiser`).
+        guide_variance: error of the guide around which the network predicts, or ``None`` (see :class:`VideoDenoiser`).
     """
 
     width: int = 256
@@ -60,7 +60,7 @@ class ModelConfig:
     frames: int = 16
     completed_guide: bool = True
     coverage_channel: bool = True
-    around_guide: bool = True
+    guide_variance: GuideVariance | None = field(default_factory=GuideVariance)
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -92,7 +92,7 @@ class VideoModel(nn.Module):
             conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
             unet = VideoUNet(config.unet)
             autoencoder = FrameAutoencoder.build(config.autoencoder)
-        denoiser = VideoDenoiser(unet, config.schedule, config.around_guide)
+        denoiser = VideoDenoiser(unet, config.schedule, config.guide_variance)
         return VideoModel(config, autoencoder, conditioner, denoiser)
 
     @property
@@ -130,6 +130,22 @@ class VideoModel(nn.Module):
         b, t, _, h, w = clip.shape
         factor = self.autoencoder.spatial_factor
         return b, self.autoencoder.latent_channels, t, h // factor, w // factor
+
+    def decode(self, latents: Tensor, concat: Tensor, guide: Tensor) -> Tensor:
+        """Latents ``[B, C, T, h, w]`` to frames ``[B, T, 3, H, W]``, about -1..1.
+
+        A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
+        guide, and the autoencoder's own error is left out of the picture.
+
+        Args:
+            latents: of the clip.
+            concat: the condition, which holds the guide's latents.
+            guide: ``[B, T, 3, H, W]`` in -1..1.
+        """
+        frames = self.autoencoder.decode(latents)
+        if self.config.guide_variance is None:
+            return frames
+        return guide.float() + frames - self.autoencoder.decode(concat[:, : latents.shape[1]])
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
@@ -205,4 +221,6 @@ def config_from_dict(values: dict) -> ModelConfig:
     for name, part in _PARTS.items():
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
         known[name] = part(**lists)
+    if known["guide_variance"] is not None:
+        known["guide_variance"] = GuideVariance(**known["guide_variance"])
     return ModelConfig(**known)

@@ -77,7 +77,7 @@ def viewcrafter(
         frames=frames,
         completed_guide=False,
         coverage_channel=False,
-        around_guide=False,
+        guide_variance=None,
         unet=VideoUNetConfig(per_frame_image_tokens=per_frame_image_tokens),
         autoencoder=AutoencoderConfig(
             patch_size=1,
