@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fvgen.cli.main import main
-from fvgen.data.latents import LatentCorpus
+from fvgen.data.latents import ClipBatch, LatentCorpus
 from fvgen.data.pairs import Pair, procedural_pair
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.textures import KINDS, procedural_texture
@@ -20,7 +20,7 @@ from fvgen.training.logs import read_log
 from fvgen.training.memory import memory_budget
 from fvgen.training.recipes import XS_STUDENT, EngineConfig
 from fvgen.training.student import distill
-from fvgen.training.teacher import time_weights
+from fvgen.training.teacher import velocity_loss
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS), key=lambda k: k.__name__))
@@ -199,10 +199,16 @@ def test_saved_model_gives_the_same_output(trained, tmp_path):
     assert torch.equal(one, two)
 
 
-def test_times_without_visible_noise_count_little():
+def test_velocity_loss_counts_errors_against_what_the_guide_leaves_open():
     model = VideoModel.build(preset("mini-xs"))
-    weights = time_weights(model, torch.tensor([0, 100, 500, 999]), 5.0)
-    snr = model.denoiser.schedule.alphas_cumprod[0] / (1 - model.denoiser.schedule.alphas_cumprod[0])
-    assert weights[0] == pytest.approx(5 / float(snr))
-    assert 0.5 < weights[1] < 0.8
-    assert weights[2:].tolist() == [1, 1]
+    batch = ClipBatch(torch.randn(2, 12, 2, 8, 8), torch.randn(2, 13, 2, 8, 8), torch.zeros(2, 3, 64, 64))
+    condition = Condition(batch.concat, torch.randn(2, 8, 64), torch.zeros(2, 8, 64))
+    t, noise = torch.tensor([999, 300]), torch.randn(2, 12, 2, 8, 8)
+    x_t = model.denoiser.schedule.add_noise(batch.latents, noise, t)
+    wrong = model.denoiser.velocity(x_t, t, condition) - model.denoiser.schedule.velocity(batch.latents, noise, t)
+    _, deviation = model.denoiser.prior(x_t, t, condition)
+    expected = (wrong.square() / deviation).mean(dim=(1, 2, 3, 4))
+    assert torch.allclose(velocity_loss(model, batch, condition, t, noise), expected)
+    model.denoiser.guide_variance = None
+    plain = model.denoiser.velocity(x_t, t, condition) - model.denoiser.schedule.velocity(batch.latents, noise, t)
+    assert torch.allclose(velocity_loss(model, batch, condition, t, noise), plain.square().mean(dim=(1, 2, 3, 4)))

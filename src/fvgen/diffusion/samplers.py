@@ -55,7 +55,7 @@ def ddim_steps(schedule: NoiseSchedule, steps: int, eta: float, keep_last_scale:
     """
     times = schedule.trailing_timesteps(steps)
     alphas, all_scales = schedule.alphas_cumprod.tolist(), schedule.scale.tolist()
-    made = []
+    made: list[DdimStep] = []
     for t, previous in zip(times, [*times[1:], 0]):
         alpha, alpha_prev = alphas[t], alphas[previous]
         sigma = eta * math.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))

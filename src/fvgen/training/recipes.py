@@ -117,12 +117,6 @@ class TeacherRecipe:
     posed_share: float = 0.65
     """Share of clips filmed for real, where there are both kinds."""
 
-    snr_cap: float = 5.0
-    """Times whose signal-to-noise ratio is above this count less."""
-
-    weight_floor: float = 0.05
-    """Error of the guide below which clips are no longer counted more."""
-
     seed: int = 0
     """Of data, noise and initialisation."""
 

@@ -34,33 +34,20 @@ def sample_times(rng: np.random.Generator, count: int, terminal: float, total: i
     return torch.from_numpy(times)
 
 
-def clip_weights(batch: ClipBatch, floor: float) -> Tensor:
-    """``[B]`` weights that let easy and hard clips count alike: one over the guide's own error, about 1 on average.
-
-    Without them the loss is ruled by the few clips whose guide is far off, and the fine repairs that most clips need
-    drown in their noise.
-    """
-    guide = batch.concat[:, : batch.latents.shape[1]]
-    error = (guide - batch.latents).square().mean(dim=(1, 2, 3, 4))
-    return 4 * floor / (error + floor)
-
-
-def time_weights(model: VideoModel, t: Tensor, snr_cap: float) -> Tensor:
-    """``[B]`` weights ``min(1, cap / snr_t)`` of the velocity's error.
-
-    Next to t = 0 the velocity is noise that nobody can see in ``x_t``: an error there says nothing of the clip
-    (``x0`` is hardly touched by it), yet it would be the largest of all (compare Hang et al. 2023, min-SNR).
-    """
-    alpha = model.denoiser.schedule.alphas_cumprod[t.cpu()].to(t.device)
-    return (snr_cap * (1 - alpha) / alpha.clamp_min(1e-12)).clamp(max=1)
-
-
 def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity, ``[B]``."""
+    """Mean squared error of the predicted velocity, ``[B]``, in proportion to what the guide leaves unknown of it.
+
+    Squared errors are divided by the standard deviation that the guide leaves (``VideoDenoiser.prior``; 1 for models
+    without a guide variance). Without that, the loss is ruled by what cannot be known (busy areas that nobody
+    measured, noise that nobody can see near t = 0), and the repairs that most places need drown in it; divided by the
+    variance, it would be ruled by the flattest areas.
+    """
     schedule = model.denoiser.schedule
     x_t = schedule.add_noise(batch.latents, noise, t)
     predicted = model.denoiser.velocity(x_t, t, condition)
-    return (predicted - schedule.velocity(batch.latents, noise, t)).square().mean(dim=(1, 2, 3, 4))
+    _, deviation = model.denoiser.prior(x_t, t, condition)
+    errors = (predicted - schedule.velocity(batch.latents, noise, t)).square() / deviation
+    return errors.mean(dim=(1, 2, 3, 4))
 
 
 def local_clips(world: World, batch: ClipBatch) -> ClipBatch:
@@ -165,8 +152,7 @@ class TeacherTask:
         if batch.dropped:
             condition = self.model.denoiser.drop(condition)
         errors = velocity_loss(self.model, clips, condition, t, noise)
-        weights = clip_weights(clips, self.recipe.weight_floor) * time_weights(self.model, t, self.recipe.snr_cap)
-        return (errors * weights).mean(), {"t": int(t[0]), "clips": len(self.corpus.clips)}
+        return errors.mean(), {"t": int(t[0]), "clips": len(self.corpus.clips)}
 
     def after(self, step: int) -> Mapping[str, float]:
         """The held-out error of the average, now and then."""
