@@ -94,7 +94,7 @@ class VideoDenoiser(nn.Module):
         channels = x_t.shape[1]
         concat = condition.concat.float()
         a, s, c = self.schedule.coefficients(t, x_t)
-        guide, measured = concat[:, :channels], (concat[:, channels : channels + 1] + 1) / 2
+        guide, measured = concat[:, :channels], ((concat[:, channels : channels + 1] + 1) / 2).clamp(0, 1)
         variance = c * c * self.guide_variance.at(guide, measured)
         guide = c * guide
         total = a * a * variance + s * s
