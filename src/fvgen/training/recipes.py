@@ -175,11 +175,11 @@ MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.75, terminal=0.2, 
 MINI_STUDENT = StudentRecipe(init_steps=150, match_steps=150, critic_steps=2)
 XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, frames=4, crop=(16, 16))
 TOY_STUDENT = StudentRecipe(
-    init_steps=400,
-    match_steps=400,
+    init_steps=600,
+    match_steps=600,
     critic_steps=5,
     batch=256,
-    lr=5e-4,
+    lr=2e-4,
     critic_lr=1e-3,
     head_lr=1.0,
     distillation=DistillationConfig(ode_pairs=8192),
