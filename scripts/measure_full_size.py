@@ -35,7 +35,7 @@ def build(device: torch.device, dtype: torch.dtype, name: str) -> VideoDenoiser:
             value.normal_(std=value[0].numel() ** -0.5)
         else:
             value.fill_(float("norm" in key and key.endswith("weight")))
-    return VideoDenoiser(unet, config.schedule, config.around_guide)
+    return VideoDenoiser(unet, config.schedule, config.guide_variance)
 
 
 def inputs(denoiser: VideoDenoiser, device: torch.device, name: str) -> tuple[torch.Tensor, Condition]:
