@@ -202,7 +202,11 @@ class Slow:
 sys.exit(main(["slow"]))
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(kill, signal.SIG_DFL),  # jobs in the background of a shell ignore SIGINT
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
