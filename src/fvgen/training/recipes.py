@@ -171,8 +171,18 @@ class StudentRecipe:
             raise UserError("critic-steps and batch are at least 1")
 
 
-MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.75, terminal=0.2, posed_share=0.75)
-MINI_STUDENT = StudentRecipe(init_steps=150, match_steps=150, critic_steps=2)
+MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, posed_share=0.75)
+MINI_STUDENT = StudentRecipe(
+    init_steps=110,
+    match_steps=200,
+    critic_steps=3,
+    frames=8,
+    crop=(32, 32),
+    lr=4e-5,
+    head_lr=8.0,
+    ema=0.98,
+    distillation=DistillationConfig(inputs="simulated"),
+)
 XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, frames=4, crop=(16, 16))
 TOY_STUDENT = StudentRecipe(
     init_steps=600,
