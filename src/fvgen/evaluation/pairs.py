@@ -120,16 +120,14 @@ class Contestant:
 
 def evaluate_pair(task: PairTask, contestants: list[Contestant]) -> tuple[Rows, dict[str, Tensor]]:
     """Figures and pictures by method, the baselines included."""
-    none = NovelViewPipeline(None, "none")
-    views = none.along(task.scene, task.path)
-    guide, coverage = _unit(views.guide), views.coverage
     rendered = make_guide(task.scene, task.path)
+    guide, coverage = _eight_bits(rendered.images), rendered.coverage
     everything = telea(rendered.completed * rendered.known[..., None], rendered.known)
     pictures = {"guide": guide, "guide + telea": telea(guide, coverage)}
     pictures |= {f"guide + telea, blur {s}": blurred(pictures["guide + telea"], s) for s in BLURS}
     pictures |= {"guessed points + telea": everything}
     pictures |= {f"guessed points + telea, blur {s}": blurred(everything, s) for s in BLURS}
-    pictures |= {"completed guide": _unit(views.frames)}
+    pictures |= {"completed guide": _eight_bits(rendered.completed)}
     seconds: dict[str, float] = {}
     for contestant in contestants:
         made: NovelViews = contestant.pipeline.along(
@@ -141,6 +139,11 @@ def evaluate_pair(task: PairTask, contestants: list[Contestant]) -> tuple[Rows, 
         rows[name]["denoise_seconds"] = value
     rows["guide"]["coverage"] = float(coverage.float().mean())
     return rows, pictures | {"truth": task.truth}
+
+
+def _eight_bits(pictures: Tensor) -> Tensor:
+    """Pictures in 0..1 as the models' are: rounded to 256 levels."""
+    return (pictures.clamp(0, 1) * 255).round() / 255
 
 
 def _unit(frames: Tensor) -> Tensor:

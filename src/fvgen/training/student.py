@@ -278,7 +278,6 @@ def distill(
     corpus: LatentCorpus,
     recipe: StudentRecipe,
     folder: Path,
-    bf16: bool = False,
     engine: EngineConfig | None = None,
     world: World | None = None,
 ) -> VideoModel:
@@ -289,7 +288,6 @@ def distill(
         corpus: of pairs.
         recipe: how.
         folder: of the run.
-        bf16: shorthand for the engine's.
         engine: how the run is carried out.
         world: the processes; by default this one.
 
@@ -297,6 +295,6 @@ def distill(
         A new model on the CPU: the averaged student with the teacher's autoencoder and conditioner.
     """
     world = world or World()
-    engine = replace(engine or EngineConfig(), bf16=bf16 or (engine is not None and engine.bf16))
+    engine = engine or EngineConfig()
     Trainer(VideoDistillationTask(model, corpus, recipe, folder, engine, world), folder, engine, world).run()
     return student_of(folder, model, recipe.distillation.steps)

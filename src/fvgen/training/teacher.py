@@ -183,7 +183,6 @@ def train_teacher(
     corpus: LatentCorpus,
     recipe: TeacherRecipe,
     folder: Path,
-    bf16: bool = False,
     engine: EngineConfig | None = None,
     world: World | None = None,
 ) -> VideoModel:
@@ -194,7 +193,6 @@ def train_teacher(
         corpus: of pairs.
         recipe: how.
         folder: of the run.
-        bf16: shorthand for the engine's.
         engine: how the run is carried out.
         world: the processes; by default this one.
 
@@ -202,7 +200,7 @@ def train_teacher(
         ``model``, or where it is sharded a model on the CPU like it, with the averaged weights.
     """
     world = world or World()
-    engine = replace(engine or EngineConfig(), bf16=bf16 or (engine is not None and engine.bf16))
+    engine = engine or EngineConfig()
     Trainer(TeacherTask(model, corpus, recipe, engine, world), folder, engine, world).run()
     trained = model
     if world.size > 1:  # its networks are sharded now
