@@ -19,7 +19,7 @@ import torch
 from fvgen.errors import UserError
 from fvgen.training import charts, checkpoints
 from fvgen.training.engine import Trainer, Turn
-from fvgen.training.logs import read_log
+from fvgen.training.logs import RunLog, read_log
 from fvgen.training.recipes import EngineConfig, StudentRecipe
 from fvgen.training.schedules import warmed_cosine
 from fvgen.training.toy import Mixture, ToyDenoiser, energy_distance, measure, toy_task
@@ -311,6 +311,17 @@ def test_curves_are_drawn(tmp_path):
     assert svg.count("<path") > 2
     assert "nan" not in svg
     assert "stage" not in svg
+
+
+def test_tensorboard_shows_the_same_figures_and_pictures(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with RunLog(tmp_path, 0, tensorboard=True) as log:
+        log.write(3, {"loss_student": 0.25, "updates_student": 4})
+        log.pictures(3, {"clips": torch.full((3, 8, 12), 0.5)})
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss/student")] == [(3, 0.25)]
+    assert [(e.width, e.height) for e in events.Images("clips")] == [(12, 8)]
+    assert read_log(tmp_path) == [{"step": 3, "loss_student": 0.25, "updates_student": 4}]
 
 
 def test_a_log_drops_what_will_be_done_again(tmp_path):

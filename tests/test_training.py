@@ -18,9 +18,9 @@ from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_
 from fvgen.models.denoiser import Condition
 from fvgen.training.logs import read_log
 from fvgen.training.memory import memory_budget
-from fvgen.training.recipes import XS_STUDENT, EngineConfig
+from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe
 from fvgen.training.student import distill
-from fvgen.training.teacher import velocity_loss
+from fvgen.training.teacher import train_teacher, velocity_loss
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS), key=lambda k: k.__name__))
@@ -158,6 +158,17 @@ def test_activations_computed_again_change_nothing(trained, tmp_path):
         distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, folder, engine=engine)
         norms.append([line["norm_student"] for line in read_log(folder)])
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+def test_a_frozen_image_tower_stays_as_it_was(trained, tmp_path):
+    start = VideoModel.load(trained / "mini-xs-teacher")
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    corpus = LatentCorpus(trained / "pairs", start)
+    recipe = TeacherRecipe(steps=3, frames=4, crop=(16, 16), full_from=1.0, lr=1e-3, vision="frozen")
+    after = train_teacher(start, corpus, recipe, tmp_path / "run").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in changed} == {"denoiser", "conditioner"}
+    assert all(name.startswith("conditioner.resampler.") for name in changed if name.startswith("conditioner"))
 
 
 @pytest.mark.parametrize(

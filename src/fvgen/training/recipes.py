@@ -117,6 +117,9 @@ class TeacherRecipe:
     posed_share: float = 0.65
     """Share of clips filmed for real, where there are both kinds."""
 
+    vision: Literal["trained", "frozen"] = "trained"
+    """Whether the image tower and the prompts learn too. ViewCrafter's are CLIP's: freeze them when it is tuned."""
+
     seed: int = 0
     """Of data, noise and initialisation."""
 

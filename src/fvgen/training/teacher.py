@@ -1,5 +1,6 @@
 """Training of the many-step teacher: velocity prediction on noised clips."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -73,8 +74,10 @@ def held_out_loss(
     return {name: float(np.mean(values)) for name, values in errors.items() if values}
 
 
-def trained_parts(model: VideoModel) -> nn.ModuleDict:
-    """What the teacher's training changes of a model."""
+def trained_parts(model: VideoModel, vision: str = "trained") -> nn.ModuleDict:
+    """What the teacher's training changes of a model; see :attr:`fvgen.training.recipes.TeacherRecipe.vision`."""
+    if vision == "frozen":  # the prompts are a language model's, and fixed as well
+        return nn.ModuleDict({"unet": model.denoiser.unet, "resampler": model.conditioner.resampler})
     return nn.ModuleDict({"unet": model.denoiser.unet, "conditioner": model.conditioner})
 
 
@@ -103,11 +106,12 @@ class TeacherTask:
         self.steps, self.seed = recipe.steps, recipe.seed
         self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
         self.average = VideoModel.build(model.config)
-        averaged = trained_parts(self.average)
-        averaged.load_state_dict(trained_parts(model).state_dict())
+        self.average.load_state_dict(model.state_dict())
+        averaged, trained = (trained_parts(m.to(world.device), recipe.vision) for m in (self.average, model))
+        model.requires_grad_(False)
         self.roles = {
             "teacher": Role(
-                trained_parts(model),
+                trained,
                 lr=lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
                 betas=(0.9, 0.99),
                 weight_decay=1e-3,
@@ -201,10 +205,11 @@ def train_teacher(
     """
     world = world or World()
     engine = engine or EngineConfig()
+    whole = copy.deepcopy(model.conditioner) if world.size > 1 else model.conditioner
     Trainer(TeacherTask(model, corpus, recipe, engine, world), folder, engine, world).run()
     trained = model
     if world.size > 1:  # its networks are sharded now
         trained = VideoModel.build(model.config)
-        trained.autoencoder = model.autoencoder
-    load_average(folder, "teacher", trained_parts(trained))
+        trained.autoencoder, trained.conditioner = model.autoencoder, whole
+    load_average(folder, "teacher", trained_parts(trained, recipe.vision))
     return trained.eval()
