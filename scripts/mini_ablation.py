@@ -29,7 +29,7 @@ from fvgen.models import VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.charts import curves
 from fvgen.training.logs import read_log, sheet
-from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe
+from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe, variant
 from fvgen.training.release import make_student, make_teacher
 from fvgen.training.teacher import batch_condition
 from fvgen.training.world import World
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--methods", nargs="+", default=[*RECIPES, "fvgen+step"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400, help="student updates, half of them of the first stage")
     parser.add_argument("--teacher-steps", type=int, default=4000)
@@ -123,7 +123,7 @@ def main() -> None:
         results[name] = [figures]
         pictures |= {"guide": shown["guide"], "truth": shown["truth"], name: shown["made"]}
     for method, seed in track([(m, s) for s in range(given.seeds) for m in given.methods], "methods and seeds"):
-        folder, this = given.output / f"{method}-{seed}", replace(recipe, method=method, seed=seed)
+        folder, this = given.output / f"{method}-{seed}", variant(recipe, method, seed)
         fresh = VideoModel.load(str(teacher_folder / "model"))
         name = str(teacher_folder / "model")
         student = make_student(fresh, this, engine, given.data, folder, World(), name)

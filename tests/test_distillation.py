@@ -13,7 +13,7 @@ from fvgen.distillation.diagnostics import CriticRecord, calibration_error
 from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import RECIPES, Clips, Dmd2, GanInit, OdeRegression, SoftDmd, stages
 from fvgen.distillation.ode import TrajectoryPoints, trajectories
-from fvgen.distillation.phases import Phases
+from fvgen.distillation.phases import Fake, Phases
 from fvgen.distillation.roles import Roles
 from fvgen.errors import UserError
 from fvgen.models import Condition, VideoModel, preset
@@ -110,10 +110,23 @@ def test_a_batch_of_one_has_a_weight_of_its_own(setting):
     seen = []
     for bias in (-3.0, 0.0, 3.0):
         with torch.no_grad():
-            roles.head.layers[-1].bias.fill_(bias)
-            outcome = phases.distribution_matching(batch.x0, batch.condition, Draws(0))
+            roles.head.layers.layers[-1].bias.fill_(bias)
+            outcome = phases.distribution_matching(Fake(batch.x0, torch.zeros(1).long()), batch.condition, Draws(0))
         seen.append(float(outcome.figures["weight"][0]))
     assert seen[0] > 0.8 > seen[1] > 0.2 > seen[2]
+
+
+def test_a_head_may_know_the_students_step():
+    features, steps = torch.randn(2, 32, 3, 4, 4), torch.tensor([0, 3])
+    for told in (0, 4):
+        torch.manual_seed(0)
+        head = CriticHead(32, 8, told)
+        before = head(features, steps)
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        assert head(features, steps).shape == (2,)
+        assert torch.equal(head(features, steps), head(features, steps.flip(0))) == (told == 0)
+        assert before.isfinite().all()
 
 
 def test_simulated_inputs_are_the_students_own_samples(setting):
@@ -121,12 +134,12 @@ def test_simulated_inputs_are_the_students_own_samples(setting):
     real, simulated = (Phases(roles, DistillationConfig(inputs=kind)) for kind in ("noised_real", "simulated"))
     seen = set()
     for seed in range(12):
-        x_t, t = simulated.simulated(x0, condition, Draws(seed))
+        x_t, step = simulated.simulated(x0, condition, Draws(seed))
         again, _ = simulated.simulated(torch.zeros_like(x0), condition, Draws(seed))
         assert torch.equal(x_t, again)  # nothing of the real clip is in it
-        seen.add(int(t))
-    assert seen == {999, 749, 499, 249}
-    assert not torch.equal(*(phases.student_x0(x0, condition, Draws(3)) for phases in (real, simulated)))
+        seen.add(int(step))
+    assert seen == {0, 1, 2, 3}
+    assert not torch.equal(*(phases.fake(x0, condition, Draws(3)).x0 for phases in (real, simulated)))
 
 
 def test_draws_do_not_depend_on_the_number_of_processes():

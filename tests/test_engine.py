@@ -176,7 +176,11 @@ def test_accumulated_parts_average_their_gradients(tmp_path):
         task.batch = lambda step, turn, part, half=half, task=task: (task.methods[0], half)
         task.turns = lambda step: (Turn("critic", ("head",)),)
         task.loss = lambda turn, batch, draws, task=task: (
-            task.nets.head(task.nets.teacher.features(batch[1], torch.full((4,), 500))).square().mean(),
+            task.nets.head(
+                task.nets.teacher.features(batch[1], torch.full((4,), 500)), torch.zeros(4, dtype=torch.long)
+            )
+            .square()
+            .mean(),
             {},
         )
         trainer.task.steps = 3

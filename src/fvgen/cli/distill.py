@@ -123,8 +123,10 @@ class Toy:
         "no_init",
         "dmd2",
         "causvid",
+        "gan_only+step",
+        "fvgen+step",
     )
-    """Methods to compare; regression is one more."""
+    """Methods to compare; regression is one more. +step: the critic is told the student's step."""
 
     seeds: int = 5
     """Distillations of each method."""
@@ -142,9 +144,9 @@ class Toy:
         from fvgen.distillation.methods import RECIPES
         from fvgen.training.toy import ToyAblation, run_toy
 
-        unknown = [name for name in self.methods if name not in RECIPES]
+        unknown = [name for name in self.methods if name.removesuffix("+step") not in RECIPES]
         if unknown:
-            raise UserError(f"--methods {unknown[0]}: choose from {', '.join(RECIPES)}")
+            raise UserError(f"--methods {unknown[0]}: choose from {', '.join(RECIPES)}, each also with +step")
         seeds = tuple(range(self.seeds))
         ablation = ToyAblation(recipe=self.recipe, methods=self.methods, seeds=seeds, teacher_steps=self.teacher_steps)
         run_toy(ablation, self.output)

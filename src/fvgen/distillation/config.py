@@ -56,6 +56,10 @@ class DistillationConfig:
     critic_features: Literal["teacher", "fake_score"] = "teacher"
     """Whose middle block the critic sees: the frozen teacher's (the paper), or the fake score's, trained with it."""
 
+    critic_sees_step: bool = False
+    """Tell the critic at which of its times the student made a clip. Untold (the paper), it holds what is made at all
+    times together to the data, and each time may specialise in a part of it."""
+
     adversarial_weight: float = 5e-3
     """Joint training (DMD2): weight of the student's adversarial loss beside distribution matching."""
 

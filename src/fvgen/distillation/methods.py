@@ -12,7 +12,7 @@ from fvgen.distillation.divergences import needs_ratio
 from fvgen.distillation.draws import Draws
 from fvgen.distillation.losses import regression_loss
 from fvgen.distillation.ode import TrajectoryPoints
-from fvgen.distillation.phases import Outcome, Phases
+from fvgen.distillation.phases import Fake, Outcome, Phases
 from fvgen.distillation.roles import Roles
 
 
@@ -45,11 +45,11 @@ class Method(ABC):
     def critics_turn(self, batch: Clips, draws: Draws) -> Outcome:
         """The loss that trains :attr:`critics`, on what the student makes now."""
         with torch.no_grad():
-            fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+            fake = self.phases.fake(batch.x0, batch.condition, draws)
         return self.critics_loss(batch, fake, draws)
 
-    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
-        """See :meth:`critics_turn`; ``fake`` has no gradient."""
+    def critics_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
+        """See :meth:`critics_turn`; ``fake`` is detached."""
         raise NotImplementedError(f"{type(self).__name__} has no critics")
 
 
@@ -58,11 +58,11 @@ class GanInit(Method):
 
     critics = ("head",)
 
-    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+    def critics_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         return self.phases.critic(batch.x0, fake, batch.condition, draws)
 
     def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        fake = self.phases.fake(batch.x0, batch.condition, draws)
         return self.phases.adversarial(batch.x0, fake, batch.condition, draws)
 
 
@@ -78,7 +78,7 @@ class SoftDmd(Method):
         self.judged = needs_ratio(config.divergence) and config.critic == "online"
         self.critics = ("head", "fake_score") if self.judged else ("fake_score",)
 
-    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+    def critics_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         if not self.judged:
             return self.phases.fake_denoising(fake, batch.condition, draws)
         critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
@@ -87,7 +87,7 @@ class SoftDmd(Method):
         return Outcome(critic.loss + denoising.loss, critic.figures | shown)
 
     def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        fake = self.phases.fake(batch.x0, batch.condition, draws)
         return self.phases.distribution_matching(fake, batch.condition, draws)
 
 
@@ -100,14 +100,14 @@ class Dmd2(Method):
         config.require_ratio()
         super().__init__(roles, config)
 
-    def critics_loss(self, batch: Clips, fake: Tensor, draws: Draws) -> Outcome:
+    def critics_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         denoising = self.phases.fake_denoising(fake, batch.condition, draws)
         critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
         shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
         return Outcome(denoising.loss + self.config.critic_weight * critic.loss, critic.figures | shown)
 
     def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.student_x0(batch.x0, batch.condition, draws)
+        fake = self.phases.fake(batch.x0, batch.condition, draws)
         matching = self.phases.distribution_matching(fake, batch.condition, draws)
         adversarial = self.phases.adversarial(batch.x0, fake, batch.condition, draws)
         loss = matching.loss + self.config.adversarial_weight * adversarial.loss

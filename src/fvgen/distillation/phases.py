@@ -30,6 +30,13 @@ class Outcome(NamedTuple):
     figures: dict[str, Tensor]
 
 
+class Fake(NamedTuple):
+    """What the student made: ``x0 [B, ...]``, at which of its times: ``step [B]``, 0 the noisiest."""
+
+    x0: Tensor
+    step: Tensor
+
+
 class Phases:
     """Losses for clean clips ``x0 [B, ...]`` under a condition.
 
@@ -43,18 +50,20 @@ class Phases:
         self.config = config
         self.times = torch.tensor(roles.teacher.schedule.trailing_timesteps(config.steps))
 
-    def student_x0(self, x0: Tensor, condition: Any, draws: Draws) -> Tensor:
+    def fake(self, x0: Tensor, condition: Any, draws: Draws) -> Fake:
         """The student denoises, at one of its own times, real clips noised to it or what it made of pure noise."""
         if self.config.inputs == "simulated":
-            x_t, t = self.simulated(x0, condition, draws)
+            x_t, step = self.simulated(x0, condition, draws)
+            t = self.times.to(x0.device)[step]
         else:
-            t = self.times.to(x0.device)[draws.integers(0, len(self.times), x0)]
+            step = draws.integers(0, len(self.times), x0)
+            t = self.times.to(x0.device)[step]
             x_t = self.roles.student.schedule.add_noise(x0, draws.noise(x0), t)
-        return self.roles.student.x0(x_t, t, condition)
+        return Fake(self.roles.student.x0(x_t, t, condition), step)
 
     @torch.no_grad()
     def simulated(self, like: Tensor, condition: Any, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The student's sampling stopped before a random one of its steps: noisy clips and their time ``[B]``.
+        """The student's sampling stopped before a random one of its steps: noisy clips and its index ``[B]``.
 
         All clips of a batch stop at the same step (backward simulation, Yin et al. 2024, DMD2, section 4.5).
         """
@@ -63,22 +72,22 @@ class Phases:
         times = [time.expand(like.shape[0]).to(like.device) for time in self.times]
         for now, after in zip(times[:stop], times[1:]):
             x_t = student.schedule.add_noise(student.x0(x_t, now, condition), draws.noise(like), after)
-        return x_t, times[stop]
+        return x_t, torch.full((like.shape[0],), stop, device=like.device)
 
-    def critic(self, real: Tensor, fake: Tensor, condition: Any, draws: Draws) -> Outcome:
+    def critic(self, real: Tensor, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """Critic loss on real and fake clips at the same noise and time (line 9).
 
         Trains the head; and the fake score where the critic's features are its.
         """
         t, noise = self._time(real, draws), draws.noise(real)
         schedule = self.roles.teacher.schedule
-        noised = [schedule.add_noise(x, noise, t) for x in (real, fake.detach())]
+        noised = [schedule.add_noise(x, noise, t) for x in (real, fake.x0.detach())]
         features = [self._critic_features(x, t, condition) for x in noised]
         penalised = self.config.r1_weight > 0
         if penalised:
             moved = noised[0] + self.config.r1_sigma * draws.noise(real)
             features.append(self._critic_features(moved, t, condition))
-        real_logit, fake_logit, *moved_logit = self.roles.head(torch.cat(features)).float().chunk(len(features))
+        real_logit, fake_logit, *moved_logit = self._logits(torch.cat(features), fake.step).chunk(len(features))
         loss = critic_loss(real_logit=real_logit, fake_logit=fake_logit, kind=self.config.adversarial)
         if penalised:
             r1 = approximate_r1(logit=real_logit, moved_logit=moved_logit[0], sigma=self.config.r1_sigma)
@@ -86,49 +95,54 @@ class Phases:
         figures = {"time": t, "real_logit": real_logit, "fake_logit": fake_logit}
         return Outcome(loss, {name: value.detach() for name, value in figures.items()})
 
+    def _logits(self, features: Tensor, step: Tensor) -> Tensor:
+        """``[N * B]`` logits of ``N`` batches of features one after the other, all made at ``step [B]``."""
+        return self.roles.head(features, step.repeat(len(features) // len(step))).float()
+
     def _critic_features(self, x_t: Tensor, t: Tensor, condition: Any) -> Tensor:
         if self.config.critic_features == "fake_score":
             return self.roles.fake_score.features(x_t, t, condition)
         with torch.no_grad():
             return self.roles.teacher.features(x_t, t, condition)
 
-    def adversarial(self, real: Tensor, fake: Tensor, condition: Any, draws: Draws) -> Outcome:
+    def adversarial(self, real: Tensor, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """The student's loss through the head and a frozen encoder; ``real`` is seen only by relativistic critics."""
-        t, noise = self._time(fake, draws), draws.noise(fake)
+        t, noise = self._time(real, draws), draws.noise(real)
         schedule, backbone = self.roles.teacher.schedule, getattr(self.roles, self.config.critic_features)
-        fake_logit = self.roles.head(backbone.features(schedule.add_noise(fake, noise, t), t, condition))
+        fake_logit = self._logits(backbone.features(schedule.add_noise(fake.x0, noise, t), t, condition), fake.step)
         real_logit = None
         if self.config.adversarial == "relativistic":
             with torch.no_grad():
-                real_logit = self.roles.head(backbone.features(schedule.add_noise(real, noise, t), t, condition))
+                real_features = backbone.features(schedule.add_noise(real, noise, t), t, condition)
+                real_logit = self._logits(real_features, fake.step)
         loss = generator_loss(fake_logit=fake_logit, kind=self.config.adversarial, real_logit=real_logit)
-        return Outcome(loss, {"student_logit": fake_logit.detach().float()})
+        return Outcome(loss, {"student_logit": fake_logit.detach()})
 
-    def fake_denoising(self, fake: Tensor, condition: Any, draws: Draws) -> Outcome:
+    def fake_denoising(self, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """The fake score learns the student's distribution: velocity error on its clips."""
-        t, noise = self._time(fake, draws), draws.noise(fake)
-        schedule, fake = self.roles.fake_score.schedule, fake.detach()
-        predicted = self.roles.fake_score.velocity(schedule.add_noise(fake, noise, t), t, condition)
-        return Outcome(denoising_loss(predicted=predicted, target=schedule.velocity(fake, noise, t)), {})
+        x0, schedule = fake.x0.detach(), self.roles.fake_score.schedule
+        t, noise = self._time(x0, draws), draws.noise(x0)
+        predicted = self.roles.fake_score.velocity(schedule.add_noise(x0, noise, t), t, condition)
+        return Outcome(denoising_loss(predicted=predicted, target=schedule.velocity(x0, noise, t)), {})
 
-    def distribution_matching(self, fake: Tensor, condition: Any, draws: Draws) -> Outcome:
+    def distribution_matching(self, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """The student's loss; one pass of the teacher gives the real score and the critic's features."""
-        t, noise = self._time(fake, draws), draws.noise(fake)
+        t, noise = self._time(fake.x0, draws), draws.noise(fake.x0)
         with torch.no_grad():
-            noised = self.roles.teacher.schedule.add_noise(fake, noise, t)
-            real_x0, fake_x0, h = self._scores(noised, t, condition)
-            given = {"x0": fake, "real_x0": real_x0, "fake_x0": fake_x0}
+            noised = self.roles.teacher.schedule.add_noise(fake.x0, noise, t)
+            real_x0, fake_x0, h = self._scores(noised, t, fake.step, condition)
+            given = {"x0": fake.x0, "real_x0": real_x0, "fake_x0": fake_x0}
             raw = distribution_matching_gradient(**given, weight=torch.ones_like(h), normalise=False)
             gradient = distribution_matching_gradient(**given, weight=h, normalise=not self.config.unnormalised)
-        axes = tuple(range(1, fake.ndim))
+        axes = tuple(range(1, fake.x0.ndim))
         figures = {
             "weight": h,
             "gradient_before": raw.square().mean(axes).sqrt(),
             "gradient_after": gradient.square().mean(axes).sqrt(),
         }
-        return Outcome(surrogate(x0=fake, gradient=gradient), figures)
+        return Outcome(surrogate(x0=fake.x0, gradient=gradient), figures)
 
-    def _scores(self, noised: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _scores(self, noised: Tensor, t: Tensor, step: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Real and fake ``x0`` at ``noised``, and the weight ``[B]``."""
         roles, config = self.roles, self.config
         real_x0, features = roles.teacher.x0_and_features(noised, t, condition)
@@ -140,7 +154,7 @@ class Phases:
             fake_x0, features = roles.fake_score.x0_and_features(noised, t, condition)
         else:
             fake_x0 = roles.fake_score.x0(noised, t, condition)
-        return real_x0, fake_x0, weight(config.divergence, roles.head(features))
+        return real_x0, fake_x0, weight(config.divergence, self._logits(features, step))
 
     def _guided(self, x0: Tensor, noised: Tensor, t: Tensor, condition: Any) -> Tensor:
         teacher, config = self.roles.teacher, self.config

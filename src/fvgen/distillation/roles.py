@@ -41,7 +41,7 @@ class Roles:
         teacher: frozen.
         student: starts as the teacher.
         fake_score: starts as the teacher (Algorithm 1, line 2).
-        head: features to ``[B]`` logits, positive for real.
+        head: features, and the index ``[B]`` of the student's time, to ``[B]`` logits, positive for real.
     """
 
     teacher: Denoiser

@@ -174,6 +174,13 @@ class StudentRecipe:
             raise UserError("critic-steps and batch are at least 1")
 
 
+def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
+    """The recipe of one run of a comparison: a method, with ``+step`` where its critic is told the student's step."""
+    name, _, told = method.partition("+")
+    options = replace(recipe.distillation, critic_sees_step=told == "step")
+    return replace(recipe, method=name, seed=seed, distillation=options)  # type: ignore[arg-type]
+
+
 MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, posed_share=0.75)
 MINI_STUDENT = StudentRecipe(
     init_steps=110,
@@ -188,8 +195,8 @@ MINI_STUDENT = StudentRecipe(
 )
 XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, frames=4, crop=(16, 16))
 TOY_STUDENT = StudentRecipe(
-    init_steps=600,
-    match_steps=600,
+    init_steps=1000,
+    match_steps=1000,
     critic_steps=5,
     batch=256,
     lr=2e-4,

@@ -192,7 +192,7 @@ class VideoDistillationTask(DistillationTask):
             corpus.refresh()
         model.to(world.device).eval().requires_grad_(False)
         student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
-        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe.seed))
+        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe))
         data, store = VideoData(model, corpus, recipe, world), None
         if needs_trajectories(recipe):
             times = torch.tensor(model.denoiser.schedule.trailing_timesteps(recipe.distillation.steps))
@@ -250,11 +250,12 @@ def needs_trajectories(recipe: StudentRecipe) -> bool:
     return regresses or recipe.distillation.reals == "teacher"
 
 
-def seeded_head(model: VideoModel, seed: int) -> CriticHead:
+def seeded_head(model: VideoModel, recipe: StudentRecipe) -> CriticHead:
     """A head for a model's features, the same in all processes."""
+    channels, options = model.config.unet.channel_mult[-1] * model.config.unet.model_channels, recipe.distillation
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return CriticHead(model.config.unet.channel_mult[-1] * model.config.unet.model_channels)
+        torch.manual_seed(recipe.seed)
+        return CriticHead(channels, steps=options.steps if options.critic_sees_step else 0)
 
 
 def student_of(folder: Path, teacher: VideoModel, steps: int) -> VideoModel:

@@ -13,18 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
+from fvgen.distillation.critic import StepAware
 from fvgen.distillation.methods import Clips
 from fvgen.distillation.roles import Roles
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
 from fvgen.training.engine import Trainer
-from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
 from fvgen.training.student import DistillationTask, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
 
-METHODS = ("gan_only", "reverse_kl", "fvgen", "no_init", "dmd2", "causvid")
+METHODS = ("gan_only", "reverse_kl", "fvgen", "no_init", "dmd2", "causvid", "gan_only+step", "fvgen+step")
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,15 @@ class _Net(nn.Module):
         return middle if features_only else (self.decoder(middle), middle)
 
 
-def toy_head(width: int = 96) -> nn.Module:
+class ToyHead(StepAware):
     """``[B, width]`` features to ``[B]`` logits."""
-    return nn.Sequential(nn.Linear(width, 64), nn.SiLU(), nn.Linear(64, 1), nn.Flatten(0))
+
+    def __init__(self, width: int = 96, steps: int = 0) -> None:
+        super().__init__([nn.Linear(width, 64), nn.Linear(64, 1)], 64, steps)
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        """See :class:`fvgen.distillation.critic.StepAware`."""
+        return super().forward(x, step).flatten()
 
 
 def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int = 0) -> ToyDenoiser:
@@ -165,12 +172,13 @@ def toy_task(
         net.load_state_dict(teacher.state_dict())
         return net
 
+    options = recipe.distillation
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        roles = Roles(copied().requires_grad_(False), copied(), copied(), toy_head(teacher.net.width))
+        head = ToyHead(teacher.net.width, options.steps if options.critic_sees_step else 0)
+        roles = Roles(copied().requires_grad_(False), copied(), copied(), head)
     data, store = ToyData(mixture, world), None
     if needs_trajectories(recipe):
-        options = recipe.distillation
         store = TrajectoryStore(
             folder / "trajectories", torch.tensor(teacher.schedule.trailing_timesteps(options.steps)), world
         )
@@ -224,7 +232,7 @@ class ToyAblation:
     Attributes:
         mixture: the truth.
         recipe: of every method; ``method`` and ``seed`` are replaced.
-        methods: of :data:`METHODS`.
+        methods: of :data:`METHODS`; ``+step`` tells the critic the student's step.
         seeds: of the distillations; the teacher is one.
         teacher_steps: of the teacher's training.
         samples: that are measured.
@@ -263,7 +271,7 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
     }
     runs = [(method, seed) for seed in ablation.seeds for method in ablation.methods]
     for method, seed in track(runs, "methods and seeds"):
-        recipe = replace(ablation.recipe, method=method, seed=seed)  # type: ignore[arg-type]
+        recipe = variant(ablation.recipe, method, seed)
         run = folder / f"{method}-{seed}"
         task = toy_task(teacher, mixture, recipe, run, engine, world)
         trainer = Trainer(task, run, engine, world)
