@@ -46,7 +46,7 @@ class SetMetrics:
             UserError: if the shapes differ.
         """
         check_pictures(predicted, truth)
-        self.add_features(self.features(predicted), self.features(truth))
+        self._take(self.features(predicted), self.features(truth), len(predicted))
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -66,10 +66,12 @@ class SetMetrics:
         counts = {len(f[name]) for f in (predicted, truth) for name in self._networks}
         if len(counts) > 1:
             raise ValueError(f"as many pictures as truths are needed, not {sorted(counts)}")
+        self._take(predicted, truth, max(counts, default=0))
+
+    def _take(self, predicted: Features, truth: Features, count: int) -> None:
         for name, spec in self._specs.items():
-            pair = (f[spec.features].to(self.device) for f in (predicted, truth))
-            self._distances[name].add(*pair)
-        self._count += counts.pop() if counts else 0
+            self._distances[name].add(*(f[spec.features].to(self.device) for f in (predicted, truth)))
+        self._count += count
 
     def result(self) -> dict[str, float]:
         """The distances by name, ``nan`` for fewer than two pictures, and ``images``, the number of predicted ones."""
