@@ -156,6 +156,7 @@ def test_inception_features_are_those_of_pytorch_fid(
     assert (found - expected).abs().max() < 1e-4
 
 
+@pytest.mark.timeout(1800)  # its root of a 2048 x 2048 matrix is minutes on one core
 def test_fid_is_that_of_pytorch_fid(
     package: Package,
     pictures: tuple[Tensor, Tensor],

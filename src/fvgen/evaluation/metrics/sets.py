@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics.pictures import check_pictures, unit_range
 from fvgen.evaluation.metrics.registry import SET_METRICS, chosen
-from fvgen.evaluation.metrics.weights import Networks, Weights
+from fvgen.evaluation.metrics.weights import Networks, Weights, exact_convolutions
 
 _BATCH = 16  # pictures that pass a network together
 
@@ -55,7 +55,8 @@ class SetMetrics:
         With :meth:`add_features` this lets the truth of several systems, or a finished scene, be computed once.
         """
         batches = [unit_range(b).to(self.device) for b in pictures.split(_BATCH)]
-        return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
+        with exact_convolutions():
+            return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
 
     def add_features(self, predicted: Features, truth: Features) -> None:
         """Take in what :meth:`features` returned.

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,6 +137,11 @@ class Networks:
         if build not in self._built:
             self._built[build] = build(self.weights).requires_grad_(False).eval().to(self.device)
         return self._built[build]  # type: ignore[return-value]
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """On CUDA: convolutions in whole float32, the same every time (by default they round to TF32's 10 bits)."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _in_package(inside: str) -> Path | None:
