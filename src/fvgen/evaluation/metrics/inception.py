@@ -1,0 +1,185 @@
+"""Inception-v3 as pytorch-fid has it, the network of FID and KID.
+
+It is the network of Szegedy et al. 2016 in TensorFlow's release of 2015-12-05: average pooling leaves the padding out
+of its means, and the last block pools by maximum.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fvgen.evaluation.metrics.weights import INCEPTION, Weights
+
+Kernel = int | tuple[int, int]
+
+
+class Unit(nn.Module):
+    """Convolution, batch normalisation, ReLU; padded to keep the size unless ``padded`` is False."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel = 1, stride: int = 1, padded: bool = True):
+        super().__init__()
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (sides[0] // 2, sides[1] // 2) if padded else (0, 0)
+        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+Step = tuple[str, int, Kernel]  # name, channels out, kernel
+
+
+class Mixed(nn.Module):
+    """Branches side by side, their outputs joined along the channels; the last branch pools.
+
+    Args:
+        inputs: channels in.
+        branches: chains of steps.
+        pooled: channels of the ``branch_pool`` unit after pooling; 0 for none, and then every branch ends in stride 2.
+        forked: by the name of a step, two steps that both take its output and end the branch.
+        pool_by_maximum: pool by maximum where the size is kept; halving always does.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        branches: Sequence[Sequence[Step]],
+        pooled: int = 0,
+        forked: dict[str, tuple[Step, Step]] | None = None,
+        pool_by_maximum: bool = False,
+    ):
+        super().__init__()
+        self._chains = [[name for name, _, _ in branch] for branch in branches]
+        self._forks = {name: [n for n, _, _ in steps] for name, steps in (forked or {}).items()}
+        self._halves = not pooled
+        self._pool_by_maximum = pool_by_maximum
+        for branch in branches:
+            channels = inputs
+            for name, width, kernel in branch:
+                last = self._halves and name == branch[-1][0]
+                self.add_module(name, Unit(channels, width, kernel, 2 if last else 1, not last))
+                channels = width
+            for name, width, kernel in (forked or {}).get(branch[-1][0], ()):
+                self.add_module(name, Unit(channels, width, kernel))
+        if pooled:
+            self.branch_pool = Unit(inputs, pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        for chain in self._chains:
+            y = x
+            for name in chain:
+                y = self.get_submodule(name)(y)
+            forks = self._forks.get(chain[-1])
+            outputs += [self.get_submodule(name)(y) for name in forks] if forks else [y]
+        return torch.cat([*outputs, self._pool(x)], 1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self._halves:
+            return F.max_pool2d(x, 3, 2)
+        if self._pool_by_maximum:
+            return self.branch_pool(F.max_pool2d(x, 3, 1, 1))
+        return self.branch_pool(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+
+
+def _wide(inputs: int, pooled: int) -> Mixed:
+    """Block of 35 x 35: 1x1, 5x5 and twice 3x3."""
+    return Mixed(
+        inputs,
+        [
+            [("branch1x1", 64, 1)],
+            [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
+        ],
+        pooled,
+    )
+
+
+def _sevens(width: int) -> Mixed:
+    """Block of 17 x 17: 7x7 split into rows and columns."""
+    row, column = (1, 7), (7, 1)
+    double: list[Step] = [
+        ("branch7x7dbl_1", width, 1),
+        ("branch7x7dbl_2", width, column),
+        ("branch7x7dbl_3", width, row),
+    ]
+    return Mixed(
+        768,
+        [
+            [("branch1x1", 192, 1)],
+            [("branch7x7_1", width, 1), ("branch7x7_2", width, row), ("branch7x7_3", 192, column)],
+            [*double, ("branch7x7dbl_4", width, column), ("branch7x7dbl_5", 192, row)],
+        ],
+        192,
+    )
+
+
+def _forked(inputs: int, pool_by_maximum: bool) -> Mixed:
+    """Block of 8 x 8: 3x3 as a row and a column beside each other."""
+
+    def ends(name: str) -> tuple[Step, Step]:
+        return (f"{name}a", 384, (1, 3)), (f"{name}b", 384, (3, 1))
+
+    return Mixed(
+        inputs,
+        [
+            [("branch1x1", 320, 1)],
+            [("branch3x3_1", 384, 1)],
+            [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3)],
+        ],
+        192,
+        {"branch3x3_1": ends("branch3x3_2"), "branch3x3dbl_2": ends("branch3x3dbl_3")},
+        pool_by_maximum,
+    )
+
+
+class InceptionFid(nn.Module):
+    """Pictures to the 2048 features of ``pool3``. Names are those of the published file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2, padded=False)
+        self.Conv2d_2a_3x3 = Unit(32, 32, 3, padded=False)
+        self.Conv2d_2b_3x3 = Unit(32, 64, 3)
+        self.Conv2d_3b_1x1 = Unit(64, 80)
+        self.Conv2d_4a_3x3 = Unit(80, 192, 3, padded=False)
+        self.Mixed_5b = _wide(192, 32)
+        self.Mixed_5c = _wide(256, 64)
+        self.Mixed_5d = _wide(288, 64)
+        double: list[Step] = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
+        self.Mixed_6a = Mixed(288, [[("branch3x3", 384, 3)], double])
+        self.Mixed_6b = _sevens(128)
+        self.Mixed_6c = _sevens(160)
+        self.Mixed_6d = _sevens(160)
+        self.Mixed_6e = _sevens(192)
+        sevens: list[Step] = [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))]
+        self.Mixed_7a = Mixed(
+            768, [[("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)], [*sevens, ("branch7x7x3_4", 192, 3)]]
+        )
+        self.Mixed_7b = _forked(1280, pool_by_maximum=False)
+        self.Mixed_7c = _forked(2048, pool_by_maximum=True)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """``[F, 2048]`` features of ``[F, H, W, 3]`` pictures in 0..1, resized to 299 x 299 without antialiasing."""
+        x = F.interpolate(pictures.float().movedim(-1, 1), (299, 299), mode="bilinear", align_corners=False)
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * x - 1)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(x, 3, 2))))
+        x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
+        x = self.Mixed_7a(self.Mixed_6e(self.Mixed_6d(x)))
+        return self.Mixed_7c(self.Mixed_7b(x)).mean((2, 3))
+
+
+def inception_fid(weights: Weights) -> InceptionFid:
+    """The network with its published weights.
+
+    Raises:
+        UserError: if they are missing.
+    """
+    network = InceptionFid()
+    values = weights.read(INCEPTION)
+    network.load_state_dict({k: v for k, v in values.items() if not k.startswith("fc.")})
+    return network
