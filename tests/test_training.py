@@ -9,7 +9,7 @@ import torch
 
 from fvgen.cli.main import main
 from fvgen.data.latents import ClipBatch, LatentCorpus
-from fvgen.data.pairs import Pair, procedural_pair
+from fvgen.data.pairs import procedural_pair
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.textures import KINDS, procedural_texture
 from fvgen.distillation.methods import RECIPES
@@ -58,15 +58,13 @@ def test_procedural_depth_is_that_of_the_picture():
     assert agree.mean() > 0.8
 
 
-def test_pairs_round_trip_and_show_the_photographs_at_their_frames(tmp_path):
+def test_pairs_show_the_photographs_at_their_frames():
     pair = procedural_pair(5, 4, 64, 48)
     assert pair.photo.tolist() == [True, False, False, True]
     assert np.array_equal(pair.guide[0], pair.frames[0])
     assert pair.coverage[1:3].mean() > 0.5
     assert pair.guide[~pair.coverage].any()  # completed
-    pair.save(tmp_path / "a.npz")
-    loaded = Pair.load(tmp_path / "a.npz")
-    assert all(np.array_equal(getattr(loaded, name), value) for name, value in pair.__dict__.items())
+    assert pair.cameras.size == (64, 48)
     again = procedural_pair(5, 4, 64, 48)
     assert np.array_equal(again.guide, pair.guide)
 

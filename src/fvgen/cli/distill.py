@@ -41,7 +41,7 @@ class _Distill:
 
     def run(self) -> None:
         """Distil."""
-        if not any(self.data.glob("*.npz")):
+        if not any(self.data.glob("train/*.tar")):
             raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
         from fvgen.models.model import VideoModel
         from fvgen.training.release import make_student

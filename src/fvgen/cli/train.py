@@ -18,7 +18,7 @@ class Pairs:
     """
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
-    """Receives one file per pair."""
+    """Receives the pairs as shards (docs/data.md)."""
 
     procedural: int = 110
     """Number of clips from procedural scenes."""
@@ -104,7 +104,7 @@ class Teacher:
         from fvgen.training.release import make_teacher
         from fvgen.training.world import joined
 
-        if not any(self.data.glob("*.npz")):
+        if not any(self.data.glob("train/*.tar")):
             raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
         with joined(self.engine.device) as world:
             make_teacher(VideoModel.load(self.model), self.recipe, self.engine, self.data, self.output, world)

@@ -1,4 +1,4 @@
-"""A folder of training pairs: made scene by scene, each a file of its own, so that making it can stop and go on."""
+"""A folder of training pairs: made clip by clip, each in a tar of its own, so that making it can stop and go on."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fvgen.data.pairs import posed_pair, procedural_pair
+from fvgen.data.pairs import Pair, posed_pair, procedural_pair
+from fvgen.data.reader import PairShards
+from fvgen.data.samples import Sample
+from fvgen.data.shards import SPLITS, is_finished, write_manifest, write_scene
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.scene.types import Photos
+
+_HELD_OUT = 40
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,11 @@ class CorpusRecipe:
     seed: int = 0
 
 
-def _make_procedural(recipe: CorpusRecipe, index: int, path: Path) -> None:
+def _make_procedural(recipe: CorpusRecipe, index: int) -> Pair:
     rng = np.random.default_rng((recipe.seed, index, 7))
     frames = int(rng.integers(recipe.shortest, recipe.longest + 1))
     bank = TextureBank(list(recipe.textures), 0.6)
-    procedural_pair(recipe.seed * 1_000_003 + index, frames, recipe.width, recipe.height, bank).save(path)
+    return procedural_pair(recipe.seed * 1_000_003 + index, frames, recipe.width, recipe.height, bank)
 
 
 def _posed_clips(recipe: CorpusRecipe) -> list[tuple[int, int, int]]:
@@ -65,7 +70,7 @@ class _Maker:
         self.recipe = recipe
         self.photos: dict[int, Photos] = {}
 
-    def posed(self, clip: tuple[int, ...], path: Path) -> None:
+    def posed(self, clip: tuple[int, ...]) -> Pair:
         from fvgen.scene.photos import load_photos
 
         source, start, length = clip
@@ -75,7 +80,7 @@ class _Maker:
         assert photos.cameras is not None
         rows = list(range(start, start + length))
         images = [photos.images[i] for i in rows]
-        posed_pair(images, photos.cameras[rows], self.recipe.width, self.recipe.height).save(path)
+        return posed_pair(images, photos.cameras[rows], self.recipe.width, self.recipe.height)
 
 
 _maker: _Maker | None = None
@@ -87,44 +92,45 @@ def _start(recipe: CorpusRecipe) -> None:
     _maker = _Maker(recipe)
 
 
-def _work(task: tuple[str, tuple[int, ...], Path]) -> str:
-    """One pair; returns why it was left out, or nothing."""
-    kind, values, path = task
+def _work(task: tuple[str, tuple[int, ...], Path, str, str]) -> None:
+    """One clip, written as a scene of its own; without depth it is counted as dropped, not hidden."""
+    kind, values, folder, split, name = task
     assert _maker is not None
+    samples, dropped, facts = [], {}, {}
     try:
-        if kind == "posed":
-            _maker.posed(values, path)
-        else:
-            _make_procedural(_maker.recipe, values[0], path)
-    except UserError as error:  # too little in common for depth: counted, not hidden
-        path.with_suffix(".skipped").write_text(str(error) + "\n")
-        return str(error)
-    return ""
+        pair = _maker.posed(values) if kind == "posed" else _make_procedural(_maker.recipe, values[0])
+        samples.append(Sample(name, pair, {"source": kind}))
+    except UserError as error:
+        dropped, facts = {"no depth": 1}, {"error": str(error)}
+    write_scene(folder, split, name, samples, dropped, facts)
 
 
 def make_corpus(
     recipe: CorpusRecipe, folder: Path, workers: int = 1, should_stop: Callable[[], bool] | None = None
 ) -> int:
-    """Make all pairs that ``folder`` does not hold yet.
+    """Make all pairs that ``folder`` does not hold yet; every 40th procedural scene is held out.
 
     Args:
         recipe: what to make.
-        folder: receives one ``.npz`` per pair, and a ``.skipped`` note for each clip that gave none.
+        folder: receives one tar per clip and a manifest, see :mod:`fvgen.data.shards`.
         workers: processes.
         should_stop: asked between pairs.
 
     Returns:
         How many pairs the folder holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    posed = [("posed", clip, folder / f"posed-{i:05d}.npz") for i, clip in enumerate(_posed_clips(recipe))]
-    made = [("procedural", (i,), folder / f"procedural-{i:05d}.npz") for i in range(recipe.procedural)]
-    mixed: list[tuple[str, tuple[int, ...], Path]] = []
+    posed = [("posed", clip, folder, "train", f"posed-{i:05d}") for i, clip in enumerate(_posed_clips(recipe))]
+    made = [
+        ("procedural", (i,), folder, "heldout" if i % _HELD_OUT == 0 else "train", f"procedural-{i:05d}")
+        for i in range(recipe.procedural)
+    ]
+    mixed: list[tuple[str, tuple[int, ...], Path, str, str]] = []
     for i in range(max(len(posed), len(made))):  # interleaved, so that an unfinished corpus is balanced too
         mixed += [tasks[i] for tasks in (posed, made) if i < len(tasks)]
-    todo = [t for t in mixed if not t[2].exists() and not t[2].with_suffix(".skipped").exists()]
+    todo = [t for t in mixed if not is_finished(*t[2:])]
     with multiprocessing.get_context("spawn").Pool(workers, _start, (recipe,)) as pool:
         for _ in track(pool.imap_unordered(_work, todo), "pairs", total=len(todo)):
             if should_stop is not None and should_stop():
                 break
-    return len(list(folder.glob("*.npz")))
+    write_manifest(folder)
+    return sum(len(PairShards(folder, split)) for split in SPLITS)

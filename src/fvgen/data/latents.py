@@ -1,34 +1,22 @@
-"""Training pairs as latents in memory, and random clips cut from them."""
+"""Training pairs as latents, read from the disk as they are needed, and random clips cut from them."""
 
-import hashlib
-import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from fvgen.data.pairs import Pair
+from fvgen.data.latent_cache import LatentCache, LatentClip, fingerprint, load_clip
+from fvgen.data.reader import PairShards
+from fvgen.data.shards import MANIFEST, SPLITS
+from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 from fvgen.progress import track
-
-
-@dataclass(frozen=True)
-class LatentClip:
-    """A pair after the autoencoder.
-
-    Attributes:
-        latents: ``[C, T, h, w]`` half, of the truth.
-        concat: ``[Cc, T, h, w]`` half, of the guide and its coverage.
-        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame.
-    """
-
-    latents: Tensor
-    concat: Tensor
-    images: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,70 +34,85 @@ class ClipBatch:
     images: Tensor
 
 
-def _unit(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
-
-
-@torch.no_grad()
-def encode_pair(model: VideoModel, pair: Pair, flip: bool) -> LatentClip:
-    """Both clips of a pair through the autoencoder, mirrored left to right where ``flip``."""
-    arrays = (pair.frames, pair.guide, pair.coverage)
-    frames, guide, coverage = (np.ascontiguousarray(a[:, :, ::-1]) if flip else a for a in arrays)
-    covered = torch.from_numpy(coverage)
-    shown = _unit(guide if model.config.completed_guide else np.where(coverage[..., None], guide, 0))
-    truth = _unit(frames)
-    size = model.config.vision.image_size
-    small = F.interpolate(truth, (size, size), mode="bicubic", antialias=True, align_corners=False)
-    return LatentClip(
-        model.autoencoder.encode(truth[None])[0].half(),
-        model.concat_condition(shown[None], covered[None])[0].half(),
-        ((small.clamp(-1, 1) + 1) * 127.5).round().byte(),
-    )
-
-
 class LatentCorpus:
-    """All pairs of a folder as latents; pairs that appear later are picked up by :meth:`refresh`.
+    """All pairs of a folder as latents; scenes that appear later are picked up by :meth:`refresh`.
+
+    Only as many clips as fit into the memory allowed stay there, those used last; it need not hold the corpus.
 
     Args:
-        folder: of ``.npz`` pairs; every ``held_out``-th is kept for measuring.
+        folder: of pairs; ``heldout`` is kept for measuring.
         model: whose autoencoder is used; it must not change any more.
-        held_out: 0 holds nothing out.
+        memory_gb: for clips.
+        posterior: draw latents from the autoencoder's posterior instead of taking its means.
+
+    Attributes:
+        clips: the clips for training as ``SCENE/KEY``, sorted; scenes whose names start with ``procedural`` are made,
+            all others filmed.
+        held: the held-out clips, likewise.
+        damaged: see :class:`fvgen.data.reader.PairShards`.
     """
 
-    def __init__(self, folder: Path, model: VideoModel, held_out: int = 40) -> None:
-        self.folder, self.model, self.held_out = folder, model, held_out
-        self.clips: dict[str, LatentClip] = {}
-        self.held: dict[str, LatentClip] = {}
-        digest = hashlib.sha256(repr(model.config.vision).encode() + repr(model.config.completed_guide).encode())
-        for value in model.autoencoder.state_dict().values():
-            digest.update(value.float().cpu().numpy().tobytes())
-        self._fingerprint = digest.hexdigest()[:12]
+    def __init__(self, folder: Path, model: VideoModel, memory_gb: float = 4.0, posterior: bool = False) -> None:
+        self.folder, self.model, self.posterior = folder, model, posterior
+        self.clips: list[str] = []
+        self.held: list[str] = []
+        self.damaged: dict[str, str] = {}
+        self._files: dict[str, Path] = {}
+        self._known: dict[tuple[str, str], list[str]] = {}  # by tar and its digest
+        self._memory = _Memory(int(memory_gb * 1e9))
+        self._fingerprint = fingerprint(model)
+        self._seen: tuple[int, ...] | None = None
+
+    @property
+    def cached_in(self) -> Path:
+        """The folder of the cached latents."""
+        return self.folder / f"latents-{self._fingerprint}"
 
     def refresh(self, limit: int | None = None) -> int:
-        """Encode pairs not seen before, at most ``limit``; returns how many clips there are for training."""
-        new = [p for p in sorted(self.folder.glob("*.npz")) if ".partial" not in p.name and p.stem not in self._known()]
-        for path in track(new[:limit], "latents"):
-            number = int(path.stem.rsplit("-", 1)[1])
-            if self.held_out and number % self.held_out == 0:
-                self.held[path.stem] = self._encoded(path, flip=False)
-            else:
-                self.clips[path.stem] = self._encoded(path, flip=number % 2 == 1)  # mirrored pixels, then encoded
+        """Find scenes not seen before and encode what is not cached, scene by scene, until ``limit`` clips or more.
+
+        Returns:
+            How many clips there are for training.
+        """
+        state = _state(self.folder)
+        if state == self._seen:
+            return len(self.clips)
+        found: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+        encoded, all_done = 0, True
+        for split in SPLITS:
+            shards = PairShards(self.folder, split)
+            cache = LatentCache(shards, self.model, self._fingerprint)
+            for shard in track(shards.shards, f"latents of {split}"):
+                known = self._known.get((shard.name, shard.sha256)) if shard.sha256 else None
+                keys = known or cache.keys(shard)
+                if keys is None and limit is not None and encoded >= limit:
+                    all_done = False
+                    continue
+                if keys is None:
+                    keys = cache.encode(shard)
+                    encoded += len(keys)
+                self._known[shard.name, shard.sha256] = keys
+                found[split] |= {f"{shard.scene}/{key}": cache.path(shard) for key in keys}
+            self.damaged |= shards.damaged
+        self.clips, self.held = (sorted(found[split]) for split in SPLITS)
+        self._files = found["heldout"] | found["train"]
+        self._seen = state if all_done else None
         return len(self.clips)
 
-    def _encoded(self, path: Path, flip: bool) -> LatentClip:
-        """From the cache beside the pairs, which belongs to one autoencoder, or computed and put there."""
-        cached = self.folder / f"latents-{self._fingerprint}" / f"{path.stem}{'-mirrored' if flip else ''}.safetensors"
-        if cached.exists():
-            return LatentClip(**load_file(cached))
-        clip = encode_pair(self.model, Pair.load(path), flip)
-        cached.parent.mkdir(exist_ok=True)
-        partial = cached.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in clip.__dict__.items()}, partial)
-        os.replace(partial, cached)
-        return clip
+    def clip(self, name: str) -> LatentClip:
+        """A clip, from memory or from the disk.
 
-    def _known(self) -> set[str]:
-        return set(self.clips) | set(self.held)
+        Raises:
+            UserError: its file of latents is no longer there or whole.
+        """
+        kept = self._memory.get(name)
+        if kept is None:
+            try:
+                kept = load_clip(self._files[name], name.rpartition("/")[2], self.posterior)
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"{self._files[name]}: cached latents cannot be read ({error}); remove it") from None
+            self._memory.put(name, kept)
+        return kept
 
     def sample(
         self,
@@ -124,19 +127,50 @@ class LatentCorpus:
         All clips of a batch have the length of the shortest chosen one, at most ``frames``. ``posed_share`` of them
         are filmed for real, where the corpus has both kinds.
         """
-        filmed = sorted(n for n in self.clips if n.startswith("posed"))
-        made = sorted(n for n in self.clips if not n.startswith("posed"))
+        made = [name for name in self.clips if name.startswith("procedural")]
+        filmed = [name for name in self.clips if not name.startswith("procedural")]
         chosen = []
         for _ in range(batch):
             names = filmed if made == [] or (filmed and rng.random() < posed_share) else made
-            chosen.append(self.clips[names[rng.integers(len(names))]])
+            chosen.append(self.clip(names[rng.integers(len(names))]))
         length = min(frames, *(c.latents.shape[1] for c in chosen))
-        return collate([_window(rng, clip, length, size) for clip in chosen])
+        return collate([drawn(rng, _window(rng, clip, length, size)) for clip in chosen])
 
-    def held_batches(self, frames: int) -> list[ClipBatch]:
+    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
         """The held-out clips, whole frames, one by one."""
-        clips = [self.held[name] for name in sorted(self.held)]
-        return [collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])]) for c in clips]
+        for name in self.held:
+            c = self.clip(name)
+            yield collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])])
+
+
+class _Memory:
+    """Clips by their keys, those used last, up to so many bytes; for several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._clips: OrderedDict[str, LatentClip] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> LatentClip | None:
+        with self._lock:
+            if key in self._clips:
+                self._clips.move_to_end(key)
+            return self._clips.get(key)
+
+    def put(self, key: str, clip: LatentClip) -> None:
+        with self._lock:
+            if key in self._clips:
+                return
+            self._clips[key] = clip
+            self.used += clip.bytes
+            while self.used > self.limit:
+                self.used -= self._clips.popitem(last=False)[1].bytes
+
+
+def _state(folder: Path) -> tuple[int, ...]:
+    """Changes when a scene appears."""
+    paths = [folder / MANIFEST, *(folder / split for split in SPLITS)]
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def _window(rng: np.random.Generator, clip: LatentClip, length: int, size: tuple[int, int] | None) -> LatentClip:
@@ -147,8 +181,23 @@ def _window(rng: np.random.Generator, clip: LatentClip, length: int, size: tuple
         rows = rows.flip(0)
     height, width = size or (h, w)
     top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
-    area = (slice(top, top + height), slice(left, left + width))
-    return LatentClip(clip.latents[:, rows][..., *area], clip.concat[:, rows][..., *area], clip.images[rows])
+
+    def cut(part: Tensor) -> Tensor:
+        return part[:, rows, top : top + height, left : left + width]
+
+    deviations = (part if part is None else cut(part) for part in (clip.deviation, clip.guide_deviation))
+    return LatentClip(cut(clip.latents), cut(clip.concat), clip.images[rows], *deviations)
+
+
+def drawn(rng: np.random.Generator, clip: LatentClip) -> LatentClip:
+    """A clip drawn from the posterior, where its standard deviations are there; else as it is."""
+    if clip.deviation is None or clip.guide_deviation is None:
+        return clip
+    generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+    noises = (torch.randn(clip.latents.shape, generator=generator) for _ in range(2))
+    latents = clip.latents.float() + clip.deviation.float() * next(noises)
+    guide = clip.concat[: len(latents)].float() + clip.guide_deviation.float() * next(noises)
+    return LatentClip(latents, torch.cat([guide, clip.concat[len(latents) :].float()]), clip.images)
 
 
 def collate(clips: list[LatentClip]) -> ClipBatch:

@@ -1,8 +1,6 @@
 """Training pairs: a real clip and the guide that two of its frames would have given."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,27 +25,15 @@ class Pair:
         frames: ``[T, H, W, 3]`` uint8, the truth.
         guide: ``[T, H, W, 3]`` uint8, completed (see ``rendering.Guide``); photographs at their own frames.
         coverage: ``[T, H, W]`` bool, where the guide was measured.
-        depth: ``[T, H, W]`` float16 z-depth of the guide's points over their median, 0 where none.
         photo: ``[T]`` bool, True where the guide is a photograph.
+        cameras: ``T`` cameras of the frames, at their size.
     """
 
     frames: NDArray[np.uint8]
     guide: NDArray[np.uint8]
     coverage: NDArray[np.bool_]
-    depth: NDArray[np.float16]
     photo: NDArray[np.bool_]
-
-    def save(self, path: Path) -> None:
-        """Write atomically as ``.npz``."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **self.__dict__)
-        os.replace(partial, path)
-
-    @staticmethod
-    def load(path: Path) -> "Pair":
-        """Read what :meth:`save` wrote."""
-        with np.load(path) as data:
-            return Pair(**{name: data[name] for name in ("frames", "guide", "coverage", "depth", "photo")})
+    cameras: Cameras
 
 
 def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], ends: tuple[int, int]) -> Pair:
@@ -75,11 +61,10 @@ def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], e
         confidence=points.confidence,
         measured=points.measured,
     )
-    depth = guide.depth / guide.depth[guide.depth > 0].median().clamp_min(1e-6)
     images = (guide.completed * 255 + 0.5).clamp(0, 255).byte().numpy()
     isphoto = np.array([s is not None for s in shown])
     images[isphoto] = truth[isphoto]  # at these frames truth and guide are the same photograph
-    return Pair(truth, images, guide.coverage.numpy(), depth.clamp(0, 60000).half().numpy(), isphoto)
+    return Pair(truth, images, guide.coverage.numpy(), isphoto, path)
 
 
 def procedural_pair(

@@ -98,13 +98,18 @@ class FrameAutoencoder(nn.Module):
         Returns:
             ``[B, C, T, H/f, W/f]`` float32, multiplied by the scaling factor.
         """
+        mean, std = self.posterior(clip)
+        return mean if noise is None else mean + std * noise.to(mean)
+
+    def posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of a clip's latents, shaped and scaled as those of :meth:`encode`."""
         b, t = clip.shape[:2]
         latents = []
         for frames in clip.flatten(0, 1).split(frames_per_pass(*clip.shape[-2:])):
             posterior = self.vae.encode(self.fold(frames).to(self.vae.dtype)).latent_dist
             latents.append(torch.stack([posterior.mean.float(), posterior.std.float()]))
-        mean, std = torch.cat(latents, dim=1).unflatten(1, (b, t)).transpose(2, 3)
-        return (mean if noise is None else mean + std * noise.to(mean)) * self.vae.config.scaling_factor
+        mean, std = torch.cat(latents, dim=1).unflatten(1, (b, t)).transpose(2, 3) * self.vae.config.scaling_factor
+        return mean, std
 
     def decode(self, latents: Tensor) -> Tensor:
         """``[B, C, T, h, w]`` scaled latents -> ``[B, T, 3, H, W]`` float32, about -1..1, frame by frame."""

@@ -111,7 +111,10 @@ class VideoModel(nn.Module):
         Returns:
             ``[B, C (+1), T, h, w]``.
         """
-        latents = self.autoencoder.encode(guide, noise)
+        return self.with_coverage(self.autoencoder.encode(guide, noise), coverage)
+
+    def with_coverage(self, latents: Tensor, coverage: Tensor) -> Tensor:
+        """A guide's latents ``[B, C, T, h, w]`` with the share of covered pixels as one more channel, if it has one."""
         if not self.config.coverage_channel:
             return latents
         share = nn.functional.avg_pool2d(coverage.float(), self.autoencoder.spatial_factor)

@@ -207,8 +207,8 @@ class VideoDistillationTask(DistillationTask):
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """One sheet; a held-out clip where there is one."""
         frames = self.recipe.frames
-        held = self.corpus.held_batches(frames)
-        shown = held[0] if held else self.corpus.sample(np.random.default_rng(0), 1, frames, None)
+        shown = next(self.corpus.held_batches(frames), None)
+        shown = shown or self.corpus.sample(np.random.default_rng(0), 1, frames, None)
         clips = local_clips(replace(self.world, rank=0, size=1), shown)
         condition, schedule = batch_condition(self.model, clips), self.nets.teacher.schedule
         noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(0)).to(self.world.device)

@@ -22,7 +22,7 @@ _SEARCH_SHARE = 0.3
 _SHARPNESS_WIDTH = 480
 # libswscale: bicubic, full chroma in and out, accurate rounding. Its default is a whole level too dark and repeats
 # chroma, which costs 12 dB on smooth colours.
-_FAITHFUL = 0x4 | 0x2000 | 0x4000 | 0x40000
+FAITHFUL = 0x4 | 0x2000 | 0x4000 | 0x40000
 
 
 def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
@@ -100,7 +100,7 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], fps: float)
         context.color_primaries, context.color_trc = 1, 1
         for image in itertools.chain([first], iterator):
             picture = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=_FAITHFUL)
+            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=FAITHFUL)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
@@ -199,6 +199,6 @@ def _upright(frame: Any, stream: Any) -> Tensor:
     # Unmarked video of this height is BT.709 by habit; libswscale would take it for BT.601.
     unmarked = int(frame.colorspace) == 2
     source = "ITU709" if unmarked and frame.height >= 720 else None
-    rgb = frame.reformat(width, frame.height, "rgb24", src_colorspace=source, interpolation=_FAITHFUL)
+    rgb = frame.reformat(width, frame.height, "rgb24", src_colorspace=source, interpolation=FAITHFUL)
     pixels = rgb.to_ndarray()
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4)))

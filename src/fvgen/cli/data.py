@@ -1,0 +1,84 @@
+"""``fvgen data``: what a folder of training pairs holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from fvgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show what a folder of training pairs holds: clips, reasons of drops, histograms of their figures, damage.
+
+    The format is described in docs/data.md.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="PAIRS")]
+    """The folder of pairs."""
+
+    sheet: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Also write a contact sheet, a PNG: of each clip three frames, truth over guide."""
+
+    clips: Annotated[int, arg(metavar="N")] = 16
+    """Clips on the contact sheet, spread over the folder."""
+
+    check: bool = False
+    """Also read everything and compare digests; damage then ends in exit code 2."""
+
+    manifest: bool = False
+    """Write manifest.json anew from the tars first, such as after scenes were added or removed by hand."""
+
+    latents: Annotated[str | None, arg(metavar="NAME|FOLDER")] = None
+    """Encode all pairs with this model's autoencoder and keep the latents beside them, for later trainings."""
+
+    device: str = "auto"
+    """Where latents are computed: auto, cpu, cuda."""
+
+    def run(self) -> None:
+        """Show."""
+        from fvgen.data.shards import write_manifest
+        from fvgen.data.summary import check, describe, summarise
+
+        if self.clips < 1:
+            raise UserError(f"--clips {self.clips}: at least one")
+        if self.manifest:
+            summarise(self.folder)  # refuses what is no folder of pairs
+            write_manifest(self.folder)
+        print(describe(summarise(self.folder)))
+        if self.sheet is not None:
+            self._sheet(self.sheet)
+        if self.latents is not None:
+            self._encode(self.latents)
+        if self.check:
+            damaged = check(self.folder)
+            for name, reason in damaged.items():
+                print(f"damaged: {name}: {reason}")
+            if damaged:
+                raise UserError(f"{self.folder}: {len(damaged)} damaged tars or samples; training passes over them")
+            print("everything can be read and is as it was written")
+
+    def _sheet(self, path: Path) -> None:
+        from PIL import Image
+
+        from fvgen.data.summary import sheet
+
+        try:
+            Image.fromarray(sheet(self.folder, self.clips)).save(path, format="PNG")
+        except OSError as error:
+            raise UserError(f"--sheet {path}: cannot be written ({error.strerror or error})") from None
+        print(f"contact sheet in {path}")
+
+    def _encode(self, name: str) -> None:
+        from fvgen.data.latents import LatentCorpus
+        from fvgen.models.model import VideoModel
+        from fvgen.training.world import joined
+
+        with joined(self.device) as world:
+            model = VideoModel.load(name).to(world.device)
+            corpus = LatentCorpus(self.folder, model)
+            with world.first_process_first():
+                corpus.refresh()
+        print(f"latents of {len(corpus.clips) + len(corpus.held)} clips in {corpus.cached_in}")

@@ -1,0 +1,151 @@
+"""Pairs after the autoencoder, cached beside them: one file of latents per scene, read clip by clip."""
+
+import hashlib
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fvgen.data.pairs import Pair
+from fvgen.data.reader import PairShards
+from fvgen.data.samples import DamagedSample
+from fvgen.data.shards import Shard
+from fvgen.data.tarball import clear_partials, sha256_of, write_whole
+from fvgen.models.model import VideoModel
+
+_VERSION = "1"  # of what is cached
+
+
+@dataclass(frozen=True)
+class LatentClip:
+    """A pair after the autoencoder.
+
+    Attributes:
+        latents: ``[C, T, h, w]`` half, the means of the truth.
+        concat: ``[Cc, T, h, w]`` half, the means of the guide, and its coverage.
+        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame.
+        deviation, guide_deviation: ``[C, T, h, w]`` half, standard deviations of the truth's and the guide's latents.
+    """
+
+    latents: Tensor
+    concat: Tensor
+    images: Tensor
+    deviation: Tensor | None = None
+    guide_deviation: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes."""
+        return sum(part.nbytes for part in self.__dict__.values() if part is not None)
+
+
+def mirrored(pair: Pair) -> Pair:
+    """A pair as a mirror shows it; its cameras are not used after the autoencoder and stay."""
+    return replace(
+        pair,
+        frames=np.ascontiguousarray(pair.frames[:, :, ::-1]),
+        guide=np.ascontiguousarray(pair.guide[:, :, ::-1]),
+        coverage=np.ascontiguousarray(pair.coverage[:, :, ::-1]),
+    )
+
+
+@torch.no_grad()
+def encode_pair(model: VideoModel, pair: Pair) -> LatentClip:
+    """Both clips of a pair through the autoencoder, on its device; the result is on the CPU."""
+    device = next(model.autoencoder.parameters()).device
+    guide = pair.guide if model.config.completed_guide else np.where(pair.coverage[..., None], pair.guide, 0)
+    truth, shown = _unit(pair.frames).to(device), _unit(guide).to(device)
+    mean, deviation = model.autoencoder.posterior(truth[None])
+    guide_mean, guide_deviation = model.autoencoder.posterior(shown[None])
+    concat = model.with_coverage(guide_mean, torch.from_numpy(pair.coverage).to(device)[None])
+    size = model.config.vision.image_size
+    small = F.interpolate(truth, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    images = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
+    latents, concat, deviation, guide_deviation = (
+        x[0].half().cpu() for x in (mean, concat, deviation, guide_deviation)
+    )
+    return LatentClip(latents, concat, images, deviation, guide_deviation)
+
+
+class LatentCache:
+    """``PAIRS/latents-FINGERPRINT/{split}/SCENE.safetensors``; the fingerprint is that of the model's autoencoder.
+
+    Half of the training clips, chosen by their keys, are mirrored before they are encoded.
+
+    Args:
+        shards: the pairs.
+        model: whose autoencoder is used; it must not change any more.
+        fingerprint: of the model, see :func:`fingerprint`.
+    """
+
+    def __init__(self, shards: PairShards, model: VideoModel, fingerprint: str) -> None:
+        self.shards, self.model = shards, model
+        self.folder = shards.folder / f"latents-{fingerprint}" / shards.split
+        self._first: dict[str, int] = {}
+        at = 0
+        for shard in shards.shards:
+            self._first[shard.scene] = at
+            at += len(shard.samples)
+
+    def path(self, shard: Shard) -> Path:
+        """The file of a scene."""
+        return self.folder / f"{shard.scene}.safetensors"
+
+    def keys(self, shard: Shard) -> list[str] | None:
+        """The clips in a scene's file; ``None`` where there is no whole file, or one of another tar."""
+        try:
+            with safe_open(self.path(shard), "pt") as stored:
+                if (stored.metadata() or {}).get("tar") != self._identity(shard):
+                    return None
+                return sorted({name.partition("/")[0] for name in stored.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+
+    def encode(self, shard: Shard) -> list[str]:
+        """Write a scene's file; samples that are damaged are left out and counted by the shards."""
+        tensors: dict[str, Tensor] = {}
+        keys = []
+        for k, entry in enumerate(shard.samples, self._first[shard.scene]):
+            try:
+                pair, _ = self.shards.read(k)
+            except DamagedSample:
+                continue
+            flip = self.shards.split == "train" and zlib.crc32(entry.key.encode()) % 2 == 1
+            clip = encode_pair(self.model, mirrored(pair) if flip else pair)
+            tensors |= {f"{entry.key}/{name}": value.contiguous() for name, value in clip.__dict__.items()}
+            keys.append(entry.key)
+        data, path = save(tensors, {"tar": self._identity(shard)}), self.path(shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(data))
+        clear_partials(path)
+        return keys
+
+    def _identity(self, shard: Shard) -> str:
+        return shard.sha256 or sha256_of(self.shards.folder / shard.name)
+
+
+def load_clip(path: Path, key: str, deviations: bool) -> LatentClip:
+    """One clip of a scene's file, with the standard deviations only where they are wanted."""
+    names = ["latents", "concat", "images", *(["deviation", "guide_deviation"] if deviations else [])]
+    with safe_open(path, "pt") as stored:
+        return LatentClip(**{name: stored.get_tensor(f"{key}/{name}") for name in names})
+
+
+def fingerprint(model: VideoModel) -> str:
+    """Twelve digits that change with anything that would change the latents."""
+    config = model.config
+    told = (_VERSION, config.vision, config.completed_guide, config.coverage_channel)
+    digest = hashlib.sha256(repr(told).encode())
+    for value in model.autoencoder.state_dict().values():
+        digest.update(value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _unit(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1

@@ -1,0 +1,66 @@
+"""How many clips per second come out of a folder of pairs."""
+
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fvgen.data.latents import LatentCorpus
+from fvgen.data.reader import PairShards
+from fvgen.errors import UserError
+from fvgen.models.model import VideoModel
+
+
+def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train") -> float:
+    """Clips per second of so many processes that read and decode a stream together; their start does not count.
+
+    Raises:
+        UserError: nothing to read, or a process ended early.
+    """
+    if not len(PairShards(folder, split)):
+        raise UserError(f"{folder}: no training pairs in '{split}'")
+    context = multiprocessing.get_context("spawn")
+    start, counts = context.Barrier(workers), context.Queue()
+    tasks = [(folder, split, k, workers, seconds, start, counts) for k in range(workers)]
+    processes = [context.Process(target=_read, args=task, daemon=True) for task in tasks]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise UserError(f"{folder}: a reading process ended early")
+    return sum(counts.get() for _ in processes)
+
+
+def _read(folder: Path, split: str, worker: int, workers: int, seconds: float, start: Any, counts: Any) -> None:
+    """Puts this worker's clips per second into ``counts``."""
+    torch.set_num_threads(1)
+    stream = PairShards(folder, split).stream(0, worker=worker, workers=workers)
+    next(stream)  # opens the codec
+    start.wait(120)  # the others may have died
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(stream)
+        count += 1
+    counts.put(count / (time.perf_counter() - began))
+
+
+def latent_speed(folder: Path, model: VideoModel, batch: int, seconds: float) -> float:
+    """Clips per second of this process when every clip's latents come from the disk, none from memory.
+
+    Raises:
+        UserError: nothing to read.
+    """
+    corpus = LatentCorpus(folder, model, memory_gb=0)
+    if not corpus.refresh():
+        raise UserError(f"{folder}: no training pairs in 'train'")
+    rng, count = np.random.default_rng(0), 0
+    corpus.sample(rng, batch, 10**6, None)
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        corpus.sample(rng, batch, 10**6, None)
+        count += batch
+    return count / (time.perf_counter() - began)
