@@ -2,7 +2,7 @@
 
     python scripts/mini_ablation.py --data PAIRS --output FOLDER [--seeds 3] [--steps 400] [--teacher-steps 4000]
 
-PAIRS is a folder of `fvgen train pairs`. A teacher with mini-xs's network on mini's autoencoder is trained first, into
+PAIRS is a folder of `fvgen prepare`. A teacher with mini-xs's network on mini's autoencoder is trained first, into
 FOLDER/teacher. FOLDER then receives one run per method and seed, curves.svg (first seed), frames.png (one held-out
 clip), ablation.json and ablation.md. Figures are means over the held-out clips: latent error of four-step samples;
 PSNR of the decoded clips, everywhere and where the guide has no point; gradient energy over the truth's. Runs that are

@@ -25,7 +25,7 @@ Engine = Annotated[EngineConfig, arg(name="")]
 @dataclass(frozen=True)
 class _Distill:
     data: Annotated[Path, arg(metavar="FOLDER")]
-    """Training pairs, from `fvgen train pairs`."""
+    """Training pairs, from `fvgen prepare`."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
@@ -42,7 +42,7 @@ class _Distill:
     def run(self) -> None:
         """Distil."""
         if not any(self.data.glob("train/*.tar")):
-            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
+            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen prepare'")
         from fvgen.models.model import VideoModel
         from fvgen.training.release import make_student
         from fvgen.training.world import joined

@@ -26,7 +26,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command("fvgen.cli.generate", "Generate", "novel views from a few photos"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models against inpainting on pairs of posed photos"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
-    "train pairs": Command("fvgen.cli.train", "Pairs", "training pairs: clips and the guides two frames give"),
+    "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
     "train teacher": Command("fvgen.cli.train", "Teacher", "the many-step teacher, on training pairs"),
     "train all": Command("fvgen.cli.train", "Everything", "pairs, autoencoder, teacher and student in one go"),

@@ -1,4 +1,4 @@
-"""``fvgen train ...``: training pairs, autoencoder, teacher, or everything up to a four-step model."""
+"""``fvgen train ...``: autoencoder, teacher, or everything up to a four-step model."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,44 +8,6 @@ from tyro.conf import arg
 
 from fvgen.errors import UserError
 from fvgen.training.recipes import MINI_TEACHER, EngineConfig, TeacherRecipe
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Make training pairs: clips, and the guides that two of their frames would have given.
-
-    Pairs that FOLDER holds already are kept; run it again to go on after an interruption.
-    """
-
-    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
-    """Receives the pairs as shards (docs/data.md)."""
-
-    procedural: int = 110
-    """Number of clips from procedural scenes."""
-
-    posed: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
-    """Posed photographs in filming order (transforms.json or COLMAP folders); every stretch of them gives a pair."""
-
-    textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
-    """Photographs that texture the procedural scenes; without any, textures are procedural too."""
-
-    size: Annotated[str, arg(metavar="WIDTHxHEIGHT")] = "256x160"
-    """Size of the pairs in pixels."""
-
-    seed: int = 0
-    """Seed of scenes and clips."""
-
-    workers: int = 1
-    """Processes."""
-
-    def run(self) -> None:
-        """Make the pairs."""
-        from fvgen.cli.generate import parse_size
-        from fvgen.data.corpus import CorpusRecipe, make_corpus
-
-        width, height = parse_size(self.size) or (256, 160)
-        recipe = CorpusRecipe(self.procedural, self.posed, self.textures, width, height, seed=self.seed)
-        print(f"{make_corpus(recipe, self.output, self.workers)} pairs in {self.output}")
 
 
 @dataclass(frozen=True)
@@ -87,7 +49,7 @@ class Teacher:
     """The model folder to start from, such as the one that `fvgen train autoencoder` or `fvgen convert` leaves."""
 
     data: Annotated[Path, arg(metavar="FOLDER")]
-    """Training pairs, from `fvgen train pairs`."""
+    """Training pairs, from `fvgen prepare`."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
@@ -105,7 +67,7 @@ class Teacher:
         from fvgen.training.world import joined
 
         if not any(self.data.glob("train/*.tar")):
-            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen train pairs'")
+            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen prepare'")
         with joined(self.engine.device) as world:
             make_teacher(VideoModel.load(self.model), self.recipe, self.engine, self.data, self.output, world)
         print(f"teacher in {self.output / 'model'}")
@@ -121,8 +83,8 @@ class Everything:
     preset: str = "mini"
     """mini, or mini-xs: a tiny model in two minutes, to see that everything works."""
 
-    posed: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
-    """Posed photographs in filming order, as for `fvgen train pairs`."""
+    footage: Annotated[tuple[Path, ...], arg(metavar="SOURCE...")] = ()
+    """Footage for pairs besides procedural scenes, as for `fvgen prepare`."""
 
     textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
     """Folders of photographs, for textures and for the autoencoder."""
@@ -134,7 +96,7 @@ class Everything:
         """Train."""
         from fvgen.training.release import release_recipe, train_everything
 
-        recipe = release_recipe(_known(self.preset), self.posed, self.textures)
+        recipe = release_recipe(_known(self.preset), self.footage, self.textures)
         train_everything(replace(recipe, workers=self.workers), self.output)
         print(f"models in {self.output / self.preset} and {self.output / (self.preset + '-teacher')}")
 

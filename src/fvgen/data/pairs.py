@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.textures import TextureBank
-from fvgen.rendering.guide import render_guide, resample_photo
+from fvgen.rendering.guide import render_guide
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.points import fuse_points
 
@@ -36,7 +35,7 @@ class Pair:
     cameras: Cameras
 
 
-def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], ends: tuple[int, int]) -> Pair:
+def make_pair(truth: NDArray[np.uint8], path: Cameras, depths: list[DepthMap], ends: tuple[int, ...]) -> Pair:
     """Render the guide of a clip from the depth maps of two of its frames.
 
     Args:
@@ -84,24 +83,3 @@ def procedural_pair(
     images = [torch.from_numpy(scene.film(large[k], float(gains[e]))[0][0]) for k, e in enumerate(ends)]
     depths = estimate_depths(images, large, long_side=max(width, height) * _DEPTH_SCALE)
     return make_pair(truth, scene.cameras, depths, (0, frames - 1))
-
-
-def posed_pair(images: list[Tensor], cameras: Cameras, width: int, height: int) -> Pair:
-    """A pair from posed photographs in filming order; the first and the last build the cloud.
-
-    Args:
-        images: ``T`` uint8 ``[H_i, W_i, 3]``.
-        cameras: ``T`` cameras at the images' sizes.
-        width: of the pair, in pixels.
-        height: of the pair, in pixels.
-
-    Raises:
-        UserError: if the two photos show too little in common for depth.
-    """
-    path, boxes = cameras.covering(width, height)
-    truth = torch.stack([resample_photo(im, box, width, height) for im, box in zip(images, boxes)])
-    ends = (0, len(images) - 1)
-    depths = estimate_depths(
-        [images[i] for i in ends], cameras[list(ends)], long_side=max(width, height) * _DEPTH_SCALE
-    )
-    return make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, ends)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from fvgen.data.corpus import CorpusRecipe, make_corpus
+from fvgen.data.farm import prepare
 from fvgen.data.latents import LatentCorpus
+from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset
 from fvgen.training.autoencoder import train_autoencoder
@@ -24,6 +25,12 @@ from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher
 from fvgen.training.world import World, joined
 
+MINI_MADE = PrepareRecipe(width=256, height=160, frames=16, least_frames=6)
+# Every stretch of footage gives a pair: photographs of a place are few, and no two stretches show quite the same holes.
+MINI_FILMED = PrepareRecipe(
+    width=256, height=160, frames=8, least_frames=3, clips=1000, attempts=1, overlap=1.0, longest_stride=1, held_out=0.0
+)
+
 
 @dataclass(frozen=True)
 class ReleaseRecipe:
@@ -31,14 +38,20 @@ class ReleaseRecipe:
 
     Attributes:
         preset: of :func:`fvgen.models.preset`.
-        corpus: the training pairs.
+        made: the pairs of procedural scenes.
+        scenes: how many of these.
+        filmed: the pairs of footage.
+        footage: see :func:`fvgen.data.footage.find_scenes`.
         autoencoder, teacher, student: recipes of the three trainings.
         engine: how the trainings are carried out.
         workers: processes that make pairs.
     """
 
     preset: str = "mini"
-    corpus: CorpusRecipe = field(default_factory=CorpusRecipe)
+    made: PrepareRecipe = field(default_factory=PrepareRecipe)
+    scenes: int = 110
+    filmed: PrepareRecipe = field(default_factory=PrepareRecipe)
+    footage: tuple[Path, ...] = ()
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     student: StudentRecipe = field(default_factory=StudentRecipe)
@@ -46,20 +59,22 @@ class ReleaseRecipe:
     workers: int = 1
 
 
-def release_recipe(name: str, posed: tuple[Path, ...] = (), textures: tuple[Path, ...] = ()) -> ReleaseRecipe:
+def release_recipe(name: str, footage: tuple[Path, ...] = (), textures: tuple[Path, ...] = ()) -> ReleaseRecipe:
     """The recipe of ``mini``, or of ``mini-xs``, which takes two minutes and makes nothing good."""
     if name == "mini":
         return ReleaseRecipe(
-            corpus=CorpusRecipe(procedural=110, posed=posed, textures=textures),
+            made=MINI_MADE if not textures else replace(MINI_MADE, textures=textures),
+            filmed=MINI_FILMED,
+            footage=footage,
             autoencoder=AutoencoderRecipe(steps=1200),
             teacher=MINI_TEACHER,
             student=MINI_STUDENT,
             engine=EngineConfig(device="cpu", bf16=True),
         )
-    small = CorpusRecipe(procedural=3, posed=(), textures=textures, width=128, height=80, shortest=4, longest=8)
     return ReleaseRecipe(
         preset=name,
-        corpus=small,
+        made=PrepareRecipe(width=128, height=80, frames=8, least_frames=4, textures=textures, held_out=0.35),
+        scenes=3,
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
         teacher=TeacherRecipe(steps=12, frames=4, crop=(16, 16), full_frames=8),
         student=XS_STUDENT,
@@ -71,7 +86,7 @@ def make_autoencoder(recipe: ReleaseRecipe, folder: Path) -> VideoModel:
     """Train the autoencoder of a fresh model; ``folder/model`` holds the model, its other parts untrained."""
     torch.manual_seed(recipe.autoencoder.seed)
     model = VideoModel.build(preset(recipe.preset))
-    bank = TextureBank(list(recipe.corpus.textures), 0.8)
+    bank = TextureBank(list(recipe.made.textures), 0.8)
     train_autoencoder(model.autoencoder, bank, recipe.autoencoder, folder, recipe.engine.bf16)
     model.save(folder / "model", torch.float32)
     return model
@@ -128,7 +143,9 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
         whatever the preset is called).
     """
     pairs = folder / "pairs"
-    make_corpus(recipe.corpus, pairs, recipe.workers)
+    prepare([f"procedural:{recipe.scenes}"], recipe.made, pairs, recipe.workers)
+    if recipe.footage:
+        prepare(recipe.footage, recipe.filmed, pairs, recipe.workers)
     model = make_autoencoder(recipe, folder / "autoencoder")
     with joined(recipe.engine.device) as world:
         teacher = make_teacher(model, recipe.teacher, recipe.engine, pairs, folder / "teacher", world)

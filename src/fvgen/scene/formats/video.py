@@ -2,7 +2,7 @@
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +53,51 @@ def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
         for frame in _sharpest(container, stream, windows, keys):
             chosen[bisect_left(times, frame.pts)] = _upright(frame, stream)
     return sorted(chosen.items())
+
+
+def frame_times(path: str | Path) -> list[float]:
+    """Seconds of all frames in the order they are shown, from the file's index, without decoding.
+
+    Raises:
+        UserError: not a video, or one that was cut off.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        times, _ = _index(container, stream)
+        _check_whole(path, len(times), stream)
+        return [pts * float(stream.time_base or 1) for pts in times]
+
+
+def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
+    """Some frames of a video, decoded from the key frame before the first.
+
+    Args:
+        path: the video.
+        numbers: of frames in the order they are shown, ascending.
+
+    Returns:
+        ``[H, W, 3]`` uint8 each, upright.
+
+    Raises:
+        UserError: not a video, or a frame that cannot be decoded.
+    """
+    path, found = Path(path), {}
+    with _opened(path) as (container, stream):
+        times, keys = _index(container, stream)
+        wanted = {times[n]: n for n in numbers if n < len(times)}
+    with _opened(path) as (container, stream):
+        before = bisect_right(keys, min(wanted, default=0))
+        if before > 1:
+            container.seek(keys[before - 1], stream=stream)
+        for frame in container.decode(stream) if wanted else ():
+            if frame.pts in wanted:
+                found[wanted[frame.pts]] = _upright(frame, stream)
+            if frame.pts is not None and frame.pts >= max(wanted):
+                break
+    missing = [n for n in numbers if n not in found]
+    if missing:
+        raise UserError(f"{path}: frame {missing[0]} cannot be decoded; copy the video again")
+    return [found[n] for n in numbers]
 
 
 def read_video(path: str | Path) -> tuple[Tensor, float]:

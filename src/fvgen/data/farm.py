@@ -1,0 +1,169 @@
+"""Scenes as independent tasks: in processes of this machine, or on a Ray cluster.
+
+A task writes its scene whole or not at all, and finished scenes are not done again, so a killed worker or driver costs
+the scenes in hand and nothing else.
+"""
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fvgen.data.footage import SceneTask, find_scenes
+from fvgen.data.prepare import Clip, Ledger, make_samples, prepare_scene, read_clips, split_of, write_samples
+from fvgen.data.recipe import PrepareRecipe
+from fvgen.data.samples import Sample
+from fvgen.data.shards import is_finished, write_manifest
+from fvgen.errors import UserError
+from fvgen.progress import track
+
+_TRIES = 3  # of a scene whose worker dies under it
+_AHEAD = 2  # scenes in hand for each worker: enough to keep it busy, few enough for memory
+
+
+def prepare(
+    sources: Sequence[str | Path],
+    recipe: PrepareRecipe,
+    folder: Path,
+    workers: int = 1,
+    ray_address: str | None = None,
+) -> Path:
+    """Make the pairs of all scenes of some sources; scenes that are finished are kept.
+
+    Args:
+        sources: folders, files, or ``procedural:N``; see :func:`fvgen.data.footage.find_scenes`.
+        recipe: how.
+        folder: of pairs, see :mod:`fvgen.data.shards`.
+        workers: processes of this machine.
+        ray_address: of a Ray cluster that does the work instead: ``auto``, ``HOST:PORT``, or ``local`` for one with
+            ``workers`` CPUs that is started here.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: sources without scenes; no Ray where it is asked for.
+    """
+    tasks = find_scenes(sources)
+    todo = [task for task in tasks if not is_finished(folder, split_of(task.name, recipe.held_out), task.name)]
+    done = _on_ray(todo, recipe, folder, workers, ray_address) if ray_address else _here(todo, recipe, folder, workers)
+    for _ in track(done, "scenes", total=len(todo)):
+        pass
+    return write_manifest(folder)
+
+
+def _give_up(task: SceneTask, recipe: PrepareRecipe, folder: Path, why: str) -> None:
+    ledger = Ledger()
+    ledger.drop("worker died", why)
+    write_samples([], ledger, task, recipe, folder)
+
+
+def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int) -> Iterator[str]:
+    """Finished scenes by name. A worker that dies takes its pool with it; what it had in hand is tried again."""
+    waiting, deaths = list(reversed(tasks)), Counter[str]()
+    while waiting:
+        suspects: list[SceneTask] = []
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            in_hand: dict[Future[None], SceneTask] = {}
+            while (waiting or in_hand) and not suspects:
+                while waiting and len(in_hand) < _AHEAD * workers:
+                    task = waiting.pop()
+                    in_hand[pool.submit(prepare_scene, task, recipe, folder)] = task
+                for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
+                    task = in_hand.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects = [task, *in_hand.values()]
+                        in_hand.clear()
+                        break
+                    future.result()
+                    yield task.name
+        for task in suspects:
+            if is_finished(folder, split_of(task.name, recipe.held_out), task.name):
+                yield task.name
+                continue
+            deaths[task.name] += 1
+            if deaths[task.name] < _TRIES:
+                waiting.append(task)
+            else:
+                _give_up(task, recipe, folder, f"{_TRIES} times")
+                yield task.name
+
+
+def _on_ray(
+    tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int, address: str | None
+) -> Iterator[str]:
+    """Finished scenes by name.
+
+    Only so many scenes are in hand as the cluster can work on. Ray itself tries again what a killed worker had in hand.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray-address needs Ray: pip install 'fvgen[cluster]'") from None
+    options: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
+    try:
+        ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray-address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+    try:
+        yield from _flow(ray, tasks, recipe, folder.resolve())
+    finally:
+        ray.shutdown()
+
+
+def _flow(ray: Any, tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path) -> Iterator[str]:
+    start, slots = _launcher(ray, recipe, folder), _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting, in_hand = list(reversed(tasks)), dict[Any, SceneTask]()
+    while waiting or in_hand:
+        while waiting and len(in_hand) < slots:
+            task = waiting.pop()
+            in_hand[start(SceneTask(task.name, task.layout, task.path.resolve(), task.part))] = task
+        ready, _ = ray.wait(list(in_hand), num_returns=1)
+        for result in ready:
+            task = in_hand.pop(result)
+            try:
+                ray.get(result)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
+                _give_up(task, recipe, folder, f"{_TRIES} times")
+            yield task.name
+
+
+def _launcher(ray: Any, recipe: PrepareRecipe, folder: Path) -> Callable[[SceneTask], Any]:
+    """Start a scene on the cluster: as one task on a CPU, or read on a CPU, guided on a GPU and written on a CPU."""
+    if recipe.device == "cpu":
+        whole = ray.remote(num_cpus=1, max_retries=_TRIES)(prepare_scene)
+        return lambda task: whole.remote(task, recipe, folder)
+    read = ray.remote(num_cpus=1, num_returns=2, max_retries=_TRIES)(read_stage)
+    make = ray.remote(num_cpus=0, num_gpus=1, num_returns=2, max_retries=_TRIES)(make_stage)
+    write = ray.remote(num_cpus=1, max_retries=_TRIES)(write_stage)
+
+    def staged(task: SceneTask) -> Any:
+        clips, seen = read.remote(task, recipe)
+        samples, ledger = make.remote(clips, seen, task, recipe)
+        return write.remote(samples, ledger, task, recipe, folder)
+
+    return staged
+
+
+def read_stage(task: SceneTask, recipe: PrepareRecipe) -> tuple[list[Clip], Ledger]:
+    """All clips of a scene that may be needed, and what was dropped so far."""
+    ledger = Ledger()
+    return list(read_clips(task, recipe, ledger)), ledger
+
+
+def make_stage(
+    clips: list[Clip], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe
+) -> tuple[list[Sample], Ledger]:
+    """The guides."""
+    torch.set_num_threads(1)  # as prepare_scene
+    return make_samples(clips, ledger, task, recipe), ledger
+
+
+def write_stage(samples: list[Sample], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
+    """The scene's files."""
+    write_samples(samples, ledger, task, recipe, folder)

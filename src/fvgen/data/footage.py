@@ -1,0 +1,285 @@
+"""Footage: scenes that training clips are cut from, in the layouts that data sets have, opened one by one.
+
+Listing scenes reads no scene, so that a damaged one stops nothing but itself; a `SceneTask` is all that another process
+needs to open it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.scene.formats.co3d import ANNOTATIONS, co3d_record, read_co3d
+from fvgen.scene.formats.colmap import colmap_model_folder
+from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size, read_photo
+from fvgen.scene.formats.re10k import ChunkScene, TimedCamera, chunk_scene, is_re10k, read_chunk, read_re10k
+from fvgen.scene.formats.record import image_inside
+from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at
+from fvgen.scene.layouts import LAYOUTS, Found
+from fvgen.scene.photos import Shot, natural_key, posed_shot
+
+_DEPTH = 3  # folders below the source in which scenes are looked for: DL3DV has two, CO3D one
+_POSED = ("dl3dv", "nerfstudio", "tanks-nerfpp", "tanks-fvs", "colmap")
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """A scene that was found, and how to open it.
+
+    Attributes:
+        name: unique among all scenes of a run, fit for a file name.
+        layout: ``posed``, ``re10k``, ``chunk``, ``co3d``, ``video``, ``frames`` or ``procedural``.
+        path: file or folder.
+        part: which scene of a file that holds several.
+    """
+
+    name: str
+    layout: str
+    path: Path
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """An open scene of ``N`` frames in filming order; its pictures are read only when asked for.
+
+    Attributes:
+        count: number of frames.
+        centers: ``[N, 3]`` camera centres where cameras are given, else ``None``.
+        times: ``N`` ascending seconds where they are known.
+        read: pictures with their cameras (``None`` where not given) of ascending frame numbers.
+    """
+
+    count: int
+    centers: Tensor | None
+    times: list[float] | None
+    read: Callable[[Sequence[int]], list[Shot]]
+
+
+class TimesGoBackwards(UserError):
+    """The frames' times do not ascend: which order they were filmed in is not known."""
+
+
+def find_scenes(sources: Sequence[str | Path]) -> list[SceneTask]:
+    """All scenes of some sources, each a folder or file, or ``procedural:N``; ordered, each name once.
+
+    Raises:
+        UserError: a source that does not exist, or in which no scene is found.
+    """
+    tasks: list[SceneTask] = []
+    for source in sources:
+        found = _procedural(str(source)) if str(source).startswith("procedural:") else list(_walk(Path(source), 0))
+        if not found:
+            raise UserError(
+                f"{source}: no footage found; looked for transforms.json, COLMAP models, RealEstate10K's camera files "
+                f"with their frames, .torch chunks, {ANNOTATIONS}, videos and folders of frames"
+            )
+        tasks += _without_claimed(found)
+    taken: dict[str, SceneTask] = {}
+    for task in tasks:
+        name = task.name
+        if name in taken and taken[name] != task:  # the same name elsewhere: told apart by where
+            name = f"{name}-{hashlib.sha256(str(task.path.resolve()).encode()).hexdigest()[:8]}"
+        taken[name] = SceneTask(name, task.layout, task.path, task.part)
+    return [taken[name] for name in sorted(taken, key=natural_key)]
+
+
+def _without_claimed(tasks: list[SceneTask]) -> list[SceneTask]:
+    """Without the folders of pictures that belong to a RealEstate10K camera file."""
+    claimed = set()
+    for task in tasks:
+        if task.layout == "re10k" and (folder := _re10k_places(task.path)[0]).is_dir():
+            claimed.add(folder.resolve())
+    return [task for task in tasks if task.layout != "frames" or task.path.resolve() not in claimed]
+
+
+def _procedural(source: str) -> list[SceneTask]:
+    count = source.partition(":")[2]
+    if not count.isdigit():
+        raise UserError(f"{source}: write procedural:N, such as procedural:400")
+    return [SceneTask(f"procedural-{i:06d}", "procedural", Path(), str(i)) for i in range(int(count))]
+
+
+def _walk(path: Path, depth: int, prefix: str = "") -> Iterator[SceneTask]:
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    name = _clean(f"{prefix}{path.stem if path.is_file() else path.resolve().name}")
+    if path.is_file():
+        yield from _file_scenes(path, name)
+        return
+    if _is_posed(path):
+        yield SceneTask(name, "posed", path)
+        return
+    if (path / ANNOTATIONS).is_file():
+        try:
+            sequences = list(_co3d(path / ANNOTATIONS))
+        except UserError:
+            sequences = [""]  # opened like the others, so that its damage is counted
+        yield from (SceneTask(_clean(f"{name}-{sequence}"), "co3d", path, sequence) for sequence in sequences)
+        return
+    inside = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
+    cameras = [p for p in inside if p.suffix == ".txt" and is_re10k(p)]
+    yield from (SceneTask(_clean(p.stem), "re10k", p) for p in cameras)
+    files = [p for p in inside if p.is_file() and p.suffix.lower() in (*VIDEO_SUFFIXES, ".torch")]
+    for file in files:
+        yield from _walk(file, depth + 1)
+    pictures = [p for p in inside if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES]
+    if len(pictures) > 2 and not cameras and not files:
+        yield SceneTask(name, "frames", path)
+    elif depth < _DEPTH and not cameras:
+        for folder in (p for p in inside if p.is_dir() and not p.is_symlink()):
+            yield from _walk(folder, depth + 1)
+
+
+def _file_scenes(path: Path, name: str) -> Iterator[SceneTask]:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        yield SceneTask(name, "video", path)
+    elif path.suffix == ".json":
+        yield SceneTask(_clean(path.resolve().parent.name), "posed", path.parent)
+    elif path.suffix == ".txt" and is_re10k(path):
+        yield SceneTask(name, "re10k", path)
+    elif path.suffix == ".torch":
+        try:
+            keys = [str(scene["key"]) for scene in read_chunk(path)]
+        except UserError:
+            keys = [""]  # opened like the others, so that its damage is counted
+        yield from (SceneTask(_clean(key) or name, "chunk", path, key) for key in keys)
+
+
+def _is_posed(path: Path) -> bool:
+    if any((path / p / "transforms.json").is_file() for p in ("", "nerfstudio")) or any(
+        (path / "train" / p).is_dir() for p in ("pose",)
+    ):
+        return True
+    return colmap_model_folder(path) is not None or any(path.glob("dense/ibr3d_pw_*/Ks.npy"))
+
+
+def _clean(name: str) -> str:
+    """Fit for the name of a file anywhere."""
+    clean = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".-")
+    return clean[:120] or "scene"
+
+
+def open_footage(task: SceneTask) -> Footage:
+    """Open a scene.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    if task.layout == "video":
+        times = frame_times(task.path)
+        return Footage(len(times), None, times, lambda rows: [Shot(x, None, None) for x in frames_at(task.path, rows)])
+    if task.layout == "frames":
+        paths = sorted(
+            (p for p in task.path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES), key=lambda p: natural_key(p.name)
+        )
+        return Footage(len(paths), None, None, lambda rows: [_photo(paths[i]) for i in rows])
+    if task.layout == "posed":
+        return _posed(task.path)
+    if task.layout == "re10k":
+        return _re10k(task.path)
+    if task.layout == "chunk":
+        return _chunk(task.path, task.part)
+    if task.layout == "co3d":
+        return _co3d_sequence(task.path, task.part)
+    raise ValueError(f"there is no layout '{task.layout}'")
+
+
+def _photo(path: Path) -> Shot:
+    photo = read_photo(path)
+    return Shot(photo.upright(), photo.focal, None)
+
+
+def _of_files(frames: list[Found]) -> Footage:
+    centers = torch.stack([frame.record.world_from_camera[:3, 3] for frame in frames])
+    return Footage(
+        len(frames), centers, None, lambda rows: [posed_shot(frames[i].record, frames[i].image) for i in rows]
+    )
+
+
+def _posed(folder: Path) -> Footage:
+    for layout in _POSED:
+        for _, _, frames in LAYOUTS[layout].find(folder):
+            return _of_files(frames)
+    raise UserError(f"{folder}: no cameras found")
+
+
+def _ascending(cameras: list[TimedCamera]) -> list[float]:
+    for before, after in zip(cameras, cameras[1:]):
+        if after.time <= before.time:
+            raise TimesGoBackwards(f"{after.where}: its time {after.time} is not after the one before it")
+    return [camera.time / 1e6 for camera in cameras]
+
+
+def _re10k(path: Path) -> Footage:
+    cameras = read_re10k(path)
+    times = _ascending(cameras)
+    folder = _re10k_frames(path)
+    files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES}
+    missing = next((camera for camera in cameras if str(camera.time) not in files), None)
+    if missing is not None:
+        raise UserError(f"{missing.where}: there is no picture {missing.time} in {folder}")
+
+    def read(rows: Sequence[int]) -> list[Shot]:
+        shots = []
+        for row in rows:
+            picture = files[str(cameras[row].time)]
+            shots.append(posed_shot(cameras[row].record(image_size(picture)), picture))
+        return shots
+
+    return Footage(len(cameras), torch.stack([camera.center for camera in cameras]), times, read)
+
+
+def _re10k_places(path: Path) -> list[Path]:
+    """Where a clip's pictures may be, ``TIME.png`` or ``TIME.jpg``: folders that are there first."""
+    above = path.parent.parent
+    places = [path.parent / path.stem, path.parent / "frames" / path.stem, above / "frames" / path.stem]
+    return sorted([*places, above / "frames" / path.parent.name / path.stem], key=lambda place: not place.is_dir())
+
+
+def _re10k_frames(path: Path) -> Path:
+    first, second, *_ = _re10k_places(path)
+    if not first.is_dir():
+        raise UserError(f"{path}: its frames are not there; looked for {first} and {second}")
+    return first
+
+
+@lru_cache(maxsize=1)  # a chunk holds some dozens of scenes
+def _stored(path: Path) -> dict[str, dict]:
+    return {str(scene["key"]): scene for scene in read_chunk(path)}
+
+
+def _chunk(path: Path, key: str) -> Footage:
+    scene: ChunkScene = chunk_scene(path, _stored(path)[key])
+    times = _ascending(scene.cameras)
+
+    def read(rows: Sequence[int]) -> list[Shot]:
+        shots = []
+        for row in rows:
+            image = scene.picture(row)
+            record = scene.cameras[row].record((image.shape[1], image.shape[0]))
+            camera = Cameras(record.world_from_camera[None], record.intrinsics()[None], torch.tensor([record.size]))
+            shots.append(Shot(image, None, camera))
+        return shots
+
+    return Footage(len(scene.cameras), torch.stack([camera.center for camera in scene.cameras]), times, read)
+
+
+@lru_cache(maxsize=1)
+def _co3d(path: Path) -> dict[str, list[dict]]:
+    return read_co3d(path)
+
+
+def _co3d_sequence(category: Path, sequence: str) -> Footage:
+    frames = []
+    for frame in _co3d(category / ANNOTATIONS)[sequence]:
+        record = co3d_record(frame, f"{category / ANNOTATIONS}, {sequence} frame {frame.get('frame_number')}")
+        path = image_inside(category.parent, record.file_path or "", record.where)
+        frames.append(Found(path.stem, path, record))
+    return _of_files(frames)

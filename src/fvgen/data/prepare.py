@@ -1,0 +1,271 @@
+"""Footage into training pairs, scene by scene: read, make the guides, write.
+
+Each step is a function of the scene and the recipe alone, so that a scene that is made again, by whatever process,
+gives the same bytes. Nothing that is wrong with a scene stops the others: what is dropped is counted by reason and
+named in the scene's record.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.data.clips import Stretch, against, overlapping, stretches
+from fvgen.data.footage import Footage, SceneTask, TimesGoBackwards, open_footage
+from fvgen.data.pairs import Pair, make_pair, procedural_pair
+from fvgen.data.recipe import PrepareRecipe
+from fvgen.data.samples import Sample
+from fvgen.data.shards import write_scene
+from fvgen.data.textures import TextureBank
+from fvgen.errors import UserError
+from fvgen.rendering.guide import resample_photo
+from fvgen.scene.depth import DepthMap, estimate_depths
+from fvgen.scene.geometry import estimate
+from fvgen.scene.photos import Shot
+from fvgen.scene.types import Photos
+
+_DEPTH_SCALE = 2  # depth and colour of the photographs are taken at twice the pairs' size
+_TILE = 16
+_MOVED = 0.22  # mean difference in a tile where something moved ...
+_STILL = 0.06  # ... while the median tile agrees
+_MOVED_SHARE = 0.04
+_NOTES = 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Pictures of a stretch, no larger than needed.
+
+    Attributes:
+        stretch: of the footage.
+        images: ``T`` uint8 ``[H, W, 3]`` of one size.
+        cameras: ``T`` cameras at that size, or ``None``.
+        focals: focal lengths in pixels where the pictures tell them.
+    """
+
+    stretch: Stretch
+    images: list[Tensor]
+    cameras: Cameras | None
+    focals: list[float | None]
+
+
+@dataclass
+class Ledger:
+    """What was dropped: counts by reason, and the first few in words."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, note: str = "") -> None:
+        """Count a clip or scene."""
+        self.dropped[reason] += 1
+        if note and len(self.notes) < _NOTES:
+            self.notes.append(f"{reason}: {note}")
+
+
+class Unfit(Exception):
+    """A clip that makes no pair, by reason."""
+
+
+def split_of(scene: str, held_out: float) -> str:
+    """``train`` or ``heldout``, by the name of a scene alone: no scene is in both, whatever else is prepared."""
+    number = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big")
+    return "heldout" if number < held_out * 2**64 else "train"
+
+
+def prepare_scene(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
+    """All steps for one scene."""
+    torch.set_num_threads(1)  # sums of several threads differ in their last bits
+    ledger = Ledger()
+    samples = make_samples(read_clips(task, recipe, ledger), ledger, task, recipe)
+    write_samples(samples, ledger, task, recipe, folder)
+
+
+def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterator[Clip]:
+    """Open a scene and read, one by one, the clips that their pictures alone do not forbid."""
+    if task.layout == "procedural":
+        return
+    try:
+        footage = open_footage(task)
+    except TimesGoBackwards as error:
+        ledger.drop("timestamps", str(error))
+        return
+    except UserError as error:
+        ledger.drop("unreadable", str(error))
+        return
+    tried = stretches(footage.count, recipe, _rng(task, recipe))
+    if not tried:
+        ledger.drop("too short", f"{footage.count} frames")
+    for stretch in tried:
+        clip = _read(footage, stretch, recipe, ledger)
+        if clip is not None:
+            yield clip
+
+
+def _rng(task: SceneTask, recipe: PrepareRecipe) -> np.random.Generator:
+    digest = hashlib.sha256(f"{recipe.seed} {task.name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Ledger) -> Clip | None:
+    try:
+        shots = footage.read(stretch.rows)
+    except UserError as error:
+        ledger.drop("unreadable", str(error))
+        return None
+    reason = against([shot.image for shot in shots])
+    if reason:
+        ledger.drop(reason)
+        return None
+    cameras = None
+    if footage.centers is not None:
+        cameras = Cameras.concatenate([shot.camera for shot in shots if shot.camera is not None])
+        span = (cameras.centers - cameras.centers[0]).norm(dim=1).max()
+        if not float(span) > 0:
+            ledger.drop("static")
+            return None
+    return _shrunk(stretch, shots, cameras, recipe)
+
+
+def _shrunk(stretch: Stretch, shots: list[Shot], cameras: Cameras | None, recipe: PrepareRecipe) -> Clip:
+    """Pictures just large enough to cover the size at which depth is estimated."""
+    height, width = shots[0].image.shape[:2]
+    scale = max(_DEPTH_SCALE * recipe.width / width, _DEPTH_SCALE * recipe.height / height)
+    images, focals = [shot.image for shot in shots], [shot.focal for shot in shots]
+    if scale < 1:
+        size, box = (round(width * scale), round(height * scale)), (0.0, 0.0, float(width), float(height))
+        images = [(resample_photo(image, box, *size) * 255).round().byte() for image in images]
+        cameras = cameras.resized(*size) if cameras is not None else None
+        focals = [focal and focal * size[0] / width for focal in focals]
+    return Clip(stretch, images, cameras, focals)
+
+
+def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe) -> list[Sample]:
+    """Guides for the clips, until there are as many as wanted; runs on the recipe's device."""
+    if task.layout == "procedural":
+        return _procedural(task, recipe, ledger)
+    samples: list[Sample] = []
+    taken: list[Stretch] = []
+    too_wide = math.inf  # frames of the footage between which too little is shared
+    for clip in clips:
+        if clip.stretch.span >= too_wide or overlapping(clip.stretch, taken, recipe.overlap):
+            continue
+        try:
+            pair, facts = pair_of(clip, recipe, _rng(task, replace(recipe, seed=recipe.seed + 1 + clip.stretch.start)))
+        except UserError as error:
+            ledger.drop("geometry", str(error))
+            continue
+        except Unfit as error:
+            ledger.drop(str(error))
+            too_wide = min(too_wide, clip.stretch.span) if str(error) == "little covered" else too_wide
+            continue
+        taken.append(clip.stretch)
+        facts = {"source": task.layout, "scene": task.name, "start": clip.stretch.start, **facts}
+        key = f"{_key(task.name)}-{clip.stretch.start:06d}-{clip.stretch.stride}"
+        samples.append(Sample(key, pair, {**facts, "stride": clip.stretch.stride}))
+        if len(samples) == recipe.clips:
+            break
+    return samples
+
+
+def _key(scene: str) -> str:
+    """A scene's name fit for a key, still different from all others."""
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in scene)
+    if key == scene and len(key) <= 60:
+        return key
+    return f"{key[:50]}_{hashlib.sha256(scene.encode()).hexdigest()[:8]}"
+
+
+def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[Sample]:
+    rng, index = _rng(task, recipe), int(task.part)
+    frames = int(rng.integers(recipe.least_frames or min(6, recipe.frames), recipe.frames + 1))
+    bank = TextureBank(list(recipe.textures), 0.6)
+    try:
+        pair = procedural_pair(recipe.seed * 1_000_003 + index, frames, recipe.width, recipe.height, bank)
+    except UserError as error:
+        ledger.drop("geometry", str(error))
+        return []
+    return [Sample(task.name, pair, {"source": "procedural", "scene": task.name, **quality(pair)})]
+
+
+def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tuple[Pair, dict[str, float | str]]:
+    """The pair of a clip, and its quality.
+
+    Raises:
+        UserError: no cameras or no depth can be found.
+        Unfit: the guide shows too little, or something else than the pictures.
+    """
+    cameras, depths = clip.cameras, None
+    if cameras is None:
+        names = [f"{k:04d}.png" for k in range(len(clip.images))]
+        found = estimate(recipe.geometry, Photos(names, clip.images, clip.focals), recipe.device, recipe.seed)
+        if len(found.photos) < len(clip.images):
+            raise Unfit("not all frames placed")
+        cameras, depths = found.cameras, found.depths
+    last = len(clip.images) - 1
+    shown = (0, last) if recipe.cloud == "ends" else (int(rng.integers(last + 1)),)
+    if recipe.depth == "sweep" or depths is None:
+        depths = _swept(clip.images, cameras, shown, recipe)
+    else:
+        depths = [depths[i] for i in shown]
+    path, boxes = cameras.covering(recipe.width, recipe.height)
+    truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
+    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown)
+    facts = quality(pair)
+    _judge(pair, facts, recipe)
+    return pair, {**facts, "cloud": recipe.cloud, "geometry": "given" if clip.cameras is not None else recipe.geometry}
+
+
+def _swept(images: list[Tensor], cameras: Cameras, shown: tuple[int, ...], recipe: PrepareRecipe) -> list[DepthMap]:
+    """Depth of the frames that are shown, from each other, or of one frame from the clip's ends."""
+    rows = sorted({0, *shown, len(images) - 1})
+    side = max(recipe.width, recipe.height) * _DEPTH_SCALE
+    depths = estimate_depths([images[i] for i in rows], cameras[rows], side, recipe.device)
+    return [depths[rows.index(i)] for i in shown]
+
+
+def quality(pair: Pair) -> dict[str, float | str]:
+    """What a guide shows of the frames that are no photographs.
+
+    Returns:
+        ``coverage``: share of pixels that were measured; ``psnr``: in dB over these, the mean over frames.
+    """
+    frames, guide, coverage = (a[~pair.photo] for a in (pair.frames, pair.guide, pair.coverage))
+    errors = (frames.astype(np.float32) - guide).__pow__(2).mean(-1) / 255**2
+    values = [-10 * np.log10(max(float(e[c].mean()), 1e-10)) for e, c in zip(errors, coverage) if c.any()]
+    return {"coverage": float(coverage.mean()), "psnr": float(np.mean(values)) if values else 0.0}
+
+
+def _judge(pair: Pair, facts: dict[str, float | str], recipe: PrepareRecipe) -> None:
+    if float(facts["coverage"]) < recipe.least_coverage:
+        raise Unfit("little covered")
+    if moving(pair):
+        raise Unfit("something moves")
+    if float(facts["psnr"]) < recipe.least_psnr:
+        raise Unfit("guide disagrees")
+
+
+def moving(pair: Pair) -> bool:
+    """Whether the guide is right nearly everywhere and plainly wrong in some places, frame after frame."""
+    frames, guide, coverage = (torch.from_numpy(a[~pair.photo]) for a in (pair.frames, pair.guide, pair.coverage))
+    seen = coverage.float()[:, None]
+    error = (frames.float() - guide.float()).abs().mean(-1)[:, None] / 255 * seen
+    share, mean = F.avg_pool2d(seen, _TILE), F.avg_pool2d(error, _TILE)
+    tiles = (mean / share.clamp_min(1e-6))[share > 0.5]
+    if len(tiles) < 10 or float(tiles.median()) > _STILL:
+        return False
+    return float((tiles > _MOVED).float().mean()) > _MOVED_SHARE
+
+
+def write_samples(samples: list[Sample], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
+    """Write a scene and mark it as finished."""
+    facts = {"layout": task.layout, "notes": ledger.notes}
+    write_scene(folder, split_of(task.name, recipe.held_out), task.name, samples, ledger.dropped, facts)
