@@ -1,0 +1,259 @@
+"""Footage into pairs: what is dropped and why, the same bytes every time, in processes, killed, and on Ray."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fvgen.cli.main import main
+from fvgen.data.clips import Stretch, against, overlapping, stretches
+from fvgen.data.farm import make_stage, prepare, read_stage, write_stage
+from fvgen.data.footage import find_scenes
+from fvgen.data.pairs import Pair
+from fvgen.data.prepare import moving, prepare_scene, split_of
+from fvgen.data.procedural import procedural_scene
+from fvgen.data.reader import PairShards
+from fvgen.data.recipe import PrepareRecipe
+from fvgen.errors import UserError
+from fvgen.scene.formats.transforms_json import write_transforms_json
+
+RECIPE = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, longest_stride=1)
+
+
+def film(seed: int, frames: int = 8, width: int = 192, height: int = 120):
+    """A procedural scene's pictures ``[T, H, W, 3]`` and cameras: footage whose truth is known."""
+    scene = procedural_scene(seed, frames, width, height)
+    pictures = np.concatenate([scene.film(scene.cameras[i], 1.0)[0] for i in range(frames)])
+    return torch.from_numpy(pictures), scene.cameras
+
+
+def save_scene(folder: Path, seed: int = 3) -> Path:
+    pictures, cameras = film(seed)
+    (folder / "images").mkdir(parents=True)
+    for k, picture in enumerate(pictures):
+        Image.fromarray(picture.numpy()).save(folder / "images" / f"{k}.png")
+    write_transforms_json(folder / "transforms.json", cameras, [f"images/{k}.png" for k in range(len(pictures))])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    return save_scene(tmp_path_factory.mktemp("footage") / "walk")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.tar")
+    }
+
+
+def record(folder: Path, scene: str) -> dict:
+    (path,) = folder.glob(f"*/{scene}.json")
+    return json.loads(path.read_text())
+
+
+def test_stretches_fit_and_do_not_repeat():
+    recipe = PrepareRecipe(frames=16, clips=5, attempts=4)
+    found = stretches(100, recipe, np.random.default_rng(0))
+    assert len(found) == len(set(found)) == 20
+    assert {s.stride for s in found} == {1, 2, 3, 4}
+    assert all(s.rows[0] >= 0 and s.rows[-1] < 100 and len(s.rows) == 16 for s in found)
+    assert stretches(15, recipe, np.random.default_rng(0)) == []
+    assert {s.stride for s in stretches(32, recipe, np.random.default_rng(0))} == {1, 2}
+    assert overlapping(Stretch(0, 1, 16), [Stretch(5, 1, 16)], 0.5)
+    assert not overlapping(Stretch(0, 1, 16), [Stretch(10, 1, 16)], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda x, y: x, ""),
+        (lambda x, y: torch.cat([x[:4], y[4:]]), "shot cut"),
+        (lambda x, y: x[:1].repeat(8, 1, 1, 1), "static"),
+        (lambda x, y: torch.stack([*x[:7], smeared(x[7])]), "blur"),
+        (lambda x, y: [fog(k) for k in range(8)], "no detail"),
+        (lambda x, y: [*x[:7], x[7][:100]], "size changes"),
+    ],
+)  # fmt: skip
+def test_pictures_tell_what_makes_no_clip(spoil, reason):
+    x, y = film(3)[0], film(4)[0]
+    assert against(list(spoil(x, y))) == reason
+
+
+def fog(k):
+    """A ramp of grey that brightens from picture to picture."""
+    return (torch.linspace(0, 25 * (k + 1), 192)[None, :, None]).expand(120, 192, 3).byte()
+
+
+def smeared(picture):
+    """Motion blur of 25 pixels."""
+    return torch.stack([picture.float().roll(k, 1) for k in range(25)]).mean(0).byte()
+
+
+def test_something_that_moves_is_seen():
+    x = film(3)[0].numpy()
+    coverage, photo = np.ones(x.shape[:3], bool), np.array([True] + [False] * 6 + [True])
+    still = Pair(x, x, coverage, photo, film(3)[1])
+    guide = x.copy()
+    guide[:, 20:60, 40:90] = 255 - guide[:, 20:60, 40:90] // 2
+    assert not moving(still)
+    assert moving(Pair(x, guide, coverage, photo, still.cameras))
+    noise = np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)
+    assert not moving(Pair(x, noise, coverage, photo, still.cameras))  # wrong everywhere is another reason
+
+
+def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
+    (task,) = find_scenes([walk])
+    prepare_scene(task, RECIPE, tmp_path / "whole")
+    clips, ledger = read_stage(task, RECIPE)
+    write_stage(*make_stage(clips, ledger, task, RECIPE), task, RECIPE, tmp_path / "staged")
+    prepare([walk], RECIPE, tmp_path / "process")
+    assert len(hashes(tmp_path / "whole")) == 1
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "staged") == hashes(tmp_path / "process")
+    pair, facts = PairShards(tmp_path / "whole", split_of("walk", RECIPE.held_out)).read(0)
+    assert pair.frames.shape == (6, 80, 128, 3)
+    assert pair.photo.tolist() == [True] + [False] * 4 + [True]
+    assert facts["psnr"] > 18
+    assert facts["coverage"] > 0.5
+
+
+def test_one_frames_cloud_shows_that_frame(walk, tmp_path):
+    (task,) = find_scenes([walk])
+    prepare_scene(task, PrepareRecipe(**{**RECIPE.__dict__, "cloud": "one"}), tmp_path)
+    pair, facts = PairShards(tmp_path, split_of("walk", RECIPE.held_out)).read(0)
+    assert pair.photo.sum() == 1
+    assert facts["cloud"] == "one"
+
+
+def test_bad_footage_is_counted_and_named_and_stops_nothing(walk, tmp_path):
+    footage = tmp_path / "footage"
+    save_scene(footage / "good")
+    save_scene(footage / "empty")
+    for path in (footage / "empty" / "images").iterdir():
+        path.write_bytes(b"")
+    save_scene(footage / "outside")
+    transforms = footage / "outside" / "transforms.json"
+    transforms.write_text(transforms.read_text().replace("images/3.png", "../../../etc/hosts"))
+    save_scene(footage / "crooked")
+    transforms = footage / "crooked" / "transforms.json"
+    values = json.loads(transforms.read_text())
+    values["frames"][2]["transform_matrix"][0][0] = 7.0
+    transforms.write_text(json.dumps(values))
+    (footage / "clip.mp4").write_bytes(b"\x00" * 100)
+    save_scene(footage / "short")
+    values = json.loads((footage / "short" / "transforms.json").read_text())
+    values["frames"] = values["frames"][:4]
+    (footage / "short" / "transforms.json").write_text(json.dumps(values))
+    pairs = tmp_path / "pairs"
+    prepare([footage], RECIPE, pairs)
+    assert [name.split("/")[1] for name in hashes(pairs)] == ["good.tar"]
+    assert record(pairs, "empty")["dropped"] == {"unreadable": 3}
+    for scene, words in (("outside", "leaves its folder"), ("crooked", "not a rotation"), ("clip", "clip.mp4")):
+        assert record(pairs, scene)["dropped"] == {"unreadable": 1}
+        assert words in record(pairs, scene)["facts"]["notes"][0]
+    assert record(pairs, "short")["dropped"] == {"too short": 1}
+    assert json.loads((pairs / "manifest.json").read_text())["dropped"] == {"too short": 1, "unreadable": 6}
+
+
+def test_the_split_goes_by_the_scenes_name_alone():
+    names = [f"scene-{k}" for k in range(4000)]
+    held = [name for name in names if split_of(name, 0.1) == "heldout"]
+    assert 320 < len(held) < 480
+    assert all(split_of(name, 0.2) == "heldout" for name in held)  # a larger share keeps those held out already
+    assert all(split_of(name, 0) == "train" for name in names)
+
+
+def test_the_command_says_what_it_made(walk, tmp_path, capsys):
+    options = ["--size", "128x80", "--frames", "6", "--clips", "1", "--longest-stride", "1"]
+    assert main(["prepare", str(walk), "-o", str(tmp_path / "pairs"), *options]) == 0
+    assert "1 clip" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*.tar")}
+    assert main(["prepare", str(walk), "-o", str(tmp_path / "pairs"), *options]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*.tar")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "-o", "x"], "nowhere: no such file or folder"),
+        (["procedural:2", "-o", "x", "--frames", "2"], "clips have at least 3 frames"),
+        (["procedural:2", "-o", "x", "--depth", "estimator"], "colmap gives no depth of its own"),
+        (["procedural:2", "-o", "x", "--workers", "0"], "--workers 0"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def run_apart(sources: str, folder: Path, *more: str) -> subprocess.Popen:
+    options = ["--size", "96x64", "--frames", "6", "--workers", "2", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "fvgen", "prepare", sources, "-o", str(folder), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Processes below a process, as /proc tells."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found += [int(stat.parent.name), *children(int(stat.parent.name))]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("ray_address", [None, "local"])
+def test_killed_workers_and_drivers_lose_and_double_nothing(tmp_path, ray_address):
+    if ray_address:
+        pytest.importorskip("ray")
+    more, rng = (["--ray-address", ray_address] if ray_address else []), np.random.default_rng(0)
+    assert run_apart("procedural:12", tmp_path / "calm", *more).wait() == 0
+    wanted, folder, kills = hashes(tmp_path / "calm"), tmp_path / "stormy", 0
+    while kills < 10:
+        driver = run_apart("procedural:12", folder, *more)
+        time.sleep(float(rng.uniform(4, 12)))
+        if driver.poll() is not None:
+            break
+        below = children(driver.pid)
+        if kills % 2 and below:  # a worker, then the run goes on
+            os.kill(int(rng.choice(below)), signal.SIGKILL)
+            time.sleep(3)
+        os.killpg(driver.pid, signal.SIGKILL)
+        for pid in below:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        driver.wait()
+        kills += 1
+    assert run_apart("procedural:12", folder, *more).wait() == 0
+    assert kills >= 3
+    assert len(wanted) > 6
+    assert hashes(folder) == wanted
+    assert (folder / "manifest.json").read_bytes() == (tmp_path / "calm" / "manifest.json").read_bytes()
+
+
+def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="needs Ray"):
+        prepare(["procedural:1"], RECIPE, tmp_path, ray_address="auto")
