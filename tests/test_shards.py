@@ -292,13 +292,15 @@ def test_a_tar_cut_off_anywhere_gives_its_whole_samples(pairs, tmp_path, known):
         (folder / "manifest.json").unlink()
         (folder / "train" / "s2.json").unlink()
     whole = {entry.key: max(o + n for o, n in entry.members.values()) for _, entry in PairShards(pairs).samples}
+    ends = -(-max(end for key, end in whole.items() if key.startswith("s2")) // 512) * 512
     rng = np.random.default_rng(0)
     for cut in [0, 1, 511, 512, *rng.integers(len(data), size=12).tolist()]:
         tar.write_bytes(data[:cut])
         shards = PairShards(folder)
         expected = {key for key, end in whole.items() if not key.startswith("s2") or end <= cut}
         assert {entry.key for _, entry in shards.samples} == expected
-        assert any(name.startswith("train/s2.tar") for name in shards.damaged)
+        if known or cut < ends + 512:  # else only empty blocks after the last member are gone
+            assert any(name.startswith("train/s2.tar") for name in shards.damaged)
         assert len({key for _, key in stream_keys(shards, 2 * len(expected), seed=0)}) == len(expected)
 
 
