@@ -24,7 +24,7 @@ VIDEO_FRAMES = 8
 
 
 @dataclass(frozen=True)
-class _Shot:
+class Shot:
     """One photo, read: image ``[H, W, 3]`` uint8, focal length in pixels, and its camera where one was given."""
 
     image: Tensor
@@ -38,7 +38,7 @@ class _Entry:
 
     name: str
     folder: str
-    read: Callable[[], _Shot]
+    read: Callable[[], Shot]
 
 
 def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | None = None) -> Photos:
@@ -145,9 +145,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _photo_entry(path: Path) -> _Entry:
-    def read() -> _Shot:
+    def read() -> Shot:
         photo = read_photo(path)
-        return _Shot(photo.upright(), photo.focal, None)
+        return Shot(photo.upright(), photo.focal, None)
 
     return _Entry(path.name, path.absolute().parent.name, read)
 
@@ -158,7 +158,7 @@ def _video_entries(path: Path, count: int) -> list[_Entry]:
         if min(image.shape[:2]) < MIN_SIDE:
             raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels is too small; {MIN_SIDE} are needed")
         entries.append(
-            _Entry(f"{path.stem}_{number:05d}.png", path.absolute().parent.name, partial(_Shot, image, None, None))
+            _Entry(f"{path.stem}_{number:05d}.png", path.absolute().parent.name, partial(Shot, image, None, None))
         )
     return entries
 
@@ -185,12 +185,12 @@ def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
         path = image_inside(images, record.file_path or "", record.where)
         relative = Path((record.file_path or "").replace("\\", "/"))
         name = relative.name + ("" if relative.suffix else path.suffix)
-        entries.append(_Entry(name, relative.parent.name, partial(_posed_shot, record, path)))
+        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path)))
     return entries
 
 
-def _posed_shot(record: CameraRecord, path: Path) -> _Shot:
-    """A photo with its camera: intrinsics at the image's true size, distortion undone, both turned upright.
+def posed_shot(record: CameraRecord, path: Path) -> Shot:
+    """One posed photo, read: intrinsics at the image's true size, distortion undone, both turned upright.
 
     Tools that find cameras mostly read the stored pixels and ignore EXIF orientation, so the stored picture is the
     camera's, unless only the upright one has the size that the file claims.
@@ -217,10 +217,10 @@ def _posed_shot(record: CameraRecord, path: Path) -> _Shot:
             raise UserError(f"{record.where}: {error}; undistort the photos with the tool that made them") from None
         camera = Cameras(camera.world_from_camera, intrinsics[None], camera.sizes)
     if photo.mirrored:
-        return _Shot(image, photo.focal, camera)  # a mirrored camera is none; the picture stays as its camera saw it
+        return Shot(image, photo.focal, camera)  # a mirrored camera is none; the picture stays as its camera saw it
     for _ in range(photo.turns):
         image, camera = image.rot90(-1, (0, 1)), turned_clockwise(camera)
-    return _Shot(image.contiguous(), photo.focal, camera)
+    return Shot(image.contiguous(), photo.focal, camera)
 
 
 def turned_clockwise(cameras: Cameras) -> Cameras:
