@@ -6,15 +6,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PHOTOS ?= examples/demo/photos
 
-.PHONY: help setup test format docs demo clean
+REFERENCE ?= .venv-reference
+
+.PHONY: help setup test test-reference format docs demo clean
 
 help:
 	@echo "make test                 ruff, mypy and pytest"
+	@echo "make test-reference       the metrics against lpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
 	@echo "make demo                 novel views of the example photos, in demo-output/"
 	@echo "make demo PHOTOS=folder   the same of your own photos"
 	@echo "make format               let ruff rewrite the code"
 	@echo "make docs                 write docs/cli.md again"
-	@echo "make clean                remove .venv and demo-output"
+	@echo "make clean                remove the virtual environments and demo-output"
 
 setup: $(VENV)/.installed
 
@@ -30,6 +33,17 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+# The packages come without their dependencies: torchvision's would replace a CPU build of torch (docs/evaluation.md).
+$(REFERENCE)/.installed: tests/reference/requirements.txt constraints.txt
+	@test -n "$(PYTHON)" || { echo "fvgen needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/python -m pip install --quiet -c constraints.txt torch numpy scipy pillow tqdm pytest pytest-timeout
+	$(REFERENCE)/bin/python -m pip install --quiet --no-deps -r tests/reference/requirements.txt
+	@touch $@
+
+test-reference: $(REFERENCE)/.installed
+	FVGEN_REQUIRE_REFERENCE=1 PYTHONPATH=src $(REFERENCE)/bin/python -m pytest tests/reference -s
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -41,4 +55,4 @@ demo: setup
 	$(BIN)/python scripts/demo.py --photos "$(PHOTOS)" --output demo-output
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(REFERENCE) demo-output

@@ -147,7 +147,7 @@ def repository_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode == 0 and listed.stdout:
         return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
-    skipped = {".git", ".venv", "__pycache__"}
+    skipped = {".git", ".venv", ".venv-reference", "__pycache__"}
     return [p for p in REPOSITORY.rglob("*") if p.is_file() and not skipped & set(p.relative_to(REPOSITORY).parts)]
 
 

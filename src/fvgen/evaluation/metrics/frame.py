@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics.pictures import check_pictures, unit_range
 from fvgen.evaluation.metrics.registry import FRAME_METRICS, chosen
-from fvgen.evaluation.metrics.weights import Networks, Weights
+from fvgen.evaluation.metrics.weights import Networks, Weights, exact_convolutions
 
 
 class FrameMetrics:
@@ -47,9 +47,11 @@ class FrameMetrics:
             UserError: if the shapes differ.
         """
         check_pictures(predicted, truth)
-        rows = []
-        for pair in zip(predicted.split(1), truth.split(1)):  # one at a time: the features of VGG are large
-            images = [unit_range(v).to(self.device) for v in pair]
-            rows.append([metric(*images).double().cpu() for metric in self._metrics.values()])
+        with exact_convolutions():  # one picture at a time: the features of VGG are large
+            rows = [self._scores(*pair) for pair in zip(predicted.split(1), truth.split(1))]
         empty = torch.zeros(0, dtype=torch.float64)
         return {name: torch.cat([empty, *(row[i] for row in rows)]) for i, name in enumerate(self._metrics)}
+
+    def _scores(self, predicted: Tensor, truth: Tensor) -> list[Tensor]:
+        images = [unit_range(v).to(self.device) for v in (predicted, truth)]
+        return [metric(*images).double().cpu() for metric in self._metrics.values()]

@@ -51,14 +51,31 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         return float("nan")
     c_a, c_b = a.covariance, b.covariance
     values, vectors = torch.linalg.eigh(c_a)
-    root = vectors * _without_rounding(values).sqrt()  # C_a = root root^T
+    kept = _without_rounding(values) > 0
+    root = vectors[:, kept] * values[kept].sqrt()  # C_a = root root^T
     cross = torch.linalg.eigvalsh(root.T @ c_b @ root)
     step = (a.mean - b.mean).square().sum()
     return float(step + c_a.trace() + c_b.trace() - 2 * _without_rounding(cross).sqrt().sum())
 
 
+def frechet_distance_of_few(a: Tensor, b: Tensor) -> float:
+    """:func:`frechet_distance` of ``[N, D]`` and ``[M, D]`` features without a ``D x D`` matrix: fast for few of them.
+
+    With ``X`` and ``Y`` the deviations over ``sqrt(N - 1)`` and ``sqrt(M - 1)``, ``C_a = X^T X``, and the trace of the
+    root is the sum of the singular values of ``X Y^T``.
+    """
+    if min(len(a), len(b)) < 2:
+        return float("nan")
+    means = [v.double().mean(0) for v in (a, b)]
+    x, y = ((v.double() - m) / (len(v) - 1) ** 0.5 for v, m in zip((a, b), means))
+    root = torch.linalg.svdvals(x @ y.T).sum()
+    return float((means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * root)
+
+
 def _without_rounding(eigenvalues: Tensor) -> Tensor:
     """Eigenvalues of a semidefinite matrix; what rounding leaves of its zeros would grow under a root."""
+    if not len(eigenvalues):
+        return eigenvalues
     least = eigenvalues.max().clamp_min(0) * len(eigenvalues) * torch.finfo(torch.float64).eps
     return torch.where(eigenvalues > least, eigenvalues, 0)
 
@@ -93,26 +110,44 @@ def _cubic(products: Tensor, dimensions: int) -> Tensor:
 
 
 @dataclass
-class FrechetDistance:
-    """Frechet distance of two streams of features; keeps their moments only."""
+class _Stream:
+    """Vectors of one side: rows while they are no more than their dimensions, moments of all that came before."""
 
-    predicted: Moments | None = None
-    truth: Moments | None = None
+    rows: list[Tensor] = field(default_factory=list)
+    moments: Moments | None = None
+
+    def add(self, vectors: Tensor) -> None:
+        self.rows.append(vectors)
+        if sum(len(r) for r in self.rows) > vectors.shape[1]:
+            self.moments, self.rows = self.folded(), []
+
+    def folded(self) -> Moments | None:
+        """Moments of everything so far."""
+        rows = torch.cat(self.rows) if self.rows else torch.zeros(0)
+        if not len(rows):
+            return self.moments
+        return Moments.of(rows) if self.moments is None else self.moments + Moments.of(rows)
+
+
+@dataclass
+class FrechetDistance:
+    """Frechet distance of two streams of features; what it keeps does not grow with their length."""
+
+    predicted: _Stream = field(default_factory=_Stream)
+    truth: _Stream = field(default_factory=_Stream)
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
         """Take ``[F, D]`` features in."""
-        self.predicted = _grown(self.predicted, predicted)
-        self.truth = _grown(self.truth, truth)
+        self.predicted.add(predicted)
+        self.truth.add(truth)
 
     def result(self) -> float:
         """``nan`` before two of each have come."""
-        return frechet_distance(self.predicted, self.truth) if self.predicted and self.truth else float("nan")
-
-
-def _grown(moments: Moments | None, vectors: Tensor) -> Moments | None:
-    if not len(vectors):
-        return moments
-    return Moments.of(vectors) if moments is None else moments + Moments.of(vectors)
+        sides = (self.predicted, self.truth)
+        if all(side.rows and side.moments is None for side in sides):
+            return frechet_distance_of_few(*(torch.cat(side.rows) for side in sides))
+        a, b = (side.folded() for side in sides)
+        return frechet_distance(a, b) if a and b else float("nan")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics.pictures import check_pictures, unit_range
 from fvgen.evaluation.metrics.registry import SET_METRICS, chosen
-from fvgen.evaluation.metrics.weights import Networks, Weights
+from fvgen.evaluation.metrics.weights import Networks, Weights, exact_convolutions
 
 _BATCH = 16  # pictures that pass a network together
 
@@ -46,7 +46,7 @@ class SetMetrics:
             UserError: if the shapes differ.
         """
         check_pictures(predicted, truth)
-        self.add_features(self.features(predicted), self.features(truth))
+        self._take(self.features(predicted), self.features(truth), len(predicted))
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -55,7 +55,8 @@ class SetMetrics:
         With :meth:`add_features` this lets the truth of several systems, or a finished scene, be computed once.
         """
         batches = [unit_range(b).to(self.device) for b in pictures.split(_BATCH)]
-        return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
+        with exact_convolutions():
+            return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
 
     def add_features(self, predicted: Features, truth: Features) -> None:
         """Take in what :meth:`features` returned.
@@ -66,10 +67,12 @@ class SetMetrics:
         counts = {len(f[name]) for f in (predicted, truth) for name in self._networks}
         if len(counts) > 1:
             raise ValueError(f"as many pictures as truths are needed, not {sorted(counts)}")
+        self._take(predicted, truth, max(counts, default=0))
+
+    def _take(self, predicted: Features, truth: Features, count: int) -> None:
         for name, spec in self._specs.items():
-            pair = (f[spec.features].to(self.device) for f in (predicted, truth))
-            self._distances[name].add(*pair)
-        self._count += counts.pop() if counts else 0
+            self._distances[name].add(*(f[spec.features].to(self.device) for f in (predicted, truth)))
+        self._count += count
 
     def result(self) -> dict[str, float]:
         """The distances by name, ``nan`` for fewer than two pictures, and ``images``, the number of predicted ones."""

