@@ -237,6 +237,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--baselines", "magic"], "--baselines magic: choose of guide"),
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--frames", "x"], "--frames x: write NAME=DIR"),
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--metrics", "lpips"], "there is no metric 'lpips'"),
+        ([scene, "-o", out, "--size", "64x32"], "pictures of 64x64 at least are scored"),
         ([scene, scene, "-o", out, "--protocol", "fvgen-5x1"], "there is another scene called scene"),
     ):
         assert main(["evaluate", *arguments]) == 2

@@ -121,6 +121,8 @@ class Evaluate:
         from fvgen.evaluation.framing import Framing
 
         size = parse_size(self.size) or protocol.size
+        if min(size) < 64:
+            raise UserError(f"--size {self.size}: pictures of 64x64 at least are scored")
         return Framing(size, protocol.through if size == protocol.size else None)
 
     def _scenes(self) -> "list[EvaluationScene]":

@@ -33,13 +33,14 @@ def page(results: dict[str, Any], store: Store, megabytes: float) -> str:
     systems = list(results["systems"])
     main = _main_system(results)
     metrics = list(next(iter(results["splits"].values()))["systems"][main]["frames"])
+    better = {**results["metrics"], **results["metrics_of_guide"]}
     images = _embedded(results, store, systems, main, metrics[0], megabytes)
     content = {
         "systems": systems,
         "main": main,
         "metrics": metrics,
         "titles": {name: title_of(name) for name in metrics},
-        "better": {name: results["metrics"].get(name, {"better": "higher"})["better"] for name in metrics},
+        "better": {name: better[name]["better"] for name in metrics},
         "colours": {name: colour_of(i) for i, name in enumerate(systems)},
         "splits": [_split(name, record, systems, metrics, images[name]) for name, record in results["splits"].items()],
     }
@@ -89,7 +90,7 @@ def _embedded(
 ) -> dict[str, dict[int, dict[str, str]]]:
     """Pictures as data URIs by split, frame and system, frame by frame from every split until there is no more room."""
     found: dict[str, dict[int, dict[str, str]]] = {name: {} for name in results["splits"]}
-    better = results["metrics"].get(metric, {"better": "higher"})["better"]
+    better = {**results["metrics"], **results["metrics_of_guide"]}[metric]["better"]
     orders = {n: frame_order(r["systems"][main]["frames"][metric], better) for n, r in results["splits"].items()}
     room = megabytes * 1e6
     for turn, name in track(list(_turns(orders)), "page"):
@@ -182,8 +183,8 @@ def _footer(results: dict[str, Any]) -> str:
 
 
 def _definitions(results: dict[str, Any]) -> str:
-    lines = [f"{name}: {spec['definition']}" for name, spec in results["metrics"].items()]
-    lines += [f"{name}: {text}" for name, text in results["regions"].items()]
+    metrics = {**results["metrics"], **results["metrics_of_guide"]}
+    lines = [f"{name}: {spec['definition']}" for name, spec in metrics.items()]
     lines += [f"{name}: not computed: {reason}" for name, reason in results["metrics_absent"].items()]
     lines += [f"weights {name}: SHA-256 {value}" for name, value in results["weights_sha256"].items()]
     lines += [f"system {name}: {json.dumps(definition)}" for name, definition in results["systems"].items()]

@@ -1,7 +1,7 @@
 """A whole evaluation: every split, every system, and what is left behind. Finished parts are not made again."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,20 +156,20 @@ class _Worker:
             self.store.save_frames(system.name, name, task.names, frames)
             old = {"seconds": made.seconds}
         entry = {**old, "key": made_key, "definition": definition, "frames_sha256": pictures_hash(frames)}
-        regions = definition["kind"] != "frames" or self._guide_is_known()
-        scores_key = key_of([entry["frames_sha256"], self.scorer.definition(), code_hash(), regions])
+        guided = definition["kind"] != "frames" or self._guide_is_known()
+        scores_key = key_of([entry["frames_sha256"], self.scorer.definition(), code_hash(), guided])
         if old.get("scores_key") != scores_key:
-            coverage = task.coverage if regions else None
-            columns = self.scorer.frames(frames, self.truth, coverage)
-            if coverage is not None:
-                self.record["coverage"] = [float(c.float().mean()) for c in coverage]
+            geometry = task.geometry if guided else None
+            columns = self.scorer.frames(frames, self.truth, geometry)
+            if geometry is not None:
+                self.record["coverage"] = [float(c.float().mean()) for c in geometry.coverage]
             entry |= {"scores_key": scores_key, "frames": columns}
             entry["mean"] = means(columns, [not given for given in task.is_given])
             entry["mean_with_given"] = means(columns)
         self.record["systems"][system.name] = entry
 
     def _guide_is_known(self) -> bool:
-        """Whether covered pixels can be told without building the scene for an outside system alone."""
+        """Whether the guide was needed anyway: no scene is built for outside systems alone."""
         return "coverage" in self.record
 
 
@@ -219,20 +219,20 @@ def _row(system: str, records: list[tuple[str, dict[str, Any]]], scorer: Scorer,
     row["mean"] = mean_of_means([entry["mean"] for entry in entries])
     if any(any(record["given"]) for _, record in records):
         row["mean_with_given"] = mean_of_means([entry["mean_with_given"] for entry in entries])
-    parts = []
-    for split, record in records if scorer.set_names else []:
-        asked = torch.tensor([not given for given in record["given"]])
-        pictures = [
-            store.load_frames(name, split, record["names"], sha)
-            for name, sha in (
-                (system, record["systems"][system]["frames_sha256"]),
-                ("truth", record["truth_sha256"]),
-            )
-        ]
-        if pictures[0] is None or pictures[1] is None:
-            raise UserError(f"frames of {split} in {store.folder} were changed while this ran; start it again")
-        parts.append((split, pictures[0][asked], pictures[1][asked]))
-    row["distances"] = scorer.distances(parts)
+    row["distances"] = scorer.distances(_pictures(system, records, store))
     totals = [sum(entry["seconds"].values()) for entry in entries if entry["seconds"]]
     row["seconds"] = sum(totals) / len(totals) if totals else None
     return row
+
+
+def _pictures(
+    system: str, records: list[tuple[str, dict[str, Any]]], store: Store
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Split by split its name and, of the frames asked for and not given, the system's pictures and the true ones."""
+    for split, record in records:
+        asked = torch.tensor([not given for given in record["given"]])
+        hashes = {system: record["systems"][system]["frames_sha256"], "truth": record["truth_sha256"]}
+        pictures = [store.load_frames(name, split, record["names"], like) for name, like in hashes.items()]
+        if pictures[0] is None or pictures[1] is None:
+            raise UserError(f"frames of {split} in {store.folder} were changed while this ran; start it again")
+        yield split, pictures[0][asked], pictures[1][asked]

@@ -1,7 +1,8 @@
 """The numbers of a split and of a data set, from uint8 pictures alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available
+from fvgen.evaluation.metrics import (
+    FRAME_METRICS,
+    SET_METRICS,
+    Correspondences,
+    FrameMetrics,
+    SetMetrics,
+    available,
+    neighbour_metrics,
+)
 from fvgen.evaluation.metrics.registry import FrameSpec, SetSpec
 
 DEFAULT = (
@@ -22,10 +31,26 @@ DEFAULT = (
     "efficientnet_lite0_distance",
     "efficientnet_lite0_frechet",
 )
-REGIONS = {
-    "psnr_covered": "PSNR over the pixels that measured points of the guide cover",
-    "psnr_holes": "PSNR over the pixels that no measured point of the guide covers",
+GUIDED = {  # what needs the geometry of the guide
+    "psnr_covered": ("PSNR over the pixels that measured points of the guide cover", "higher"),
+    "psnr_holes": ("PSNR over the pixels that no measured point of the guide covers", "higher"),
+    "warp_consistency": ("mean absolute difference from the frame before, warped by the guide's depth", "lower"),
+    "flicker": ("warp_consistency over that of the true frames", "one"),
 }
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the guide of ``F`` frames knows.
+
+    Attributes:
+        coverage: ``[F, H, W]`` bool, where measured points cover them.
+        matches: where pixels of one frame are seen in the one before.
+    """
+
+    coverage: Tensor
+    matches: Correspondences
+
 
 Columns = dict[str, list[float | None]]  # per frame, by metric
 
@@ -34,7 +59,7 @@ class Scorer:
     """Metrics by name, those that can run here; what cannot is told once, not left out in silence.
 
     Args:
-        names: of frame and set metrics; empty: ``DEFAULT``.
+        names: of frame and set metrics; empty: ``DEFAULT``. PSNR, which orders the page, is always among them.
         device: where networks run.
         weights: folder with files of weights.
 
@@ -46,7 +71,7 @@ class Scorer:
     """
 
     def __init__(self, names: Sequence[str], device: str, weights: Path | None) -> None:
-        wanted = list(dict.fromkeys(names or DEFAULT))
+        wanted = list(dict.fromkeys(["psnr", *(names or DEFAULT)]))
         self.absent = {name: reason for name, reason in available(wanted, weights).items() if reason}
         asked = [name for name in self.absent if name in names]
         if asked:
@@ -67,31 +92,34 @@ class Scorer:
                 name: {"definition": specs[name].definition, "better": specs[name].better}
                 for name in (*self.frame_names, *self.set_names)
             },
-            "regions": REGIONS,
+            "metrics_of_guide": {name: {"definition": d, "better": b} for name, (d, b) in GUIDED.items()},
             "weights_sha256": {**self._frames.weights.used, **self._sets.weights.used},
         }
 
-    def frames(self, predicted: Tensor, truth: Tensor, coverage: Tensor | None) -> Columns:
+    def frames(self, predicted: Tensor, truth: Tensor, geometry: Geometry | None) -> Columns:
         """Scores of each frame.
 
         Args:
             predicted, truth: ``[F, H, W, 3]`` uint8.
-            coverage: ``[F, H, W]`` bool where measured points cover the frames, or ``None``.
+            geometry: of the guide, or ``None`` to leave out the metrics that need it.
 
         Returns:
-            Numbers by metric; ``None`` where there is none (a region without pixels).
+            Numbers by metric; ``None`` where there is none (a region without pixels, a first frame's neighbour).
         """
         columns = {name: _plain(values) for name, values in self._frames(predicted, truth).items()}
-        if coverage is not None:
-            columns["psnr_covered"] = region_psnr(predicted, truth, coverage)
-            columns["psnr_holes"] = region_psnr(predicted, truth, ~coverage)
+        if geometry is not None:
+            columns["psnr_covered"] = region_psnr(predicted, truth, geometry.coverage)
+            columns["psnr_holes"] = region_psnr(predicted, truth, ~geometry.coverage)
+            pairs = neighbour_metrics(predicted.float() / 255, truth.float() / 255, geometry.matches)
+            for name in ("warp_consistency", "flicker"):
+                columns[name] = [None, *_plain(pairs[name])]
         return columns
 
-    def distances(self, parts: Sequence[tuple[str, Tensor, Tensor]]) -> dict[str, float | None]:
+    def distances(self, parts: Iterable[tuple[str, Tensor, Tensor]]) -> dict[str, float | None]:
         """Distances between all pictures of a system and all true ones.
 
         Args:
-            parts: for each split its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
+            parts: taken one after the other; for each split its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
         """
         if not self.set_names:
             return {}

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fvgen.evaluation.scores import REGIONS
-
 _SHORT = {"psnr": "PSNR", "fid": "FID", "kid": "KID", "seconds": "s/scene"}
 _FIRST = ("psnr", "ssim", "lpips", "fid", "kid")
 _ARROWS = {"higher": ("↑", r"$\uparrow$"), "lower": ("↓", r"$\downarrow$"), "one": ("→1", r"$\to 1$"), "": ("", "")}
@@ -46,11 +44,12 @@ def title_of(metric: str) -> str:
 def columns_of(results: dict[str, Any]) -> list[Column]:
     """The metrics that ran, in the order of the paper's tables, then seconds."""
     better = {name: spec["better"] for name, spec in results["metrics"].items()}
+    guided = {name: spec["better"] for name, spec in results["metrics_of_guide"].items()}
     present = {n for rows in results["datasets"].values() for row in rows.values() for n in row["mean"]}
-    better |= {name: "higher" for name in REGIONS if name in present}
+    better |= {name: way for name, way in guided.items() if name in present}
 
     def place(name: str) -> int:
-        if name in REGIONS:
+        if name in guided:
             return len(_FIRST) + 1
         return next((i for i, head in enumerate(_FIRST) if name.startswith(head)), len(_FIRST))
 

@@ -13,7 +13,9 @@ from fvgen.errors import UserError
 from fvgen.evaluation.alignment import aligned_scene
 from fvgen.evaluation.datasets import EvaluationScene, join_cameras
 from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.metrics import correspondences
 from fvgen.evaluation.protocols import Split
+from fvgen.evaluation.scores import Geometry
 from fvgen.pipeline import make_guide
 from fvgen.rendering.guide import Guide
 from fvgen.scene.build import build_scene
@@ -150,7 +152,9 @@ class Task:
         self.seconds["render"] = time.perf_counter() - start
         return made
 
-    @property
-    def coverage(self) -> Tensor:
-        """``[F, H, W]`` bool, where measured points cover the frames asked for."""
-        return self.guide.coverage[self.positions]
+    @cached_property
+    def geometry(self) -> Geometry:
+        """What the guide knows of the frames asked for; only measured depth finds neighbours."""
+        coverage = self.guide.coverage[self.positions]
+        depth = self.guide.depth[self.positions] * coverage
+        return Geometry(coverage, correspondences(depth, self.path.cameras[self.positions]))
