@@ -299,6 +299,18 @@ def test_a_page_has_room_for_so_much(place: Path, out: Path, results: dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_example_of_the_docs_reaches_what_they_say(tmp_path: Path) -> None:
+    arguments = f"evaluate {DEMO} --protocol fvgen-5x14 --size 256x160 --models mini:4 -o {tmp_path / 'evaluation'}"
+    assert main(arguments.split()) == 0
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert results["splits"]["demo"]["context"] == [0, 15, 30, 45, 60]
+    reached = {name: row["mean"]["psnr"] for name, row in results["datasets"]["scenes"].items()}
+    for system, expected in (("guide", 16.75), ("completed-guide", 25.45), ("mini:4", 25.24)):
+        assert reached[system] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.slow
 def test_estimated_cameras_are_aligned_to_the_given_ones(place: Path) -> None:
     index = write_index_file(place / "five.json", {"study": {"context": [0, 5, 10, 15, 20], "target": [3]}})
     Copy(DEMO, 21, 512).nerfstudio(place / "large" / "study")

@@ -119,7 +119,7 @@ class Scorer:
         """Distances between all pictures of a system and all true ones.
 
         Args:
-            parts: taken one after the other; for each split its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
+            parts: of each split, one after the other, its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
         """
         if not self.set_names:
             return {}
