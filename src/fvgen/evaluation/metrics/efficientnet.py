@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.evaluation.metrics.lpips import unit_channels
+from fvgen.evaluation.metrics.pictures import as_images
 from fvgen.evaluation.metrics.weights import EFFICIENTNET_LITE0, Weights
 
 # Blocks, kernel, stride of the first block, expansion, channels out (Tan and Le 2019; Lite0 has no excitation).
@@ -87,7 +88,7 @@ class EfficientNetLite0(nn.Module):
 
     def stages(self, pictures: Tensor) -> list[Tensor]:
         """Outputs of the last block of each of five resolutions, ``[F, C, h, w]``, of ``[F, H, W, 3]`` in 0..1."""
-        x = self.stem((pictures.float().movedim(-1, 1) * 255 - 127) / 128)
+        x = self.stem((as_images(pictures) * 255 - 127) / 128)
         outputs = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -141,5 +142,5 @@ class EfficientNetPool:
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """``[F, 1280]`` features of ``[F, H, W, 3]`` pictures in 0..1."""
-        images = F.interpolate(pictures.float().movedim(-1, 1), (224, 224), mode="bilinear", align_corners=False)
+        images = F.interpolate(as_images(pictures), (224, 224), mode="bilinear", align_corners=False)
         return self.network(images.movedim(1, -1)).mean((2, 3))

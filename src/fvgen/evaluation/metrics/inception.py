@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fvgen.evaluation.metrics.pictures import as_images
 from fvgen.evaluation.metrics.weights import INCEPTION, Weights
 
 Kernel = int | tuple[int, int]
@@ -164,7 +165,7 @@ class InceptionFid(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """``[F, 2048]`` features of ``[F, H, W, 3]`` pictures in 0..1, resized to 299 x 299 without antialiasing."""
-        x = F.interpolate(pictures.float().movedim(-1, 1), (299, 299), mode="bilinear", align_corners=False)
+        x = F.interpolate(as_images(pictures), (299, 299), mode="bilinear", align_corners=False)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * x - 1)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(x, 3, 2))))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fvgen.evaluation.metrics.pictures import as_images
 from fvgen.evaluation.metrics.weights import ALEXNET, ALEXNET_HEADS, VGG16, VGG_HEADS, WeightFile, Weights
 
 # The statistics of ImageNet for values in -1..1, as the authors of LPIPS rounded them.
@@ -92,7 +93,7 @@ class Lpips(nn.Module):
         return total
 
     def _features(self, pictures: Tensor, scaled: bool) -> list[Tensor]:
-        images = pictures.float().movedim(-1, 1)
+        images = as_images(pictures)
         return self.trunk(((2 * images - 1 if scaled else images) - self.shift) / self.scale)
 
 

@@ -37,6 +37,14 @@ def unit_range(pictures: Tensor) -> Tensor:
     return pictures
 
 
+def as_images(pictures: Tensor) -> Tensor:
+    """``[F, 3, H, W]`` float32 of ``[F, H, W, 3]``, in that order in memory too.
+
+    Other programs hold images so, and float32 convolutions of another layout differ from theirs in the sixth digit.
+    """
+    return pictures.float().movedim(-1, 1).contiguous()
+
+
 def _size(pictures: Tensor) -> str:
     count, height, width = pictures.shape[:3]
     return f"{count} pictures of {width}x{height}"
