@@ -80,7 +80,8 @@ def strided_targets(frames: int, context: Sequence[int], count: int) -> list[int
     Raises:
         UserError: fewer frames than that.
     """
-    rest = [i for i in range(frames) if i not in set(context)]
+    given = set(context)
+    rest = [i for i in range(frames) if i not in given]
     if len(rest) < count:
         raise UserError(f"{count} targets beside {len(context)} views need {count + len(context)} frames, not {frames}")
     return rest[:: len(rest) // count][:count]

@@ -118,12 +118,12 @@ def markdown(results: dict[str, Any]) -> str:
 def notes(results: dict[str, Any]) -> str:
     """One line on what the numbers rest on."""
     any_row = {dataset: next(iter(rows.values())) for dataset, rows in results["datasets"].items()}
-    images = ", ".join(f"{d}: {row['images']} images of {row['splits']} scenes or pairs" for d, row in any_row.items())
+    images = ", ".join(f"{d}: {row['images']} images in {row['splits']}" for d, row in any_row.items())
     width, height = results["pictures"]["size"]
     absent = "".join(f"; {name} not computed" for name in results["metrics_absent"])
     return (
         f"Protocol {results['protocol']}, index {results['index']['sha256'][:12]}, {width}x{height}, "
-        f"{results['poses']['poses']} poses; means over frames, then over scenes or pairs; {images}; seconds without "
+        f"{results['poses']['poses']} poses; means over frames, then over scenes (or pairs); {images}; seconds without "
         f"finding cameras and depth, on {results['hardware'].get('gpu', results['hardware']['cpu'])}{absent}."
     )
 
