@@ -113,6 +113,16 @@ def test_colmap(tmp_path: Path, scene: Copy) -> None:
     check(found, scene)
 
 
+def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path, copy: Copy) -> None:
+    path = copy.nerfstudio(tmp_path / "rig") / "transforms.json"
+    for i, side in ((0, "left"), (1, "right")):
+        (tmp_path / "rig" / side).mkdir()
+        (tmp_path / "rig" / "images" / f"frame_{i + 1:05d}.png").rename(tmp_path / "rig" / side / "0.png")
+        path.write_text(path.read_text().replace(f"images/frame_{i + 1:05d}.png", f"{side}/0.png"))
+    names = [frame.name for frame in find_scenes(tmp_path / "rig")[0].frames]
+    assert names[:3] == ["left_0", "right_0", "images_frame_00003"]
+
+
 def test_the_scenes_we_measure_on(shared: Path) -> None:
     found = find_scenes(shared / "data" / "scenes")
     assert {scene.name for scene in found} >= {"fern", "fox", "redkitchen"}

@@ -68,7 +68,7 @@ class Task:
         """The given photos, whole, with their given cameras."""
         shots = [self.source.read(i) for i in self.split.context]
         return Photos(
-            names=[self.source.frames[i].image.name for i in self.split.context],
+            names=[f.name + f.image.suffix for f in (self.source.frames[i] for i in self.split.context)],
             images=[shot.image for shot in shots],
             focals=[shot.focal for shot in shots],
             cameras=join_cameras(shots),
