@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
-from fvgen.evaluation.pairs import telea
+from fvgen.evaluation.systems import telea
 from fvgen.rendering import Guide, render_guide, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.photos import load_photos

@@ -1,75 +1,166 @@
-"""``fvgen evaluate``: two photos in, the frames between them as truth."""
+"""``fvgen evaluate``: models, baselines and outside systems against true frames."""
 
-import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
 
+if TYPE_CHECKING:
+    from fvgen.evaluation.datasets import EvaluationScene
+    from fvgen.evaluation.framing import Framing
+    from fvgen.evaluation.protocols import Protocol
+    from fvgen.evaluation.run import Plan
+    from fvgen.evaluation.systems import System
+
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare models with the guide, with its holes inpainted, and with that blurred.
+    """Give systems some frames of posed scenes, and score what they make of the others.
 
-    Each SCENE is a folder with a transforms.json and a pairs.json: a list of {"first", "last", "between"} frame
-    numbers. Needs the extra `eval` (OpenCV).
+    FOLDER receives results.json, table.md, table.tex, index.html (to look at), sheets/ (contact sheets), index.json
+    (which frames were given and asked for) and frames/. Started again with the same FOLDER, what is finished is not
+    made again.
     """
 
-    scenes: Annotated[Positional[tuple[Path, ...]], arg(metavar="SCENE...")]
-    """Scene folders."""
+    scenes: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FOLDER...")]
+    """Scenes with cameras, or data sets that hold several; NAME is what tables call the data set. Mip-NeRF 360, DL3DV,
+    Tanks and Temples (of NeRF++, FVS and 3DGS), transforms.json and COLMAP are recognised."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """The folder to write: new, empty, or of an earlier evaluation."""
+
+    protocol: Annotated[str, arg(metavar="NAME")] = "pairs"
+    """Which frames are given and asked for: pairs (of each scene's pairs.json), fvgen-5x14, fvgen-2x14,
+    mvsplat360-5x56, mvsplat360-5x56_n150, depthsplat-2v, depthsplat-2v-10, every-8th, every-8th-n12, seva-3 (of each
+    scene's train_test_split_3.json) or own-split (of the layout); most numbers are free."""
+
+    index: Annotated[Path | None, arg(metavar="FILE")] = None
+    """An index file that says it instead: {"SCENE": {"context": [...], "target": [...]}}."""
 
     models: Annotated[tuple[str, ...], arg(metavar="MODEL[:STEPS]...")] = (
         "mini-teacher:4",
         "mini-teacher:50",
         "mini:4",
     )
-    """Models, each with a number of steps if not its own."""
+    """Models, each with a number of steps if not its own; a name of the package or a model folder."""
 
-    size: Annotated[str, arg(metavar="WIDTHxHEIGHT")] = "256x160"
-    """Size of the views for landscape photos; swapped for portrait ones."""
+    baselines: Annotated[tuple[str, ...] | None, arg(metavar="NAME...")] = None
+    """Of guide, guide+telea, points+telea (each with +blur1.0 and the like) and completed-guide. Default: the guide,
+    inpainted and completed, for pairs blurred too. Telea's inpainting needs the extra `eval`."""
 
-    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FOLDER")] = None
-    """Receives results.json, table.md and one contact sheet per pair."""
+    frames: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER...")] = ()
+    """Outside systems: FOLDER/SCENE/FRAME.png, called by the frame's name or number, 8-bit RGB, of the scored size."""
+
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ()
+    """Metrics (docs/evaluation.md). Default: the usual ones, as far as their weights are there."""
+
+    metric_weights: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder with files of weights for metrics, looked in before the usual places."""
+
+    poses: Literal["given", "estimated"] = "given"
+    """Cameras of the given photos: given with them, or estimated from them alone and aligned to the given ones as a
+    whole by a similarity transform."""
+
+    geometry: Literal["colmap", "dust3r", "da3"] = "colmap"
+    """What estimates them."""
+
+    geometry_weights: Annotated[str | None, arg(metavar="FILE|NAME")] = None
+    """Weights of dust3r or da3, as for fvgen generate."""
+
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
+    """Size of the scored pictures for landscape scenes; swapped for portrait ones. Default: the protocol's."""
+
+    layout: Annotated[str, arg(metavar="NAME")] = "auto"
+    """auto, mipnerf360, dl3dv, tanks-nerfpp, tanks-fvs, tanks-3dgs, nerfstudio or colmap."""
+
+    lens: Literal["undistort", "ignore"] = "undistort"
+    """Undo the lens distortion that a scene tells of, or take its pictures as they are, as some programs do."""
+
+    page_megabytes: Annotated[float, arg(metavar="FLOAT")] = 40.0
+    """Pictures embedded in index.html, about; where not all fit, some frames of each scene are."""
+
+    seed: int = 0
+    """Seed of the noise and of the estimation of cameras."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the models; auto: bfloat16 on GPUs that have it, else float32."""
 
     def run(self) -> None:
-        """Measure and print."""
-        from fvgen.cli.generate import parse_size
-        from fvgen.evaluation.pairs import Contestant, contact_sheet, evaluate_pair, load_pairs, summarise, table
-        from fvgen.pipeline import NovelViewPipeline
-        from fvgen.progress import track
-
+        """Evaluate, print the table, write everything."""
         if not self.scenes:
-            raise UserError("no scenes: name folders with a transforms.json and a pairs.json")
-        size = parse_size(self.size) or (256, 160)
-        contestants = []
-        for text in self.models:
-            name, _, steps = text.partition(":")
-            if steps and not steps.isdigit():
-                raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
-            label = f"{name} {steps}".strip()
-            contestants.append(
-                Contestant(label, NovelViewPipeline.from_pretrained(name), int(steps) if steps else None)
-            )
-        results, sheets = {}, {}
-        shown = ["guide", "guide + telea", "completed guide", *(c.name for c in contestants), "truth"]
-        for folder in self.scenes:
-            for task in track(load_pairs(folder, size), folder.name):
-                results[task.name], pictures = evaluate_pair(task, contestants)
-                sheets[task.name] = contact_sheet(pictures, shown)
-        summary = table(summarise(results))
-        print(summary)
-        if self.output is not None:
-            _write(self.output, results, summary, sheets)
+            raise UserError("no scenes: name folders with posed pictures")
+        from fvgen.evaluation.protocols import find_protocol
+        from fvgen.evaluation.store import Store
 
+        protocol = find_protocol(self.protocol)
+        framing = self._framing(protocol)
+        store = Store(self.output)
+        plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes()})
+        from fvgen.evaluation.report import write_report
+        from fvgen.evaluation.run import evaluate
+        from fvgen.evaluation.scores import Scorer
 
-def _write(folder: Path, results: dict, summary: str, sheets: dict) -> None:
-    from PIL import Image
+        scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
+        results = evaluate(plan, self._systems(protocol), scorer, store)
+        print(write_report(store, results, self.page_megabytes))
+        for reason in dict.fromkeys(scorer.absent.values()):
+            names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
+            print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)
+        print(f"{len(plan.splits)} scenes or pairs in {self.output}; open {self.output / 'index.html'}")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "table.md").write_text(summary + "\n")
-    for name, sheet in sheets.items():
-        Image.fromarray(sheet).save(folder / f"{name}.png")
+    def _framing(self, protocol: "Protocol") -> "Framing":
+        """Size and crop: the protocol's own, or pictures that cover a size of the user's."""
+        from fvgen.cli.generate import parse_size
+        from fvgen.evaluation.framing import Framing
+
+        size = parse_size(self.size) or protocol.size
+        if min(size) < 64:
+            raise UserError(f"--size {self.size}: pictures of 64x64 at least are scored")
+        return Framing(size, protocol.through if size == protocol.size else None)
+
+    def _scenes(self) -> "list[EvaluationScene]":
+        from fvgen.evaluation.datasets import find_scenes
+
+        found: list[EvaluationScene] = []
+        for text in self.scenes:
+            name, equals, folder = text.rpartition("=") if not Path(text).exists() else ("", "", text)
+            if equals and not name:
+                raise UserError(f"{text}: write NAME=FOLDER")
+            for scene in find_scenes(Path(folder), self.layout, name, self.lens):
+                if scene.name in {other.name for other in found}:
+                    raise UserError(f"{folder}: there is another scene called {scene.name}; evaluate them one by one")
+                found.append(scene)
+        return found
+
+    def _plan(self, protocol: "Protocol", framing: "Framing", scenes: "dict[str, EvaluationScene]") -> "Plan":
+        from fvgen.evaluation.index import read_index
+        from fvgen.evaluation.run import Plan
+        from fvgen.evaluation.task import Placing
+        from fvgen.pipeline import NovelViewPipeline
+
+        device = str(NovelViewPipeline(None).to(self.device).device)
+        weights = self.geometry_weights if self.poses == "estimated" else None
+        placing = Placing(self.poses, self.geometry, weights, device, self.seed)
+        if self.index is None:
+            splits = [split for scene in scenes.values() for split in protocol.splits(scene)]
+            return Plan(self.protocol, splits, scenes, framing, placing, self.lens)
+        splits, absent = read_index(self.index, {name: len(scene) for name, scene in scenes.items()})
+        return Plan(f"index {self.index.name}", splits, scenes, framing, placing, self.lens, self.index, absent)
+
+    def _systems(self, protocol: "Protocol") -> "list[System]":
+        from fvgen.evaluation.systems import BLURRED, PLAIN, Baseline, Frames, Model
+
+        names = (BLURRED if protocol.blurs else PLAIN) if self.baselines is None else self.baselines
+        systems: list[System] = [Baseline(name) for name in names]
+        systems += [Frames(text) for text in self.frames]
+        systems += [Model(text, self.device, self.dtype, self.seed) for text in self.models]
+        if not systems:
+            raise UserError("nothing to evaluate: name --models, --baselines or --frames")
+        return systems

@@ -24,7 +24,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("fvgen.cli.generate", "Generate", "novel views from a few photos"),
-    "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models against inpainting on pairs of posed photos"),
+    "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),

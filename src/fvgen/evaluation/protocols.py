@@ -1,0 +1,266 @@
+"""Which frames of a scene are given and which are asked for: the protocols of the field as functions of the cameras.
+
+A protocol sees a scene's camera centres (or only how many frames it has) and returns its splits. Where a paper left
+its rule open, ``docs/evaluation.md`` says how it is read here.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fvgen.errors import UserError
+from fvgen.evaluation.datasets import EvaluationScene
+
+WIDE = (448, 256)  # what MVSplat360 and DepthSplat cut out of frames of 480x270
+WINDOW_VIEWS = 5  # views of the paper's first table, which the second one's neighbours are taken from
+
+
+@dataclass(frozen=True)
+class Split:
+    """One question to the systems: frames that are given and frames that are asked for.
+
+    Attributes:
+        name: unique in a run; names its outputs.
+        scene: the scene's name.
+        context: frame numbers in the scene's order, ascending.
+        target: frame numbers, ascending; may hold some of the context.
+    """
+
+    name: str
+    scene: str
+    context: list[int]
+    target: list[int]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A rule that splits scenes, and the pictures it is scored on.
+
+    Attributes:
+        name: as it was asked for.
+        splits: all questions about one scene.
+        size: (width, height) of the pictures for landscape scenes.
+        through: size that pictures are scaled to cover before ``size`` is cut from their centre, ``None``: ``size``.
+        blurs: whether blurred baselines belong to it.
+    """
+
+    name: str
+    splits: Callable[[EvaluationScene], list[Split]]
+    size: tuple[int, int] = (256, 160)
+    through: tuple[int, int] | None = None
+    blurs: bool = False
+
+
+def farthest_points(centers: Tensor, count: int) -> list[int]:
+    """Cameras far from each other: the one farthest from the barycentre, then always the one farthest from all taken.
+
+    Args:
+        centers: ``[N, 3]`` camera centres.
+        count: at most ``N``; fewer are the beginning of more, so sets of 3, 5 and 7 contain each other.
+
+    Returns:
+        Frame numbers in the order in which they were taken.
+    """
+    taken = [int((centers - centers.mean(0)).norm(dim=1).argmax())]
+    distance = (centers - centers[taken[0]]).norm(dim=1)
+    while len(taken) < count:
+        taken.append(int(distance.argmax()))
+        distance = distance.minimum((centers - centers[taken[-1]]).norm(dim=1))
+    return taken
+
+
+def strided_targets(frames: int, context: Sequence[int], count: int) -> list[int]:
+    """MVSplat360's targets: every ``n``-th frame that is not given, ``n = rest // count``, the first ``count``.
+
+    Raises:
+        UserError: fewer frames than that.
+    """
+    given = set(context)
+    rest = [i for i in range(frames) if i not in given]
+    if len(rest) < count:
+        raise UserError(f"{count} targets beside {len(context)} views need {count + len(context)} frames, not {frames}")
+    return rest[:: len(rest) // count][:count]
+
+
+def _mvsplat360(views: int, targets: int, half: bool) -> Callable[[EvaluationScene], list[Split]]:
+    def split(scene: EvaluationScene) -> list[Split]:
+        frames = len(scene) // 2 if half else len(scene)
+        _need(scene, frames, views + targets, " in its first half" if half else "")
+        context = sorted(farthest_points(scene.centers[:frames], views))
+        return [Split(scene.name, scene.name, context, strided_targets(frames, context, targets))]
+
+    return split
+
+
+def _depthsplat(last: int, target: list[int]) -> Callable[[EvaluationScene], list[Split]]:
+    def split(scene: EvaluationScene) -> list[Split]:
+        _need(scene, len(scene), last + 1)
+        return [Split(scene.name, scene.name, [0, last], target)]
+
+    return split
+
+
+def window_split(frames: int, views: int, between: int) -> tuple[list[int], list[int]]:
+    """Views in order and the frames evenly between neighbours.
+
+    As many views as the paper's five (or ``views``, if more) are spread evenly over the scene, and the first
+    ``views`` of them are given: two views are as far apart as two neighbours of five.
+
+    Returns:
+        Context and target frame numbers.
+    """
+    spread = max(views, WINDOW_VIEWS) - 1
+    context = [round(k * (frames - 1) / spread) for k in range(views)]
+    target = [
+        a + round(j * (b - a) / (between + 1)) for a, b in zip(context, context[1:]) for j in range(1, between + 1)
+    ]
+    return context, target
+
+
+def _windows(views: int, between: int) -> Callable[[EvaluationScene], list[Split]]:
+    def split(scene: EvaluationScene) -> list[Split]:
+        needed = (max(views, WINDOW_VIEWS) - 1) * (between + 1) + 1
+        _need(scene, len(scene), needed)
+        return [Split(scene.name, scene.name, *window_split(len(scene), views, between))]
+
+    return split
+
+
+def every_nth_split(frames: int, every: int, views: int | None) -> tuple[list[int], list[int]]:
+    """Frames 0, n, 2n ... are asked for; all others are given, or ``views`` of them, evenly from first to last."""
+    target = list(range(0, frames, every))
+    rest = [i for i in range(frames) if i % every]
+    if views is not None:
+        rest = [rest[round(k * (len(rest) - 1) / (views - 1))] for k in range(views)]
+    return rest, target
+
+
+def _every(every: int, views: int | None) -> Callable[[EvaluationScene], list[Split]]:
+    def split(scene: EvaluationScene) -> list[Split]:
+        least = max(views or 2, 2)
+        _need(scene, len(scene) - len(range(0, len(scene), every)), least, " beside its targets")
+        return [Split(scene.name, scene.name, *every_nth_split(len(scene), every, views))]
+
+    return split
+
+
+def _seva(views: str) -> Callable[[EvaluationScene], list[Split]]:
+    def split(scene: EvaluationScene) -> list[Split]:
+        path = scene.folder / f"train_test_split_{views}.json"
+        content = read_json(path)
+        try:
+            context, target = sorted(content["train_ids"]), sorted(content["test_ids"])
+        except (TypeError, KeyError):
+            raise UserError(f"{path}: expected train_ids and test_ids, lists of frame numbers") from None
+        return [checked_split(Split(scene.name, scene.name, context, target), len(scene), str(path))]
+
+    return split
+
+
+def _pairs(scene: EvaluationScene) -> list[Split]:
+    path = scene.folder / "pairs.json"
+    splits = []
+    for pair in read_json(path):
+        try:
+            first, last, between = pair["first"], pair["last"], pair["between"]
+            name = f"{scene.name}-{first:04d}"
+        except (TypeError, KeyError, ValueError):
+            raise UserError(f"{path}: expected a list of objects with first, last and between frame numbers") from None
+        splits.append(checked_split(Split(name, scene.name, [first, last], between), len(scene), str(path)))
+    return splits
+
+
+def _own(scene: EvaluationScene) -> list[Split]:
+    context = [i for i, frame in enumerate(scene.frames) if frame.part == "train"]
+    target = [i for i, frame in enumerate(scene.frames) if frame.part == "test"]
+    if not context or not target:
+        raise UserError(f"{scene.folder}: this layout does not say which frames are for training and which for testing")
+    return [Split(scene.name, scene.name, context, target)]
+
+
+_PATTERNS: list[tuple[str, Callable[..., Protocol]]] = [
+    (
+        r"mvsplat360-(\d+)x(\d+)(_n150)?",
+        lambda name, v, t, half: Protocol(name, _mvsplat360(int(v), int(t), bool(half)), WIDE, (480, 270)),
+    ),
+    (r"depthsplat-2v", lambda name: Protocol(name, _depthsplat(49, list(range(50))), WIDE, (480, 270))),
+    (r"depthsplat-2v-10", lambda name: Protocol(name, _depthsplat(9, [1, 3, 5, 7]), WIDE, (480, 270))),
+    (r"fvgen-(\d+)x(\d+)", lambda name, v, m: Protocol(name, _windows(int(v), int(m)), (512, 320))),
+    (
+        r"every-(\d+)th(?:-n(\d+))?",
+        lambda name, n, v: Protocol(name, _every(int(n), int(v) if v else None), (512, 320)),
+    ),
+    (r"seva-(\w+)", lambda name, v: Protocol(name, _seva(v), (512, 320))),
+    (r"own-split", lambda name: Protocol(name, _own, (512, 320))),
+    (r"pairs", lambda name: Protocol(name, _pairs, blurs=True)),
+]
+NAMES = (
+    "mvsplat360-5x56",
+    "mvsplat360-5x56_n150",
+    "depthsplat-2v",
+    "depthsplat-2v-10",
+    "fvgen-5x14",
+    "fvgen-2x14",
+    "every-8th",
+    "every-8th-n12",
+    "seva-3",
+    "own-split",
+    "pairs",
+)
+
+
+def find_protocol(name: str) -> Protocol:
+    """A protocol by its name; the numbers in names are free (``mvsplat360-3x56``, ``fvgen-5x14``, ``every-8th-n12``).
+
+    Raises:
+        UserError: no such name, or numbers that make no sense.
+    """
+    for pattern, make in _PATTERNS:
+        match = re.fullmatch(pattern, name)
+        if match:
+            numbers = [int(group) for group in match.groups() if group and group.isdigit()]
+            if (numbers and min(numbers) < 1) or re.match(r"(fvgen|every)-1(x|th)|every-\d+th-n1$", name):
+                raise UserError(f"--protocol {name}: two views are needed at least, and one frame to look at")
+            return make(name, *match.groups())
+    raise UserError(
+        f"--protocol {name}: there is no such protocol; known are {', '.join(NAMES)}, with other numbers too"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: not there, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def checked_split(split: Split, frames: int, where: str) -> Split:
+    """The split as it is, or a complaint about frame numbers that the scene does not have."""
+    for what, numbers, least in (("given", split.context, 2), ("asked for", split.target, 1)):
+        if not isinstance(numbers, list) or len(numbers) < least:
+            raise UserError(f"{where}, {split.name}: {least} frames {what} are needed at least")
+        wrong = [i for i in numbers if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < frames]
+        if wrong:
+            raise UserError(
+                f"{where}, {split.name}: frame {wrong[0]} is {what}, but the scene has frames 0 to {frames - 1}"
+            )
+        if sorted(set(numbers)) != numbers:
+            raise UserError(f"{where}, {split.name}: the frames {what} must be in ascending order, each once")
+    return split
+
+
+def _need(scene: EvaluationScene, frames: int, least: int, where: str = "") -> None:
+    if frames < least:
+        raise UserError(f"{scene.folder}: this protocol needs {least} frames{where}, the scene has {frames}")

@@ -1,0 +1,238 @@
+"""A whole evaluation: every split, every system, and what is left behind. Finished parts are not made again."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fvgen.errors import UserError
+from fvgen.evaluation.datasets import EvaluationScene
+from fvgen.evaluation.frames import safe_name
+from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.index import index_hash, write_index
+from fvgen.evaluation.protocols import Split
+from fvgen.evaluation.provenance import code_hash, hardware, software
+from fvgen.evaluation.scores import Scorer, mean_of_means, means
+from fvgen.evaluation.store import Store, key_of, pictures_hash
+from fvgen.evaluation.systems import System, check_names, to_bytes
+from fvgen.evaluation.task import Placing, Task
+from fvgen.progress import track
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate.
+
+    Attributes:
+        protocol: the protocol's name.
+        splits: questions, in order.
+        scenes: the scenes they are about, by name.
+        framing: of the scored pictures, for landscape scenes.
+        placing: of the given photos.
+        lens: what was done about distortion.
+        index_file: where splits were read from, if from a file.
+        absent: entries of that file whose scene is not there.
+    """
+
+    protocol: str
+    splits: Sequence[Split]
+    scenes: dict[str, EvaluationScene]
+    framing: Framing
+    placing: Placing = field(default_factory=Placing)
+    lens: str = "undistort"
+    index_file: Path | None = None
+    absent: Sequence[str] = ()
+
+    def task(self, split: Split) -> Task:
+        """A split, ready to be answered."""
+        return Task(split, self.scenes[split.scene], self.framing, self.placing)
+
+
+def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store) -> dict[str, Any]:
+    """Answer and score every split, in the store; the content of ``results.json``.
+
+    Raises:
+        UserError: whatever a system or a scene complains about; what was finished before stays.
+    """
+    check_names(systems)
+    _check_splits(plan)
+    store.begin()
+    write_index(store.folder / "index.json", plan.splits)
+    records = {}
+    for split in track(plan.splits, "scenes"):
+        records[split.name] = _Worker(plan.task(split), plan, scorer, store).run(systems)
+    return {
+        "software": software(),
+        "hardware": hardware(plan.placing.device),
+        "protocol": plan.protocol,
+        "index": _index(plan),
+        "poses": asdict(plan.placing),
+        "pictures": {
+            "size": list(plan.framing.size),
+            "crop": plan.framing.text,
+            "portrait": "width and height swapped",
+            "rounding": "8 bits, rounded to the nearest level, for every system and the truth",
+            "lens": plan.lens,
+            "given_photos": "whole, at their own size",
+        },
+        **scorer.definition(),
+        "metrics_absent": scorer.absent,
+        "systems": {system.name: _description(records, system.name) for system in systems},
+        "datasets": _datasets(plan, [system.name for system in systems], records, scorer, store),
+        "splits": records,
+    }
+
+
+class _Worker:
+    """One split: its record, filled step by step and saved after each."""
+
+    def __init__(self, task: Task, plan: Plan, scorer: Scorer, store: Store) -> None:
+        self.task, self.scorer, self.store = task, scorer, store
+        split = task.split
+        self.key = key_of(
+            {
+                "split": asdict(split),
+                "files": task.source.fingerprint(sorted({*split.context, *split.target})),
+                "framing": asdict(plan.framing),
+                "placing": asdict(plan.placing),
+                "lens": plan.lens,
+                "code": code_hash(),
+            }
+        )
+        record = store.record(split.name)
+        fresh: dict[str, Any] = {"key": self.key, "systems": {}}
+        self.record = record if record.get("key") == self.key else fresh
+        self._truth: Tensor | None = None
+
+    @property
+    def truth(self) -> Tensor:
+        """True frames as uint8, from the store where they are there."""
+        name = self.task.split.name
+        if self._truth is None:
+            self._truth = self.store.load_frames("truth", name, self.task.names, self.record.get("truth_sha256"))
+        if self._truth is None:
+            self._truth = to_bytes(self.task.truth)
+            self.record["truth_sha256"] = self.store.save_frames("truth", name, self.task.names, self._truth)
+        return self._truth
+
+    def run(self, systems: Sequence[System]) -> dict[str, Any]:
+        """The finished record; systems of earlier runs that are not asked for now are not in it."""
+        task, split = self.task, self.task.split
+        self.record |= {
+            "scene": split.scene,
+            "dataset": task.source.dataset,
+            "layout": task.source.layout,
+            "context": split.context,
+            "target": split.target,
+            "names": task.names,
+            "given": task.is_given,
+        }
+        for system in track(systems, split.name):
+            self._answer(system)
+            self.record["size"] = [self.truth.shape[2], self.truth.shape[1]]
+            if task.fit:
+                self.record["alignment"] = task.fit
+            if "geometry" in task.seconds:
+                self.record["geometry_seconds"] = task.seconds["geometry"]
+            self.store.save_record(split.name, self.record)
+        return {**self.record, "systems": {s.name: self.record["systems"][s.name] for s in systems}}
+
+    def _answer(self, system: System) -> None:
+        """Frames and scores of one system, as far as they are not there already."""
+        task, name = self.task, self.task.split.name
+        definition = system.definition(task)
+        made_key = key_of([self.key, definition])
+        old = self.record["systems"].get(system.name, {})
+        frames = None
+        if old.get("key") == made_key:
+            frames = self.store.load_frames(system.name, name, task.names, old.get("frames_sha256"))
+        if frames is None:
+            made = system.make(task)
+            frames = made.frames
+            self.store.save_frames(system.name, name, task.names, frames)
+            old = {"seconds": made.seconds}
+        entry = {**old, "key": made_key, "definition": definition, "frames_sha256": pictures_hash(frames)}
+        guided = definition["kind"] != "frames" or self._guide_is_known()
+        scores_key = key_of([entry["frames_sha256"], self.scorer.definition(), code_hash(), guided])
+        if old.get("scores_key") != scores_key:
+            geometry = task.geometry if guided else None
+            columns = self.scorer.frames(frames, self.truth, geometry)
+            if geometry is not None:
+                self.record["coverage"] = [float(c.float().mean()) for c in geometry.coverage]
+            entry |= {"scores_key": scores_key, "frames": columns}
+            entry["mean"] = means(columns, [not given for given in task.is_given])
+            entry["mean_with_given"] = means(columns)
+        self.record["systems"][system.name] = entry
+
+    def _guide_is_known(self) -> bool:
+        """Whether the guide was needed anyway: no scene is built for outside systems alone."""
+        return "coverage" in self.record
+
+
+def _description(records: dict[str, Any], system: str) -> dict[str, Any]:
+    """What a system is, apart from what differs from split to split."""
+    definition = next(iter(records.values()))["systems"][system]["definition"]
+    return {key: value for key, value in definition.items() if key != "frames_sha256"}
+
+
+def _check_splits(plan: Plan) -> None:
+    seen: dict[str, str] = {}
+    for split in plan.splits:
+        name = safe_name(split.name)
+        if name in seen:
+            raise UserError(f"two splits are called {split.name} and {seen[name]}: every one needs a name of its own")
+        seen[name] = split.name
+
+
+def _index(plan: Plan) -> dict[str, Any]:
+    """What identifies the splits."""
+    found: dict[str, Any] = {"sha256": index_hash(plan.splits), "splits": len(plan.splits)}
+    if plan.index_file is not None:
+        found |= {
+            "file": plan.index_file.name,
+            "file_sha256": hashlib.sha256(plan.index_file.read_bytes()).hexdigest(),
+            "entries_without_scene": len(plan.absent),
+        }
+    return found
+
+
+def _datasets(
+    plan: Plan, names: Sequence[str], records: dict[str, Any], scorer: Scorer, store: Store
+) -> dict[str, Any]:
+    """By data set and system: means over splits of means over frames, set distances, seconds, number of images."""
+    groups: dict[str, list[str]] = {}
+    for split in plan.splits:
+        groups.setdefault(plan.scenes[split.scene].dataset, []).append(split.name)
+    return {
+        dataset: {name: _row(name, [(s, records[s]) for s in splits], scorer, store) for name in track(names, dataset)}
+        for dataset, splits in groups.items()
+    }
+
+
+def _row(system: str, records: list[tuple[str, dict[str, Any]]], scorer: Scorer, store: Store) -> dict[str, Any]:
+    entries = [record["systems"][system] for _, record in records]
+    row: dict[str, Any] = {"splits": len(records), "images": sum(record["given"].count(False) for _, record in records)}
+    row["mean"] = mean_of_means([entry["mean"] for entry in entries])
+    if any(any(record["given"]) for _, record in records):
+        row["mean_with_given"] = mean_of_means([entry["mean_with_given"] for entry in entries])
+    row["distances"] = scorer.distances(_pictures(system, records, store))
+    totals = [sum(entry["seconds"].values()) for entry in entries if entry["seconds"]]
+    row["seconds"] = sum(totals) / len(totals) if totals else None
+    return row
+
+
+def _pictures(
+    system: str, records: list[tuple[str, dict[str, Any]]], store: Store
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Split by split its name and, of the frames asked for and not given, the system's pictures and the true ones."""
+    for split, record in records:
+        asked = torch.tensor([not given for given in record["given"]])
+        hashes = {system: record["systems"][system]["frames_sha256"], "truth": record["truth_sha256"]}
+        pictures = [store.load_frames(name, split, record["names"], like) for name, like in hashes.items()]
+        if pictures[0] is None or pictures[1] is None:
+            raise UserError(f"frames of {split} in {store.folder} were changed while this ran; start it again")
+        yield split, pictures[0][asked], pictures[1][asked]

@@ -1,0 +1,226 @@
+"""What is compared: models of ours, what the guide gives without one, and the frames of outside systems."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvgen.errors import UserError
+from fvgen.evaluation.frames import read_frames, safe_name
+from fvgen.evaluation.task import Task
+from fvgen.pipeline import NovelViewPipeline
+
+BLURS = (0.7, 1.0, 1.4)
+PLAIN = ("guide", "guide+telea", "completed-guide")
+BLURRED = (
+    "guide",
+    "guide+telea",
+    *(f"guide+telea+blur{s}" for s in BLURS),
+    "points+telea",
+    *(f"points+telea+blur{s}" for s in BLURS),
+    "completed-guide",
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a system answered.
+
+    Attributes:
+        frames: ``[F, H, W, 3]`` uint8.
+        seconds: per stage; empty where unknown.
+    """
+
+    frames: Tensor
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class System(Protocol):
+    """Anything that answers tasks.
+
+    Attributes:
+        name: unique in a run; heads its column.
+    """
+
+    name: str
+
+    def definition(self, task: Task) -> dict[str, Any]:
+        """Everything that its answer to a task depends on, besides the task."""
+
+    def make(self, task: Task) -> Made:
+        """Its answer."""
+
+
+class Baseline:
+    """The guide of a task, as it is or with its holes filled without a model.
+
+    ``guide`` has black holes, ``guide+telea`` fills them by inpainting (Telea 2004, OpenCV, radius 3), ``points+telea``
+    renders points of guessed depth too and inpaints what is left, ``completed-guide`` is what models start from;
+    ``+blurS`` is a Gaussian blur by S pixels.
+
+    Args:
+        name: one of ``BLURRED``, or another width of the blur.
+
+    Raises:
+        UserError: no such baseline.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._base, _, blur = name.partition("+blur")
+        try:
+            self._sigma = float(blur or 0)
+        except ValueError:
+            self._sigma = -1.0
+        if self._base not in BLURRED or self._sigma < 0 or (blur and not self._sigma):
+            raise UserError(f"--baselines {name}: choose of {', '.join(BLURRED)}")
+
+    def definition(self, task: Task) -> dict[str, Any]:
+        """The baseline's name says it all."""
+        return {"kind": "baseline", "name": self.name}
+
+    def make(self, task: Task) -> Made:
+        """Its frames; the seconds are those of rendering the guide and of the filling."""
+        guide, chosen = task.guide, task.positions
+        start = time.perf_counter()
+        completed, coverage, known = guide.completed[chosen], guide.coverage[chosen], guide.known[chosen]
+        if self._base == "completed-guide":
+            pictures = completed
+        elif self._base == "points+telea":
+            pictures = telea(completed * known[..., None], known)
+        else:
+            pictures = completed * coverage[..., None]
+            pictures = telea(pictures, coverage) if self._base == "guide+telea" else pictures
+        frames = to_bytes(blurred(pictures, self._sigma) if self._sigma else pictures)
+        return Made(frames, {"render": task.seconds["render"], "fill": time.perf_counter() - start})
+
+
+class Model:
+    """A model of ours at a number of steps.
+
+    Args:
+        text: ``NAME`` or ``NAME:STEPS``; the name of a packaged model or a model folder.
+        device, dtype: see `NovelViewPipeline.from_pretrained`.
+        seed: of the noise, the same for every task.
+
+    Raises:
+        UserError: no such model, or a number of steps it cannot take.
+    """
+
+    def __init__(self, text: str, device: str = "auto", dtype: str = "auto", seed: int = 0) -> None:
+        model, _, steps = text.rpartition(":") if text.rpartition(":")[2].isdigit() else (text, "", "")
+        if not model or model.endswith(":"):
+            raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
+        self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype)
+        self.steps = int(steps) if steps else None
+        self.seed = seed
+        self.name = f"{Path(model).name}:{steps}" if steps else Path(model).name
+        self._weights = weights_hash(self.pipeline)
+
+    def definition(self, task: Task) -> dict[str, Any]:
+        """Weights and how they are sampled."""
+        sampling = None if self.pipeline.model is None else self.pipeline.model.config.sampling
+        return {
+            "kind": "model",
+            "name": self.name,
+            "weights_sha256": self._weights,
+            "steps": self.steps if self.steps is not None or sampling is None else sampling.steps,
+            "guidance_scale": None if sampling is None else sampling.guidance_scale,
+            "seed": self.seed,
+            "device": str(self.pipeline.device),
+            "dtype": str(self.pipeline.dtype).removeprefix("torch."),
+        }
+
+    def make(self, task: Task) -> Made:
+        """Its frames along the task's path."""
+        grid = self.pipeline.model.grid if self.pipeline.model is not None else 1
+        if any(side % grid for side in task.framing.size):
+            raise UserError(f"--size: {self.name} needs width and height that are multiples of {grid}")
+        views = self.pipeline.along(task.scene, task.path, steps=self.steps, seed=self.seed)
+        seconds = {stage: s for stage, s in views.seconds.items() if stage in ("render", "encode", "denoise", "decode")}
+        return Made(views.frames[task.positions], seconds)
+
+
+class Frames:
+    """An outside system by its frames: ``DIR/SPLIT/FRAME.png``.
+
+    Args:
+        text: ``NAME=DIR``.
+
+    Raises:
+        UserError: no such folder.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.name, equals, folder = text.partition("=")
+        self.folder = Path(folder)
+        if not equals or not self.name or not folder:
+            raise UserError(f"--frames {text}: write NAME=DIR")
+        if not self.folder.is_dir():
+            raise UserError(f"--frames {text}: there is no folder {folder}")
+
+    def _read(self, task: Task) -> Tensor:
+        named = self.folder / safe_name(task.split.name)
+        folder = named if named.is_dir() else self.folder / safe_name(task.split.scene)
+        return read_frames(folder, task.names, task.split.target, task.framing.size)
+
+    def definition(self, task: Task) -> dict[str, Any]:
+        """The pictures themselves."""
+        digest = hashlib.sha256(self._read(task).numpy().tobytes()).hexdigest()
+        return {"kind": "frames", "name": self.name, "frames_sha256": digest}
+
+    def make(self, task: Task) -> Made:
+        """The pictures as they are."""
+        return Made(self._read(task))
+
+
+def check_names(systems: Sequence[System]) -> None:
+    """Complain about two systems of one name, or one that cannot name a folder."""
+    seen: set[str] = {"truth"}
+    for system in systems:
+        if safe_name(system.name) in seen:
+            raise UserError(
+                f"two systems are called {system.name}: every one needs a name of its own, other than truth"
+            )
+        seen.add(safe_name(system.name))
+
+
+def weights_hash(pipeline: NovelViewPipeline) -> str:
+    """SHA-256 over the names and numbers of a model's weights, empty without a model."""
+    if pipeline.model is None:
+        return ""
+    digest = hashlib.sha256()
+    for name, value in sorted(pipeline.model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def telea(pictures: Tensor, known: Tensor) -> Tensor:
+    """Holes of ``[F, H, W, 3]`` filled by OpenCV's inpainting of Telea (2004), radius 3."""
+    try:
+        import cv2
+    except ImportError:
+        raise UserError("inpainted baselines need OpenCV: pip install 'fvgen[eval]', or choose --baselines") from None
+    filled = []
+    for picture, mask in zip(to_bytes(pictures).numpy(), known):
+        filled.append(cv2.inpaint(np.ascontiguousarray(picture), (~mask).byte().numpy(), 3, cv2.INPAINT_TELEA))
+    return torch.from_numpy(np.stack(filled)).float() / 255
+
+
+def blurred(pictures: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur in the plane of each picture."""
+    from scipy.ndimage import gaussian_filter
+
+    return torch.from_numpy(gaussian_filter(pictures.numpy(), (0, sigma, sigma, 0)))
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in 0..1 as uint8, rounded to the nearest of 256 levels."""
+    return (pictures.clamp(0, 1) * 255).round().byte().cpu()

@@ -1,0 +1,160 @@
+"""One split of a scene at work: photos in, the truth beside it, geometry and guide made when a system asks for them."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.cameras.paths import CameraPath
+from fvgen.errors import UserError
+from fvgen.evaluation.alignment import aligned_scene
+from fvgen.evaluation.datasets import EvaluationScene, join_cameras
+from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.metrics import correspondences
+from fvgen.evaluation.protocols import Split
+from fvgen.evaluation.scores import Geometry
+from fvgen.pipeline import make_guide
+from fvgen.rendering.guide import Guide
+from fvgen.scene.build import build_scene
+from fvgen.scene.types import Photos, Scene
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the cameras of the given photos come from.
+
+    Attributes:
+        poses: ``"given"`` or ``"estimated"`` (from the given photos alone, then aligned to the given cameras).
+        geometry: the estimator.
+        weights: of the estimator, where it needs any.
+        device: where it runs.
+        seed: of the estimation.
+    """
+
+    poses: str = "given"
+    geometry: str = "colmap"
+    weights: str | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+
+class Task:
+    """A split, and what systems need to answer it. Everything is made at the first use and kept.
+
+    Args:
+        split: frames given and asked for.
+        scene: its scene.
+        framing: of the scored pictures, for landscape scenes.
+        placing: of the given photos.
+    """
+
+    def __init__(self, split: Split, scene: EvaluationScene, framing: Framing, placing: Placing) -> None:
+        self.split, self.source, self.placing = split, scene, placing
+        self._framing = framing
+        self.fit: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+
+    @cached_property
+    def framing(self) -> Framing:
+        """Size and crop in the orientation of the first given photo."""
+        image = self.photos.images[0]
+        return self._framing.turned(image.shape[1] >= image.shape[0])
+
+    @cached_property
+    def photos(self) -> Photos:
+        """The given photos, whole, with their given cameras."""
+        shots = [self.source.read(i) for i in self.split.context]
+        return Photos(
+            names=[f.name + f.image.suffix for f in (self.source.frames[i] for i in self.split.context)],
+            images=[shot.image for shot in shots],
+            focals=[shot.focal for shot in shots],
+            cameras=join_cameras(shots),
+        )
+
+    @cached_property
+    def _targets(self) -> list[tuple[Tensor, Cameras]]:
+        """Picture and camera of each frame asked for."""
+        made = []
+        for i in self.split.target:
+            shot = self.source.read(i)
+            assert shot.camera is not None
+            cameras, boxes = self.framing.cameras(shot.camera)
+            made.append((self.framing.picture(shot.image, boxes[0]), cameras))
+        return made
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """``[F, H, W, 3]`` float 0..1, the frames asked for."""
+        return torch.stack([picture for picture, _ in self._targets])
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the frames asked for."""
+        return [self.source.frames[i].name for i in self.split.target]
+
+    @property
+    def is_given(self) -> list[bool]:
+        """Of each frame asked for whether it is among the given photos."""
+        return [i in self.split.context for i in self.split.target]
+
+    @cached_property
+    def scene(self) -> Scene:
+        """Photos, cameras and points in the world of the given cameras."""
+        start = time.perf_counter()
+        if self.placing.poses == "given":
+            built = build_scene(self.photos, "given", self.placing.device, seed=self.placing.seed)
+        else:
+            built = self._estimated()
+        self.seconds["geometry"] = time.perf_counter() - start
+        return built
+
+    def _estimated(self) -> Scene:
+        """Cameras from the photos alone; only the alignment of the whole knows the given ones."""
+        placing, given = self.placing, self.photos.cameras
+        assert given is not None
+        try:
+            unposed = replace(self.photos, cameras=None)
+            found = build_scene(unposed, placing.geometry, placing.device, seed=placing.seed, weights=placing.weights)
+        except UserError as error:
+            raise UserError(f"{self.split.name}: {error}") from None
+        placed = [self.photos.names.index(name) for name in found.photos.names]
+        aligned, self.fit = aligned_scene(found, given[placed])
+        self.fit["placed"] = len(placed)
+        return aligned
+
+    @cached_property
+    def path(self) -> CameraPath:
+        """Given photos and frames asked for in the scene's order; photos that could not be placed are left out."""
+        width, height = self.framing.size
+        fitted, _ = self.scene.cameras.covering(width, height)
+        places = {self.split.context[self.photos.names.index(n)]: k for k, n in enumerate(self.scene.photos.names)}
+        asked = {i: cameras for i, (_, cameras) in zip(self.split.target, self._targets)}
+        order = sorted(set(places) | set(asked))
+        cameras = [asked[i] if i in asked else fitted[places[i]] for i in order]
+        return CameraPath(Cameras.concatenate(cameras), [places.get(i) for i in order])
+
+    @cached_property
+    def positions(self) -> list[int]:
+        """Where the frames asked for are on the path."""
+        given = {self.split.context[self.photos.names.index(n)] for n in self.scene.photos.names}
+        order = sorted(given | set(self.split.target))
+        return [order.index(i) for i in self.split.target]
+
+    @cached_property
+    def guide(self) -> Guide:
+        """Point renders along the path."""
+        scene, path = self.scene, self.path
+        start = time.perf_counter()
+        made = make_guide(scene, path)
+        self.seconds["render"] = time.perf_counter() - start
+        return made
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """What the guide knows of the frames asked for; only measured depth finds neighbours."""
+        coverage = self.guide.coverage[self.positions]
+        depth = self.guide.depth[self.positions] * coverage
+        return Geometry(coverage, correspondences(depth, self.path.cameras[self.positions]))
