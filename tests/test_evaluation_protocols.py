@@ -15,7 +15,6 @@ from fvgen.evaluation.alignment import similarity_between
 from fvgen.evaluation.datasets import EvaluationScene
 from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.index import index_hash, index_text, read_index, write_index
-from fvgen.evaluation.layouts import Found
 from fvgen.evaluation.protocols import (
     NAMES,
     Split,
@@ -26,6 +25,7 @@ from fvgen.evaluation.protocols import (
     window_split,
 )
 from fvgen.scene.formats.record import CameraRecord
+from fvgen.scene.layouts import Found
 
 
 def scene_of(centers: torch.Tensor, folder: Path = Path("scene")) -> EvaluationScene:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.evaluation.layouts import LAYOUTS, Found
 from fvgen.scene.formats.lens import Lens
+from fvgen.scene.layouts import LAYOUTS, Found
 from fvgen.scene.photos import Shot, posed_shot
 
 

@@ -20,30 +20,10 @@ MIPNERF360 = {
     **dict.fromkeys(("bicycle", "flowers", "garden", "stump", "treehill"), 4),
 }
 
-TANKS = frozenset(
-    [
-        "train",
-        "truck",
-        "family",
-        "francis",
-        "horse",
-        "lighthouse",
-        "m60",
-        "panther",
-        "playground",
-        "barn",
-        "caterpillar",
-        "church",
-        "courthouse",
-        "ignatius",
-        "meetingroom",
-        "auditorium",
-        "ballroom",
-        "courtroom",
-        "museum",
-        "palace",
-        "temple",
-    ]
+TANKS = (
+    *("train", "truck", "family", "francis", "horse", "lighthouse", "m60", "panther", "playground", "barn"),
+    *("caterpillar", "church", "courthouse", "ignatius", "meetingroom", "auditorium", "ballroom", "courtroom"),
+    *("museum", "palace", "temple"),
 )
 
 
@@ -100,13 +80,24 @@ def _first(root: Path, scene: Callable[[Path], list[Found]]) -> Scenes:
     return [(folder.name, folder, frames) for folder, frames in below if frames]
 
 
+def _told_apart(frames: list[Found]) -> list[Found]:
+    """Equal names (of several cameras' folders) made unique by their folders, or else by their numbers."""
+    names = [frame.name for frame in frames]
+    if len(set(names)) == len(names):
+        return frames
+    names = [f"{frame.image.parent.name}_{frame.name}" for frame in frames]
+    if len(set(names)) < len(names):
+        names = [f"{i:05d}_{name}" for i, name in enumerate(names)]
+    return [replace(frame, name=name) for frame, name in zip(frames, names)]
+
+
 def _colmap_frames(model: Path, images: Path) -> list[Found]:
     """Posed images of a COLMAP model in the order of their names; the picture may be kept smaller than the camera."""
     frames = []
     for record in sorted(read_colmap(model), key=lambda r: r.file_path or ""):
         path = image_inside(images, record.file_path or "", record.where)
         frames.append(Found(path.stem, path, record))
-    return frames
+    return _told_apart(frames)
 
 
 def _mipnerf360(folder: Path) -> list[Found]:
@@ -127,7 +118,7 @@ def _tanks_3dgs(folder: Path) -> list[Found]:
 
 
 def _tanks_nerfpp(folder: Path) -> list[Found]:
-    """NeRF++: ``{train,test}/{rgb,pose,intrinsics}``, a text file of 16 numbers per picture, OpenCV camera to world."""
+    """NeRF++: ``{train,test}/{rgb,pose,intrinsics}``, 16 numbers per picture, OpenCV camera to world."""
     frames = []
     for part in ("train", "test"):
         pictures = folder / part / "rgb"
@@ -204,10 +195,7 @@ def _json_frames(path: Path, images: Path | None = None) -> list[Found]:
         name = record.file_path if images is None else Path(record.file_path.replace("\\", "/")).name
         image = image_inside(path.parent if images is None else images, name, record.where)
         frames.append(Found(image.stem, image, record))
-    stems = [frame.name for frame in frames]
-    if len(set(stems)) == len(stems):
-        return frames
-    return [replace(frame, name=f"{frame.image.parent.name}_{frame.name}") for frame in frames]
+    return _told_apart(frames)
 
 
 def _nerfstudio(folder: Path) -> list[Found]:
