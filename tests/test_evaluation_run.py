@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 
 from fvgen.cli.main import main
+from fvgen.data.footage import find_scenes, open_footage
+from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
+from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.page import frame_order
 from fvgen.evaluation.plots import far_away, frame_plot
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
@@ -159,6 +162,34 @@ def test_another_systems_frames_can_be_scored_again_as_outside_ones(
     own = results["splits"]["first"]["systems"]["none"]["frames"]["psnr"]
     assert scored["splits"]["first"]["systems"]["same"]["frames"] == {"psnr": own}
     assert "geometry_seconds" not in scored["splits"]["first"]  # nothing asked for it
+
+
+def test_a_handout_is_the_questions_in_the_chunks_of_others(place: Path) -> None:
+    arguments = [
+        "evaluate",
+        str(place / "study"),
+        "--index",
+        str(place / "index.json"),
+        "--size",
+        "128x80",
+        "--handout",
+    ]
+    assert main([*arguments, "-o", str(place / "handout")]) == 0
+    asked = json.loads((place / "handout" / "evaluation_index.json").read_text())
+    assert asked["first"] == {"context": [0, 4], "target": [1, 2, 3]}
+    assert asked["second"] == {"context": [0, 2], "target": [0, 1]}
+    assert json.loads((place / "handout" / "test" / "index.json").read_text())["second"] == "000001.torch"
+    tasks = {task.name: open_footage(task) for task in find_scenes([place / "handout" / "test"])}
+    (scene,) = find_evaluation_scenes(place / "study")
+    framing = Framing((128, 80), None)
+    for key, rows in (("first", [0, 1, 2, 4, 5]), ("second", [6, 8, 10])):
+        assert json.loads((place / "handout" / "frames.json").read_text())[key] == [scene.frames[i].name for i in rows]
+        for shot, row in zip(tasks[key].read(range(len(rows))), rows):
+            given = scene.read(row)
+            camera, (box,) = framing.cameras(given.camera)
+            assert torch.equal(shot.image, (framing.picture(given.image, box) * 255).round().byte())
+            torch.testing.assert_close(shot.camera.intrinsics, camera.intrinsics, atol=1e-4, rtol=1e-6)
+            torch.testing.assert_close(shot.camera.world_from_camera, camera.world_from_camera, atol=1e-5, rtol=1e-6)
 
 
 def test_tables(out: Path, results: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "data": ("scene", "rendering", "models"),
     "distillation": ("models", "diffusion"),
     "training": ("distillation", "data"),
-    "evaluation": ("pipeline", "data"),
+    "evaluation": ("outputs", "data"),
 }
 FREE_FOR_ALL = {"errors", "progress", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room

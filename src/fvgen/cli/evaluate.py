@@ -55,6 +55,10 @@ class Evaluate:
     frames: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER...")] = ()
     """Outside systems: FOLDER/SCENE/FRAME.png, called by the frame's name or number, 8-bit RGB, of the scored size."""
 
+    handout: bool = False
+    """Evaluate nothing, but write the questions into FOLDER, as pixelSplat's chunks with an evaluation index, for
+    DepthSplat, MVSplat360 and others that read these; score their answers with --frames."""
+
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ()
     """Metrics (docs/evaluation.md). Default: the usual ones, as far as their weights are there."""
 
@@ -101,8 +105,14 @@ class Evaluate:
 
         protocol = find_protocol(self.protocol)
         framing = self._framing(protocol)
-        store = Store(self.output)
         plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes()})
+        if self.handout:
+            from fvgen.evaluation.handout import write_handout
+
+            write_handout(plan, self.output)
+            print(f"{len(plan.splits)} scenes or pairs in {self.output}")
+            return
+        store = Store(self.output)
         from fvgen.evaluation.report import write_report
         from fvgen.evaluation.run import evaluate
         from fvgen.evaluation.scores import Scorer
