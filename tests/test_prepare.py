@@ -16,8 +16,8 @@ from PIL import Image
 
 from fvgen.cli.main import main
 from fvgen.data.clips import Stretch, against, overlapping, stretches
-from fvgen.data.farm import make_stage, prepare, read_stage, write_stage
-from fvgen.data.footage import find_scenes
+from fvgen.data.farm import attempt, make_stage, prepare, read_stage, write_stage
+from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.pairs import Pair
 from fvgen.data.prepare import moving, prepare_scene, split_of
 from fvgen.data.procedural import procedural_scene
@@ -162,6 +162,13 @@ def test_bad_footage_is_counted_and_named_and_stops_nothing(walk, tmp_path):
         assert words in record(pairs, scene)["facts"]["notes"][0]
     assert record(pairs, "short")["dropped"] == {"too short": 1}
     assert json.loads((pairs / "manifest.json").read_text())["dropped"] == {"too short": 1, "unreadable": 6}
+
+
+def test_an_unforeseen_error_is_counted_too(walk, tmp_path):
+    (task,) = find_scenes([walk])
+    attempt(SceneTask(task.name, "a layout that nobody knows", task.path), RECIPE, tmp_path)
+    assert record(tmp_path, "walk")["dropped"] == {"error": 1}
+    assert "nobody knows" in record(tmp_path, "walk")["facts"]["notes"][0]
 
 
 def test_the_split_goes_by_the_scenes_name_alone():

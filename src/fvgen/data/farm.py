@@ -57,10 +57,20 @@ def prepare(
     return write_manifest(folder)
 
 
-def _give_up(task: SceneTask, recipe: PrepareRecipe, folder: Path, why: str) -> None:
+def _give_up(task: SceneTask, recipe: PrepareRecipe, folder: Path, reason: str, why: str) -> None:
     ledger = Ledger()
-    ledger.drop("worker died", why)
+    ledger.drop(reason, why)
     write_samples([], ledger, task, recipe, folder)
+
+
+def attempt(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
+    """A scene; one that fails in a way nobody foresaw is counted and named like the others, and stops none of them."""
+    try:
+        prepare_scene(task, recipe, folder)
+    except OSError:  # of the folder of pairs: the disk is full, or gone
+        raise
+    except Exception as error:
+        _give_up(task, recipe, folder, "error", f"{type(error).__name__}: {error}")
 
 
 def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int) -> Iterator[str]:
@@ -73,7 +83,7 @@ def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: 
             while (waiting or in_hand) and not suspects:
                 while waiting and len(in_hand) < _AHEAD * workers:
                     task = waiting.pop()
-                    in_hand[pool.submit(prepare_scene, task, recipe, folder)] = task
+                    in_hand[pool.submit(attempt, task, recipe, folder)] = task
                 for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
                     task = in_hand.pop(future)
                     if isinstance(future.exception(), BrokenProcessPool):
@@ -90,7 +100,7 @@ def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: 
             if deaths[task.name] < _TRIES:
                 waiting.append(task)
             else:
-                _give_up(task, recipe, folder, f"{_TRIES} times")
+                _give_up(task, recipe, folder, "worker died", f"{_TRIES} times")
                 yield task.name
 
 
@@ -129,14 +139,18 @@ def _flow(ray: Any, tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path)
             try:
                 ray.get(result)
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
-                _give_up(task, recipe, folder, f"{_TRIES} times")
+                _give_up(task, recipe, folder, "worker died", f"{_TRIES} times")
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, OSError):
+                    raise error.cause from None
+                _give_up(task, recipe, folder, "error", f"{type(error.cause).__name__}: {error.cause}")
             yield task.name
 
 
 def _launcher(ray: Any, recipe: PrepareRecipe, folder: Path) -> Callable[[SceneTask], Any]:
     """Start a scene on the cluster: as one task on a CPU, or read on a CPU, guided on a GPU and written on a CPU."""
     if recipe.device == "cpu":
-        whole = ray.remote(num_cpus=1, max_retries=_TRIES)(prepare_scene)
+        whole = ray.remote(num_cpus=1, max_retries=_TRIES)(attempt)
         return lambda task: whole.remote(task, recipe, folder)
     read = ray.remote(num_cpus=1, num_returns=2, max_retries=_TRIES)(read_stage)
     make = ray.remote(num_cpus=0, num_gpus=1, num_returns=2, max_retries=_TRIES)(make_stage)

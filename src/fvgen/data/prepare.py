@@ -169,7 +169,7 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
             continue
         taken.append(clip.stretch)
         facts = {"source": task.layout, "scene": task.name, "start": clip.stretch.start, **facts}
-        key = f"{_key(task.name)}-{clip.stretch.start:06d}-{clip.stretch.stride}"
+        key = f"{_key(task.name)}-{clip.stretch.start:06d}-{clip.stretch.stride}x{clip.stretch.length}"
         samples.append(Sample(key, pair, {**facts, "stride": clip.stretch.stride}))
         if len(samples) == recipe.clips:
             break
