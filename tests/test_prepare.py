@@ -260,6 +260,22 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(tmp_path, ray_addres
     assert (folder / "manifest.json").read_bytes() == (tmp_path / "calm" / "manifest.json").read_bytes()
 
 
+@pytest.mark.timeout(120)
+def test_workers_do_not_outlive_a_killed_driver(tmp_path):
+    driver = run_apart("procedural:50", tmp_path / "pairs")
+    workers: list[int] = []
+    while len(workers) < 3 and driver.poll() is None:  # two workers, and what tracks their resources
+        time.sleep(0.2)
+        workers = children(driver.pid)
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert workers
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
 def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs Ray"):

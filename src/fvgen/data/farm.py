@@ -5,6 +5,8 @@ the scenes in hand and nothing else.
 """
 
 import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -73,12 +75,24 @@ def attempt(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
         _give_up(task, recipe, folder, "error", f"{type(error).__name__}: {error}")
 
 
+def _leave_with_the_driver() -> None:
+    """End this worker when its driver is gone: nobody would wait for what it makes, or ever stop it."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+
+    def watch() -> None:
+        driver.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int) -> Iterator[str]:
     """Finished scenes by name. A worker that dies takes its pool with it; what it had in hand is tried again."""
     waiting, deaths = list(reversed(tasks)), Counter[str]()
     while waiting:
         suspects: list[SceneTask] = []
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with_the_driver) as pool:
             in_hand: dict[Future[None], SceneTask] = {}
             while (waiting or in_hand) and not suspects:
                 while waiting and len(in_hand) < _AHEAD * workers:
