@@ -23,6 +23,7 @@ from fvgen.evaluation.benchmark.systems import MeasuredPipeline, System, load_sy
 from fvgen.evaluation.benchmark.tally import count_all
 from fvgen.models.denoiser import Condition
 from fvgen.models.presets import preset
+from fvgen.outputs import write_files
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def test_a_generation_calls_the_networks_as_often_as_its_steps_say() -> None:
     teacher.model.config = replace(config, sampling=guided)
     teacher = replace(teacher, steps=3, all_steps=3)
     photos = made_up_photos(3, 96, 64)
-    few, many = measure_generation(photos, [student, teacher], repeats=1, warmup=0, size=(64, 48))
+    few, many = measure_generation(photos, [student, teacher], write_files, repeats=1, warmup=0, size=(64, 48))
     assert few.settings["frames"] == 15  # two windows of eight share a photo
     assert (few.calls.unet, few.calls.unet_clips) == (4, 8)
     assert (many.calls.unet, many.calls.unet_clips) == (6, 12)

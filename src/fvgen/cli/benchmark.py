@@ -174,6 +174,7 @@ class Stages:
         from fvgen.evaluation.benchmark.stages import measure_clips, measure_generation
         from fvgen.evaluation.benchmark.systems import load_systems, preset_systems
         from fvgen.models.presets import preset
+        from fvgen.outputs import write_files
         from fvgen.scene.photos import load_photos
 
         size = parse_size(self.size)
@@ -186,7 +187,7 @@ class Stages:
             photos, what = (load_photos(list(self.photos)), "photos") if self.photos else default_photos()
             systems = load_systems(self.models, self.device, self.dtype)
             machine = self._machine(systems[0])
-            timings = measure_generation(photos, systems, self.repeats, self.warmup, size)
+            timings = measure_generation(photos, systems, write_files, self.repeats, self.warmup, size)
         return timings, what, None if machine is None else [_floors(timing, machine) for timing in timings]
 
     def _machine(self, system: "System") -> "Machine | None":

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import torch
 
-import fvgen
 from fvgen.data.procedural import procedural_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos
 
-_DEMO = Path(fvgen.__file__).parents[2] / "examples" / "demo" / "photos"
+_DEMO = Path(__file__).parents[4] / "examples" / "demo" / "photos"
 
 
 def default_photos() -> tuple[Photos, str]:

@@ -13,7 +13,7 @@ from fvgen.evaluation.benchmark.calls import Calls, counted_calls
 from fvgen.evaluation.benchmark.clock import ResidentPeak, StageClock
 from fvgen.evaluation.benchmark.systems import System
 from fvgen.models.sampling import sample_latents
-from fvgen.outputs import write_files
+from fvgen.pipeline import NovelViews
 from fvgen.progress import track
 from fvgen.scene.build import build_scene
 from fvgen.scene.types import Photos, Scene
@@ -51,13 +51,19 @@ class Timing:
 
 
 def measure_generation(
-    photos: Photos, systems: list[System], repeats: int, warmup: int = 1, size: tuple[int, int] | None = None
+    photos: Photos,
+    systems: list[System],
+    write: Callable[[NovelViews, Path], object],
+    repeats: int,
+    warmup: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> list[Timing]:
     """Measure whole generations: in each repeat the scene once, then every system in turn.
 
     Args:
         photos: to generate from.
         systems: each measured in every repeat, so that what else the machine does hits all of them.
+        write: leaves the views in an empty folder, as a generation does.
         repeats: that count.
         warmup: rounds before, with few steps, that do not.
         size: (width, height) of the views.
@@ -75,7 +81,7 @@ def measure_generation(
     def once(system: System, scene: Scene, steps: int, clock: StageClock) -> dict[str, Any]:
         views = system.pipeline.views(scene, sizes[systems.index(system)], steps, clock)
         with tempfile.TemporaryDirectory() as folder, clock.stage("write"):
-            write_files(views, Path(folder))
+            write(views, Path(folder))
         points = len(scene.points)
         return {"size": list(views.cameras.size), "frames": len(views.photo), "photos": len(photos), "points": points}
 
