@@ -36,6 +36,8 @@ COMMANDS: dict[str, Command] = {
     "distill viewcrafter-512": Command("fvgen.cli.distill", "ViewCrafter512", "the paper's distillation, 8 GPUs"),
     "distill viewcrafter-512-one-gpu": Command("fvgen.cli.distill", "ViewCrafter512OneGpu", "the same on one GPU"),
     "data": Command("fvgen.cli.data", "Data", "what a folder of training pairs holds"),
+    "benchmark stages": Command("fvgen.cli.benchmark", "Stages", "seconds and memory of each stage of a generation"),
+    "benchmark count": Command("fvgen.cli.benchmark_count", "Count", "operations and bytes of each stage, counted"),
     "benchmark data": Command("fvgen.cli.benchmark", "Data", "how fast training pairs are read"),
     "export": Command("fvgen.cli.distill", "Export", "a distillation's student as a model folder"),
     "plot": Command("fvgen.cli.distill", "Plot", "the curves of training runs"),

@@ -1,0 +1,112 @@
+"""What a figure was measured on, and what a machine can do at most."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fvgen.errors import UserError
+
+_SECONDS = 1.0  # that each peak is measured for
+_MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices multiplied
+_COPIED = {"cpu": 1 << 28, "cuda": 1 << 32}  # bytes, well beyond any cache
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine can do at most.
+
+    Attributes:
+        name: told beside the figures.
+        tflops: 10^12 floating-point operations per second of matrix products, a multiply-add counted as two.
+        gbytes_per_s: 10^9 bytes per second read from and written to memory together.
+    """
+
+    name: str
+    tflops: float
+    gbytes_per_s: float
+
+
+# NVIDIA's data sheets, SXM5, without sparsity: half precision on the tensor cores, float32 outside of them.
+_DATA_SHEETS = {"h100": (989.0, 67.0, 3350.0), "h200": (989.0, 67.0, 4800.0)}
+
+
+def machine(name: str, dtype: torch.dtype, device: str = "cpu") -> Machine:
+    """A machine by name: ``h100`` or ``h200`` from their data sheets, or ``this``, measured.
+
+    Raises:
+        UserError: for another name.
+    """
+    if name == "this":
+        return measured_machine(torch.device(device), dtype)
+    if name not in _DATA_SHEETS:
+        raise UserError(f"there is no machine '{name}'; choose this, {', '.join(_DATA_SHEETS)}")
+    half, single, bandwidth = _DATA_SHEETS[name]
+    return Machine(f"{name.upper()}, data sheet", single if dtype == torch.float32 else half, bandwidth)
+
+
+def measured_machine(device: torch.device, dtype: torch.dtype) -> Machine:
+    """The best rates of one large matrix product and of one large copy, among those that fit in a second each."""
+    side = _MATRIX.get(device.type, 2048)
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(a)
+    seconds = _fastest(lambda: torch.mm(a, b, out=product), device)
+    source = torch.zeros(_COPIED.get(device.type, 1 << 28), dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    copying = _fastest(lambda: target.copy_(source), device)
+    name = f"{device_name(device)}, measured with {torch.get_num_threads()} threads"
+    return Machine(name, 2 * side**3 / seconds / 1e12, 2 * source.numel() / copying / 1e9)
+
+
+def _fastest(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest call within :data:`_SECONDS`, the first one apart; at least one call."""
+    run()
+    best, end = float("inf"), time.perf_counter() + _SECONDS
+    while best == float("inf") or time.perf_counter() < end:
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the GPU or the processor calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    facts = Path("/proc/cpuinfo")
+    if facts.is_file():
+        for line in facts.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Processor, cores that this process may use, threads, GPU, versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu_name(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }

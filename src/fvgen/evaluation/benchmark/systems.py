@@ -1,0 +1,110 @@
+"""What is measured: models at a number of steps, of the package, of a folder, or of a preset's shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fvgen.errors import UserError
+from fvgen.evaluation.benchmark.clock import StageClock
+from fvgen.evaluation.benchmark.random_model import random_model
+from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
+from fvgen.pipeline import NovelViewPipeline, NovelViews, plan_path
+from fvgen.scene.types import Photos, Scene
+
+
+class MeasuredPipeline(NovelViewPipeline):
+    """The pipeline, run with a clock of the caller's."""
+
+    def planned_size(self, photos: Photos, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Size of the views.
+
+        Raises:
+            UserError: it does not suit the model.
+        """
+        return self._checked_size(size, photos)
+
+    def views(self, scene: Scene, size: tuple[int, int], steps: int, clock: StageClock) -> NovelViews:
+        """Views along the photos, as a generation with seed 0 makes them."""
+        settings = self._settings(steps, None, 0)
+        path = plan_path(scene, "through", None, size, self._window)
+        with torch.no_grad():
+            return self._along(scene, path, settings, torch.Generator().manual_seed(0), clock, None)
+
+
+@dataclass(frozen=True)
+class System:
+    """A model at a number of steps.
+
+    Attributes:
+        label: its column.
+        pipeline: holds the model.
+        steps: of denoising that are run.
+        all_steps: that a generation has; more than ``steps`` where only some are measured.
+    """
+
+    label: str
+    pipeline: MeasuredPipeline
+    steps: int
+    all_steps: int
+
+    @property
+    def guidance_scale(self) -> float:
+        """The model's own."""
+        return self.model.config.sampling.guidance_scale
+
+    @property
+    def model(self) -> VideoModel:
+        """The network."""
+        assert self.pipeline.model is not None
+        return self.pipeline.model
+
+
+def load_systems(names: tuple[str, ...], device: str, dtype: str) -> list[System]:
+    """Models written ``NAME`` or ``NAME:STEPS``; one that is named twice is loaded once.
+
+    Raises:
+        UserError: unknown model, number of steps or device.
+    """
+    loaded: dict[str, MeasuredPipeline] = {}
+    systems = []
+    for text in names:
+        name, steps = text.rsplit(":", 1) if text.rpartition(":")[2].isdigit() else (text, "")
+        if name == "none":
+            raise UserError("--models none: there are no stages of a model to measure")
+        if name not in loaded:
+            loaded[name] = MeasuredPipeline(VideoModel.load(name), name)
+            loaded[name].to(device, dtype)
+        pipeline = loaded[name]
+        assert pipeline.model is not None
+        config = pipeline.model.config
+        count = int(steps) if steps else config.sampling.steps
+        if not 1 <= count <= config.schedule.num_timesteps:
+            raise UserError(f"--models {text}: choose 1 to {config.schedule.num_timesteps} steps")
+        systems.append(System(f"{Path(name).name} {count}", pipeline, count, count))
+    return systems
+
+
+def preset_systems(name: str, config: ModelConfig, most_steps: int | None, device: str, dtype: str) -> list[System]:
+    """A student of a preset's shape (four steps, no guidance), and its teacher, both of the same random weights.
+
+    Args:
+        name: of the preset.
+        config: its shapes, and how the teacher is sampled.
+        most_steps: of denoising that are run; all by default.
+        device, dtype: as in :meth:`NovelViewPipeline.to`.
+    """
+    place = MeasuredPipeline(None)
+    place.to(device, dtype)
+    teacher = random_model(config, place.device, place.dtype)
+    few = replace(config, sampling=SamplingConfig(steps=4, guidance_scale=1.0, few_step=True))
+    student = VideoModel(few, teacher.autoencoder, teacher.conditioner, teacher.denoiser).eval()
+    systems = []
+    for kind, model in (("student", student), ("teacher", teacher)):
+        steps = model.config.sampling.steps
+        pipeline = MeasuredPipeline(model, name)
+        pipeline.to(place.device, place.dtype)
+        systems.append(System(f"{name}, {kind} {steps}", pipeline, min(steps, most_steps or steps), steps))
+    return systems
