@@ -132,6 +132,31 @@ def test_light_commands_load_nothing_heavy(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+UNTIL_THE_MODEL = ["scipy", "diffusers", "transformers", "huggingface_hub", "pycolmap", "av", "cv2", "torch._dynamo"]
+
+
+def test_photos_and_depth_load_nothing_that_only_the_model_needs() -> None:
+    code = """
+import sys, torch
+from fvgen.cameras import Cameras
+from fvgen.pipeline import NovelViewPipeline
+from fvgen.scene.build import build_scene
+from fvgen.scene.types import Photos
+pipeline = NovelViewPipeline.from_pretrained("mini", device="cpu", deferred=True)
+poses = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+poses[1, 0, 3] = 0.1
+matrix = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1)
+image = (torch.rand(48, 68, 3, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+cameras = Cameras(poses, matrix, torch.tensor([[64, 48]] * 2))
+build_scene(Photos(["a", "b"], [image[:, 4:], image[:, :-4]], [None, None], cameras))
+early = [m for m in MODULES if m in sys.modules]
+assert not early, early
+assert pipeline.model is not None and "diffusers" in sys.modules
+""".replace("MODULES", repr(UNTIL_THE_MODEL))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_answers_in_under_half_a_second(option: str) -> None:
     def once() -> float:

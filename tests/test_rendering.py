@@ -1,15 +1,13 @@
-"""Splatting, guides and holes."""
+"""Guides and holes."""
 
 import math
 
-import pytest
 import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
-from fvgen.rendering import complete_picture, fill_holes, render_guide, render_points, resample_photo
+from fvgen.rendering import complete_picture, fill_holes, render_guide, resample_photo
 from fvgen.rendering.exposure import exposure_levels
-from fvgen.rendering.splat import render_surface
 
 
 def _cameras(centers: list[list[float]], width: int = 40, height: int = 30, focal: float = 40.0) -> Cameras:
@@ -17,82 +15,6 @@ def _cameras(centers: list[list[float]], width: int = 40, height: int = 30, foca
     poses[:, :3, 3] = torch.tensor(centers, dtype=torch.float64)
     matrix = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     return Cameras(poses, matrix.repeat(len(centers), 1, 1), torch.tensor([[width, height]]).repeat(len(centers), 1))
-
-
-def _by_hand(points: Tensor, colors: Tensor, cameras: Cameras, radius: float, layers: int) -> Tensor:
-    """The compositor pixel by pixel, from its definition."""
-    width, height = cameras.size
-    image = torch.zeros(height, width, 3)
-    r = radius * min(width, height) / 2
-    matrix, pose = cameras.intrinsics[0].float(), cameras.world_from_camera[0].float()
-    local = (points - pose[:3, 3]) @ pose[:3, :3]
-    uv = local @ matrix.T
-    uv = uv[:, :2] / uv[:, 2:]
-    for y in range(height):
-        for x in range(width):
-            d2 = ((uv - torch.tensor([x + 0.5, y + 0.5])) ** 2).sum(1) / r**2
-            hits = ((d2 < 1) & (local[:, 2] > 0)).nonzero()[:, 0]
-            through = 1.0
-            for k in hits[local[hits, 2].argsort(stable=True)][:layers]:
-                alpha = float(1 - d2[k])
-                image[y, x] += through * alpha * colors[k]
-                through *= 1 - alpha
-    return image
-
-
-@pytest.mark.parametrize("layers", [1, 3, 10])
-def test_compositing_is_its_definition(layers: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    points = torch.rand(600, 3, generator=generator) * torch.tensor([2.0, 1.5, 2.0]) + torch.tensor([-1.0, -0.75, -0.5])
-    points[:, 2] += 1
-    points[:40, 2] *= -1  # behind
-    colors = torch.rand(600, 3, generator=generator)
-    cameras = _cameras([[0.1, 0.0, 0.2]])
-    rendered = render_points(points, colors, cameras, radius=0.15, points_per_pixel=layers)
-    assert torch.allclose(rendered.image[0], _by_hand(points, colors, cameras, 0.15, layers), atol=1e-5)
-
-
-def test_bands_that_bound_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fvgen.rendering import splat
-
-    generator = torch.Generator().manual_seed(1)
-    points = torch.rand(500, 3, generator=generator) + torch.tensor([-0.5, -0.5, 1.0])
-    colors = torch.rand(500, 3, generator=generator)
-    whole = render_points(points, colors, _cameras([[0, 0, 0]]), radius=0.2)
-    monkeypatch.setattr(splat, "_PAIRS_PER_PASS", 1000)
-    banded = render_points(points, colors, _cameras([[0, 0, 0]]), radius=0.2)
-    assert torch.equal(whole.image, banded.image)
-    assert torch.equal(whole.depth, banded.depth)
-
-
-def test_nearest_point_hides_the_one_behind() -> None:
-    points = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 2.0]])
-    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    rendered = render_points(points, colors, _cameras([[0, 0, 0]], 41, 31), radius=0.2, points_per_pixel=1)
-    assert rendered.image[0, 15, 20].tolist() == pytest.approx([0, 1, 0])
-    assert rendered.depth[0, 15, 20] == 2.0
-
-
-def test_no_points_gives_black() -> None:
-    rendered = render_points(torch.zeros(0, 3), torch.zeros(0, 3), _cameras([[0, 0, 0]]))
-    assert rendered.alpha.max() == 0
-    surface = render_surface(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0), _cameras([[0, 0, 0]]))
-    assert surface.weight.max() == 0
-
-
-def test_wrong_shapes_and_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="shapes"):
-        render_points(torch.zeros(2, 3), torch.zeros(1, 3), _cameras([[0, 0, 0]]))
-    with pytest.raises(ValueError, match="positive"):
-        render_points(torch.zeros(2, 3), torch.zeros(2, 3), _cameras([[0, 0, 0]]), radius=0)
-
-
-def test_surface_averages_by_weight_and_hides_what_is_behind() -> None:
-    points = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 2.01], [0.0, 0.0, 3.0]])
-    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    surface = render_surface(points, colors, torch.tensor([0.25, 0.75, 1.0]), _cameras([[0, 0, 0]], 41, 31))
-    assert surface.image[15, 20].tolist() == pytest.approx([0.25, 0.75, 0.0], abs=1e-4)
-    assert 2.0 < surface.depth[15, 20] < 2.01
 
 
 def _wall(camera: Cameras, shade: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:

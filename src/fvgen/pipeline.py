@@ -18,7 +18,7 @@ from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path
 from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
 from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
-from fvgen.models.model import VideoModel
+from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.sampling import sample_latents
 from fvgen.progress import track
 from fvgen.rendering.guide import Guide, render_guide
@@ -175,22 +175,44 @@ class NovelViewPipeline:
     """
 
     def __init__(self, model: VideoModel | None, name: str = "") -> None:
-        self.model = model
+        self.config: ModelConfig | None = model.config if model else None
+        self._model = model
+        self._folder: Path | None = None
         self.name = name
         self.device = torch.device("cpu")
         self.dtype = torch.float32
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto"
+        cls, model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto", deferred: bool = False
     ) -> NovelViewPipeline:
         """A model of the package by name, a model folder, or ``"none"``.
+
+        Args:
+            model: its name or folder.
+            device, dtype: see :meth:`to`.
+            deferred: read the weights, and the libraries they need, only when the model is first used, so that
+                photos are worked on at once. The folder is checked now.
 
         Raises:
             UserError: unknown model, unusable device.
         """
-        pipeline = cls(None if str(model) == "none" else VideoModel.load(model), str(model))
-        return pipeline.to(device, dtype)
+        pipeline = cls(None, str(model))
+        if str(model) != "none":
+            pipeline._folder = find_model(model)
+            pipeline.config = read_config(pipeline._folder)
+        pipeline.to(device, dtype)
+        if not deferred:
+            _ = pipeline.model
+        return pipeline
+
+    @property
+    def model(self) -> VideoModel | None:
+        """The model, read now if it was not yet."""
+        if self._model is None and self._folder is not None:
+            self._model = VideoModel.load(self._folder)
+            self._model.to(self.device, self.dtype)
+        return self._model
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the model as a folder that :meth:`from_pretrained` takes."""
@@ -211,8 +233,8 @@ class NovelViewPipeline:
             self.dtype = torch.bfloat16 if fast else torch.float32
         else:
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        if self.model is not None:
-            self.model.to(self.device, self.dtype)
+        if self._model is not None:
+            self._model.to(self.device, self.dtype)
         return self
 
     @torch.no_grad()
@@ -295,8 +317,10 @@ class NovelViewPipeline:
         callback: Callback | None,
     ) -> NovelViews:
         with clock.stage("render"):
-            extended, before = with_nearest_photos(wanted, scene.cameras) if self.model else (wanted, 0)
+            extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
             guide = make_guide(scene, extended)
+        with clock.stage("load"):
+            _ = self.model
         completed = self._complete(guide, settings, generator, clock, callback)
         kept = slice(before, before + len(wanted))
         return NovelViews(
@@ -313,22 +337,22 @@ class NovelViewPipeline:
 
     @property
     def _window(self) -> int:
-        return self.model.config.frames if self.model else FRAMES
+        return self.config.frames if self.config else FRAMES
 
     def _settings(self, steps: int | None, guidance_scale: float | None, seed: int) -> dict[str, Any]:
         common = {"seed": seed, "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
-        if self.model is None:
+        if self.config is None:
             return {"model": "none (holes inpainted)", "steps": 0, "guidance_scale": 1.0, **common}
-        sampling = self.model.config.sampling
+        sampling = self.config.sampling
         steps = sampling.steps if steps is None else steps
-        if not 1 <= steps <= self.model.config.schedule.num_timesteps:
-            raise UserError(f"{steps} steps: choose 1 to {self.model.config.schedule.num_timesteps}")
+        if not 1 <= steps <= self.config.schedule.num_timesteps:
+            raise UserError(f"{steps} steps: choose 1 to {self.config.schedule.num_timesteps}")
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
         return {"model": self.name, "steps": steps, "guidance_scale": scale, **common}
 
     def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
-        grid = self.model.grid if self.model else 2
-        native = (self.model.config.width, self.model.config.height) if self.model else NATIVE
+        grid = self.config.grid if self.config else 2
+        native = (self.config.width, self.config.height) if self.config else NATIVE
         if size is None:
             return fitting_size([(im.shape[1], im.shape[0]) for im in photos.images], native, max(grid, GRID))
         if size[0] % grid or size[1] % grid or min(size) < 2 * grid:
@@ -346,12 +370,12 @@ class NovelViewPipeline:
         callback: Callback | None,
     ) -> Tensor:
         """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
-        if self.model is None:
+        if self.config is None:
             return guide.completed
         known = [p is not None for p in guide.photo]
-        pictures = (guide.completed if self.model.config.completed_guide else guide.images).clone()
+        pictures = (guide.completed if self.config.completed_guide else guide.images).clone()
         coverage = guide.coverage.clone()
-        for level in plan_windows(known, self.model.config.frames):
+        for level in plan_windows(known, self.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)
                 made = self._denoise(pictures[index], coverage[index], settings, generator, clock, callback)

@@ -4,7 +4,6 @@ Everything is float64 and in OpenCV axes (x right, y down, z forward); a pose is
 """
 
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 _LONGEST_TANGENT = 2.0  # in chords: a tangent beyond three of them lets a cubic swing past its keys
@@ -12,6 +11,8 @@ _LONGEST_TANGENT = 2.0  # in chords: a tangent beyond three of them lets a cubic
 
 def rotation_exp(vectors: Tensor) -> Tensor:
     """Rotation vectors ``[..., 3]`` (axis times angle in radians) to matrices ``[..., 3, 3]``."""
+    from scipy.spatial.transform import Rotation
+
     flat = vectors.reshape(-1, 3).to(torch.float64)
     matrices = torch.from_numpy(Rotation.from_rotvec(flat.numpy()).as_matrix())
     return matrices.reshape(*vectors.shape[:-1], 3, 3)
@@ -19,6 +20,8 @@ def rotation_exp(vectors: Tensor) -> Tensor:
 
 def rotation_log(matrices: Tensor) -> Tensor:
     """Rotation matrices ``[..., 3, 3]`` to rotation vectors ``[..., 3]``, angles in 0..pi."""
+    from scipy.spatial.transform import Rotation
+
     flat = matrices.reshape(-1, 3, 3).to(torch.float64)
     vectors = torch.from_numpy(Rotation.from_matrix(flat.numpy()).as_rotvec())
     return vectors.reshape(*matrices.shape[:-2], 3)

@@ -98,7 +98,9 @@ class Generate:
         with output_folder(self.output, self.overwrite, inputs) as folder:
             from fvgen.pipeline import NovelViewPipeline
 
-            pipeline = NovelViewPipeline.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+            pipeline = NovelViewPipeline.from_pretrained(
+                self.model, device=self.device, dtype=self.dtype, deferred=True
+            )
             views = pipeline(
                 list(self.photos),
                 path=path,

@@ -68,6 +68,12 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    @property
+    def grid(self) -> int:
+        """Width and height in pixels must be multiples of this."""
+        levels = len(self.autoencoder.channels) + len(self.unet.channel_mult) - 2
+        return self.autoencoder.patch_size * 2**levels
+
 
 class VideoModel(nn.Module):
     """Autoencoder, conditioner and denoiser of one :class:`ModelConfig`."""
@@ -98,7 +104,7 @@ class VideoModel(nn.Module):
     @property
     def grid(self) -> int:
         """Width and height in pixels must be multiples of this."""
-        return self.autoencoder.spatial_factor * 2 ** (len(self.config.unet.channel_mult) - 1)
+        return self.config.grid
 
     def concat_condition(self, guide: Tensor, coverage: Tensor, noise: Tensor | None = None) -> Tensor:
         """Guide latents and coverage.
@@ -169,15 +175,9 @@ class VideoModel(nn.Module):
         Raises:
             UserError: if there is no such model or the folder is not one.
         """
-        path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
-        if not (path / "model_index.json").is_file():
-            known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
-            hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
-            raise UserError(
-                f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
-            )
+        path = find_model(folder)
+        config = read_config(path)
         try:
-            config = config_from_dict(json.loads((path / "model_index.json").read_text()))
             model = VideoModel.build(config, device="meta")
             for name, module in model.components().items():
                 module.load_state_dict(_read(path / name / "model.safetensors"), strict=True, assign=True)
@@ -187,6 +187,39 @@ class VideoModel(nn.Module):
             raise UserError(f"{path} is not a complete fvgen model: {first}") from error
         model.autoencoder.vae.register_to_config(**scaled)
         return model.eval()
+
+
+def find_model(folder: str | Path) -> Path:
+    """The folder of a model: given itself, or by the name of one of the package.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
+    if not (path / "model_index.json").is_file():
+        known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
+        hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
+        raise UserError(
+            f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
+        )
+    return path
+
+
+def read_config(path: Path) -> ModelConfig:
+    """What a model folder says of itself, its weights left unread but looked for.
+
+    Raises:
+        UserError: if it does not describe a model, or a part of it is missing.
+    """
+    try:
+        config = config_from_dict(json.loads((path / "model_index.json").read_text()))
+        for name in ("vae/config.json", *(f"{part}/model.safetensors" for part in ("unet", "vae", "conditioner"))):
+            if not (path / name).is_file():
+                raise FileNotFoundError(f"{name} is missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a complete fvgen model: {first}") from error
+    return config
 
 
 def write_configs(folder: Path, config: ModelConfig, scaling_factor: float) -> None:

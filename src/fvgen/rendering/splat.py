@@ -4,17 +4,16 @@ Every point is a disc of one size in the picture. A pixel sees the discs that ho
 composited front to back with ``alpha = 1 - (distance / radius)^2``.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
+from fvgen.rendering.layers import nearest_layers
+from fvgen.rendering.occlusion import LAST, Cells, bound_nearest, covered_pixels, positions_of, visible
 
-_PAIRS_PER_PASS = 1 << 24  # bounds memory: about 1 GB of (pixel, point) candidates at a time
-_EMPTY = torch.iinfo(torch.int64).max
+_EMPTY = torch.iinfo(torch.int64).max  # no depth, no index
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,6 @@ def project_points(positions: Tensor, camera: Cameras, margin: float = 0.0) -> P
     return Projected(u[index], v[index], z[index], index)
 
 
-def disc_pixels(u: Tensor, v: Tensor, size: tuple[int, int], radius: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """All (point, pixel) pairs where the pixel's centre lies within ``radius`` pixels of the point.
-
-    Yields:
-        For each offset of the window ``(rows [M'], pixel [M'] int64 flat index, squared distance / radius^2 [M'])``.
-    """
-    width, height = size
-    left, top = torch.floor(u - radius + 0.5), torch.floor(v - radius + 0.5)
-    reach = math.ceil(2 * radius) + 1
-    for dy in range(reach):
-        y = top + dy
-        for dx in range(reach):
-            x = left + dx
-            distance2 = ((x + 0.5 - u) ** 2 + (y + 0.5 - v) ** 2) / (radius * radius)
-            hit = (distance2 < 1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            rows = hit.nonzero()[:, 0]
-            yield rows, (y[rows] * width + x[rows]).long(), distance2[rows]
-
-
 def render_points(
     positions: Tensor, colors: Tensor, cameras: Cameras, radius: float = 0.01, points_per_pixel: int = 10
 ) -> Rendered:
@@ -108,106 +88,66 @@ def render_points(
     for i in range(len(cameras)):
         points = project_points(positions, cameras[i], pixels)
         outputs = (image[i], alpha[i], depth[i])
+        cells = Cells(width, height, pixels)
+        if not len(points.z):
+            continue
         if points_per_pixel == 1:
-            _render_nearest(points, colors, (width, height), pixels, outputs)
+            _render_nearest(points, colors, cells, outputs)
         else:
-            _render_layers(points, colors, (width, height), pixels, points_per_pixel, outputs)
+            _render_layers(points, colors, cells, points_per_pixel, outputs)
     shape = (len(cameras), height, width)
     return Rendered(image.view(*shape, 3), alpha.view(shape), depth.view(shape))
 
 
-def nearest_per_pixel(points: Projected, size: tuple[int, int], radius: float) -> tuple[Tensor, Tensor]:
-    """The nearest disc at each pixel.
+def _nearest_per_pixel(points: Projected, cells: Cells, with_index: bool) -> Tensor:
+    """What is nearest at each pixel: ``[rows, columns]`` of the cells, the greatest number where nothing is.
 
     Returns:
-        ``index [H*W]`` int64 into ``points`` (-1 where none), ``depth [H*W]`` (0 where none).
+        The depth as int32 bits, or int64, those bits times 2^32 plus the index into ``points``.
     """
-    # Positive floats order like their bits, so depth and index packed in one integer need a single minimum.
-    key = (points.z.float().view(torch.int32).long() << 32) | torch.arange(len(points.z), device=points.z.device)
-    best = torch.full((size[0] * size[1],), _EMPTY, dtype=torch.int64, device=points.z.device)
-    for rows, pixel, _ in disc_pixels(points.u, points.v, size, radius):
-        best.scatter_reduce_(0, pixel, key[rows], "amin")
-    index = torch.where(best == _EMPTY, -1, best & 0xFFFFFFFF)
-    depth = (best >> 32).int().view(torch.float32)
-    return index, torch.where(index >= 0, depth, torch.zeros_like(depth))
+    bits = points.z.view(torch.int32)  # positive floats order like their bits
+    cell = cells.of(points.u, points.v)
+    bound = bound_nearest(cells, cell, bits)
+    kept = positions_of(visible(cells, bound, cell, bits))
+    u, v, cell, bits = (t.index_select(0, kept) for t in (points.u, points.v, cell, bits))
+    key = (bits.long() << 32) | kept if with_index else bits  # both in one integer need a single minimum
+    best = key.new_full((cells.rows * cells.columns,), torch.iinfo(key.dtype).max)
+    for hits in covered_pixels(cells, bound, u, v, cell, bits):
+        own, keys = cell[hits.points], key[hits.points]
+        for offset, counts in zip(hits.offset, hits.counts, strict=True):
+            rows = positions_of(counts)
+            best.scatter_reduce_(0, (own.index_select(0, rows) + offset).long(), keys.index_select(0, rows), "amin")
+    return best.view(cells.rows, cells.columns)
 
 
-def _render_nearest(
-    points: Projected, colors: Tensor, size: tuple[int, int], radius: float, outputs: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def _render_nearest(points: Projected, colors: Tensor, cells: Cells, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
     image, alpha, depth = outputs
-    index, z = nearest_per_pixel(points, size, radius)
-    pixel = (index >= 0).nonzero()[:, 0]
-    rows = index[pixel]
-    x, y = pixel % size[0], torch.div(pixel, size[0], rounding_mode="floor")
-    distance2 = ((x + 0.5 - points.u[rows]) ** 2 + (y + 0.5 - points.v[rows]) ** 2) / (radius * radius)
+    best = cells.picture(_nearest_per_pixel(points, cells, with_index=True)).flatten()
+    pixel = positions_of(best != _EMPTY)
+    rows = best[pixel] & 0xFFFFFFFF
+    x, y = pixel % cells.width, torch.div(pixel, cells.width, rounding_mode="floor")
+    distance2 = ((x + 0.5 - points.u[rows]) ** 2 + (y + 0.5 - points.v[rows]) ** 2) / (cells.radius * cells.radius)
     alpha[pixel] = (1 - distance2).clamp(0, 1)
-    image[pixel] = alpha[pixel, None] * colors[points.index[rows]]
-    depth[:] = z
+    image[pixel] = alpha[pixel, None] * colors.index_select(0, points.index[rows])
+    depth[pixel] = points.z[rows]
 
 
 def _render_layers(
-    points: Projected,
-    colors: Tensor,
-    size: tuple[int, int],
-    radius: float,
-    layers: int,
-    outputs: tuple[Tensor, Tensor, Tensor],
+    points: Projected, colors: Tensor, cells: Cells, layers: int, outputs: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    """Composite the ``layers`` nearest points per pixel, in bands of rows that bound the memory."""
-    width, height = size
-    per_point = (math.ceil(2 * radius) + 1) ** 2
-    bands = min(height, max(1, math.ceil(len(points.z) * per_point / _PAIRS_PER_PASS)))
-    rows_per_band = math.ceil(height / bands)
-    for top in range(0, height, rows_per_band):
-        rows = min(rows_per_band, height - top)
-        band = points
-        if bands > 1:
-            inside = ((points.v > top - radius) & (points.v < top + rows + radius)).nonzero()[:, 0]
-            band = Projected(points.u[inside], points.v[inside] - top, points.z[inside], points.index[inside])
-        image, alpha, depth = (o[top * width : (top + rows) * width] for o in outputs)
-        _composite(band, colors, (width, rows), radius, layers, (image, alpha, depth))
-
-
-def _composite(
-    points: Projected,
-    colors: Tensor,
-    size: tuple[int, int],
-    radius: float,
-    layers: int,
-    outputs: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    image, alpha, depth = outputs
-    if not len(points.z):
-        return
-    order = torch.sort(points.z, stable=True).indices
-    near = Projected(points.u[order], points.v[order], points.z[order], points.index[order])
-    pairs = list(disc_pixels(near.u, near.v, size, radius))
-    point = torch.cat([p[0] for p in pairs])
-    # Two stable sorts of small integers are several times faster than one of wide keys: by depth rank, then by pixel.
-    by_rank = torch.sort(point.int(), stable=True).indices
-    pixel = torch.cat([p[1] for p in pairs])[by_rank]
-    pixel, by_pixel = torch.sort(pixel.int(), stable=True)
-    pair = by_rank[by_pixel]
-    pixel = pixel.long()
-    count = torch.bincount(pixel, minlength=size[0] * size[1])
-    start = count.cumsum(0) - count
-    layer = torch.arange(len(pixel), device=pixel.device) - start[pixel]
-    kept = (layer < layers).nonzero()[:, 0]
-    pixel, layer, pair = pixel[kept], layer[kept], pair[kept]
-    opacity = 1 - torch.cat([p[2] for p in pairs])[pair]
-    point = point[pair]
-    table = image.new_zeros(layers, size[0] * size[1])
-    table[layer, pixel] = opacity
-    through = torch.cumprod(1 - table, 0)
-    weight = torch.cat([table[:1], table[1:] * through[:-1]])
-    source = torch.zeros(layers, size[0] * size[1], dtype=torch.int64, device=pixel.device)
-    source[layer, pixel] = near.index[point]
-    for k in range(layers):  # a fixed order of additions keeps the picture deterministic on every device
-        image += weight[k, :, None] * colors[source[k]]
-    alpha += 1 - through[-1]
-    first = layer == 0
-    depth[pixel[first]] = near.z[point[first]]
+    nearest = torch.sort(points.z.view(torch.int32), stable=True).indices  # bits of positive floats order like them
+    u, v, z, index = (t.index_select(0, nearest) for t in (points.u, points.v, points.z, points.index))
+    shades = colors.index_select(0, index)
+    for band in nearest_layers(u, v, cells, layers):
+        rows = slice(band.first * cells.width, band.first * cells.width + band.opacity.shape[1])
+        image, alpha, depth = (o[rows] for o in outputs)
+        through = torch.cumprod(1 - band.opacity, 0)
+        weight = torch.cat([band.opacity[:1], band.opacity[1:] * through[:-1]])
+        for k in range(layers):  # a fixed order of additions keeps the picture deterministic on every device
+            image += weight[k, :, None] * shades.index_select(0, band.order[k])
+        alpha += 1 - through[-1]
+        covered = positions_of(band.opacity[0] > 0)
+        depth[covered] = z.index_select(0, band.order[0].index_select(0, covered))
 
 
 @dataclass(frozen=True)
@@ -251,22 +191,38 @@ def render_surface(
     """
     width, height = camera.size
     points = project_points(positions.float(), camera, radius)
-    pairs = list(disc_pixels(points.u, points.v, (width, height), radius))
-    bits = points.z.view(torch.int32)
-    nearest = torch.full((height * width,), torch.iinfo(torch.int32).max, dtype=torch.int32, device=bits.device)
-    for rows, pixel, _ in pairs:
-        nearest.scatter_reduce_(0, pixel, bits[rows], "amin")
-    limit = nearest.view(torch.float32) * (1 + tolerance)
+    cells = Cells(width, height, radius)
     unit = points.z.max() if len(points.z) else points.z.new_ones(())
-    table = torch.cat([colors.float()[points.index], points.z[:, None] / unit, torch.ones_like(points.z)[:, None]], 1)
-    share = weights.float()[points.index]
-    total = torch.zeros(height * width, table.shape[1], dtype=torch.int64, device=bits.device)
-    for rows, pixel, distance2 in pairs:
-        kept = (points.z[rows] <= limit[pixel]).nonzero()[:, 0]
-        rows, pixel, distance2 = rows[kept], pixel[kept], distance2[kept]
-        value = table[rows] * ((1 - distance2) * share[rows] * _FIXED)[:, None]
-        total.index_add_(0, pixel, value.round_().long())
-    summed = (total.float() / _FIXED).view(height, width, -1)
+    total = _sum_surface(points, colors.float(), weights.float(), cells, unit, tolerance)
+    summed = (cells.picture(total).movedim(0, -1).float() / _FIXED).contiguous()
     weight = summed[..., -1]
     mean = summed / weight.clamp(min=1e-12)[..., None]
     return Surface(mean[..., :-2], weight, mean[..., -2] * unit)
+
+
+def _sum_surface(
+    points: Projected, colors: Tensor, weights: Tensor, cells: Cells, unit: Tensor, tolerance: float
+) -> Tensor:
+    """``[C + 2, rows, columns]`` int64 sums of colours, depth over ``unit`` and one, weighted, in units of _FIXED."""
+    nearest = _nearest_per_pixel(points, cells, with_index=False)
+    limit = (nearest.view(torch.float32) * (1 + tolerance)).view(torch.int32)
+    limit = torch.where(nearest == LAST, -1, limit)
+    bits, cell = points.z.view(torch.int32), cells.of(points.u, points.v)
+    kept = positions_of(visible(cells, limit, cell, bits))
+    u, v, z, bits, cell, index = (
+        t.index_select(0, kept) for t in (points.u, points.v, points.z, bits, cell, points.index)
+    )
+    share = weights.index_select(0, index)
+    shades = colors.index_select(0, index).T.contiguous()
+    table = [*shades, z / unit]
+    total = torch.zeros(len(table) + 1, cells.rows * cells.columns, dtype=torch.int64, device=z.device)
+    for hits in covered_pixels(cells, limit, u, v, cell, bits):
+        own = hits.points
+        for offset, distance2, counts in zip(hits.offset, hits.distance2, hits.counts, strict=True):
+            rows = positions_of(counts)
+            pixel = (cell[own].index_select(0, rows) + offset).long()
+            amount = (1 - distance2.index_select(0, rows)) * share[own].index_select(0, rows) * _FIXED
+            for channel, values in zip(total, table):
+                channel.scatter_add_(0, pixel, (values[own].index_select(0, rows) * amount).round_().long())
+            total[-1].scatter_add_(0, pixel, amount.round_().long())
+    return total.view(-1, cells.rows, cells.columns)

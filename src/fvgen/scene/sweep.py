@@ -159,40 +159,38 @@ def aggregate(cost: Tensor, guide: Tensor) -> Tensor:
     for axis in (0, 1):
         lines, outs, grey = (t.transpose(0, axis) if axis else t for t in (cost, total, guide))
         for shift in (-1, 0, 1) if axis == 0 else (0,):
-            _one_way(lines, outs, grey, shift)
-            _one_way(lines.flip(0), _Flipped(outs), grey.flip(0), shift)
+            _one_way(lines, outs, grey, shift, range(len(lines)))
+            _one_way(lines, outs, grey, shift, range(len(lines) - 1, -1, -1))
     return total
 
 
-class _Flipped:
-    """Lets a pass that runs upwards add into the tensor it is seen upside down from, without a copy."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.tensor[len(self.tensor) - 1 - index]
-
-
-def _one_way(cost: Tensor, total: "Tensor | _Flipped", guide: Tensor, shift: int) -> None:
-    """One direction: line after line, the predecessor of x is x - shift on the line before."""
-    lines, width, planes = cost.shape
+def _one_way(cost: Tensor, total: Tensor, guide: Tensor, shift: int, order: range) -> None:
+    """One direction: line after line in ``order``, the predecessor of x is x - shift on the line before."""
+    _, width, planes = cost.shape
+    here = slice(max(shift, 0), width + min(shift, 0))  # pixels that have a predecessor, and these predecessors
+    there = slice(max(-shift, 0), width - max(shift, 0))
+    alone = slice(0, 0) if not shift else slice(0, 1) if shift > 0 else slice(width - 1, width)
     padded = cost.new_full((width, planes + 2), float("inf"))
     path = padded[:, 1:-1]
-    path.copy_(cost[0])
-    total[0].add_(path)
-    for i in range(1, lines):
-        before = guide[i - 1] if shift == 0 else guide[i - 1].roll(shift)
-        jump = (guide[i] - before).abs_().mul_(-1 / _EDGE).exp_().mul_(_PENALTY_JUMP).add_(_PENALTY_SMALL)
-        least = path.amin(1, keepdim=True)
-        best = torch.minimum(padded[:, :-2], padded[:, 2:]).add_(_PENALTY_SMALL)
-        torch.minimum(best, path, out=best)
-        best = torch.minimum(best, least + (jump if shift == 0 else jump.roll(-shift))[:, None]).sub_(least)
-        if shift:
-            best = best.roll(shift, 0)
-            best[0 if shift > 0 else -1] = 0
-        torch.add(cost[i], best, out=path)
-        total[i].add_(path)
+    path.copy_(cost[order[0]])
+    total[order[0]].add_(path)
+    jumps = _jumps(guide, here, there, order.step)
+    best, least = torch.empty_like(path[there]), path.new_empty(width, 1)[there]
+    for before, line in zip(order, order[1:]):
+        torch.amin(path[there], 1, keepdim=True, out=least)
+        torch.minimum(padded[there, :-2], padded[there, 2:], out=best).add_(_PENALTY_SMALL)
+        torch.minimum(best, path[there], out=best)
+        torch.minimum(best, least + jumps[min(before, line)][:, None], out=best).sub_(least)
+        torch.add(cost[line][here], best, out=path[here])
+        path[alone] = cost[line][alone]
+        total[line].add_(path)
+
+
+def _jumps(guide: Tensor, here: slice, there: slice, step: int) -> Tensor:
+    """``[lines - 1, w]``: what a jump between planes costs from one line to the next, less where the guide changes."""
+    first, second = (there, here) if step > 0 else (here, there)
+    change = guide[1:, second] - guide[:-1, first]
+    return change.abs_().mul_(-1 / _EDGE).exp_().mul_(_PENALTY_JUMP).add_(_PENALTY_SMALL)
 
 
 def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
@@ -205,8 +203,10 @@ def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
     offset = torch.where(index[..., 0] == middle[..., 0], (0.5 * (low - high) / bend).clamp(-0.5, 0.5), 0.0)
     step = planes[1] - planes[0]
     inverse_depth = planes[index[..., 0]] + offset * step
-    near = (torch.arange(count, device=total.device) - index).abs() <= 2
-    other = total.masked_fill(near, float("inf")).amin(-1)
+    far = total.clone()
+    for k in range(-2, 3):
+        far.scatter_(-1, (index + k).clamp_(0, count - 1), float("inf"))
+    other = far.amin(-1)
     best = total.gather(-1, index)[..., 0]
     distinctness = ((other - best) / other.clamp(min=1e-6)).clamp(0, 1)
     return Winners(inverse_depth, similarity.gather(-1, index)[..., 0], distinctness)
