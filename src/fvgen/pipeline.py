@@ -175,8 +175,8 @@ class NovelViewPipeline:
     """
 
     def __init__(self, model: VideoModel | None, name: str = "") -> None:
-        self.config: ModelConfig | None = model.config if model else None
         self._model = model
+        self._config: ModelConfig | None = None
         self._folder: Path | None = None
         self.name = name
         self.device = torch.device("cpu")
@@ -200,11 +200,16 @@ class NovelViewPipeline:
         pipeline = cls(None, str(model))
         if str(model) != "none":
             pipeline._folder = find_model(model)
-            pipeline.config = read_config(pipeline._folder)
+            pipeline._config = read_config(pipeline._folder)
         pipeline.to(device, dtype)
         if not deferred:
             _ = pipeline.model
         return pipeline
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """The model's, known before its weights are read."""
+        return self._model.config if self._model is not None else self._config
 
     @property
     def model(self) -> VideoModel | None:
@@ -319,8 +324,9 @@ class NovelViewPipeline:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
             guide = make_guide(scene, extended)
-        with clock.stage("load"):
-            _ = self.model
+        if self._model is None and self._folder is not None:
+            with clock.stage("load"):
+                _ = self.model
         completed = self._complete(guide, settings, generator, clock, callback)
         kept = slice(before, before + len(wanted))
         return NovelViews(
