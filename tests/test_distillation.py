@@ -129,6 +129,19 @@ def test_a_head_may_know_the_students_step():
         assert before.isfinite().all()
 
 
+def test_the_head_computes_in_float32_under_autocast():
+    """In bfloat16 some of these gradients are garbage."""
+    torch.manual_seed(0)
+    head, features, steps = CriticHead(32, 64), 5 * torch.randn(2, 32, 2, 8, 8), torch.zeros(2).long()
+    gradients = []
+    for bf16 in (False, True):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            head(features, steps).square().sum().backward()
+        gradients.append([p.grad.clone() for p in head.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
 def test_simulated_inputs_are_the_students_own_samples(setting):
     roles, (x0, condition) = setting
     real, simulated = (Phases(roles, DistillationConfig(inputs=kind)) for kind in ("noised_real", "simulated"))

@@ -120,6 +120,14 @@ def test_counts_rates_and_averages_follow_each_role(tmp_path):
     assert (last["updates_student"], last["updates_fake_score"], last["updates_head"]) == (12, 16, 24)
 
 
+def test_what_is_measured_now_and_then_is_logged_whatever_the_interval(tmp_path):
+    trainer = trainer_of(tmp_path, engine=replace(ENGINE, log_every=5))
+    trainer.task.after = lambda step: {"measured": 1.0} if step == 7 else {}
+    trainer.run()
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 5, 7, 10, 11]
+    assert [line["step"] for line in read_log(tmp_path) if "measured" in line] == [7]
+
+
 def test_the_last_good_ones_are_kept_and_half_ones_ignored(tmp_path):
     trainer = trainer_of(tmp_path, engine=replace(ENGINE, save_every=0.0))
     trainer.run()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,4 +55,7 @@ class CriticHead(nn.Module):
             features: ``[B, C, T, h, w]``.
             step: ``[B]`` index of the student's time that made each clip, or that its fake partner was made at.
         """
-        return self.layers(self.norm(features), step).float().mean(dim=(1, 2, 3, 4))
+        # float32 also under autocast: real and fake differ little, and on CPUs oneDNN's bfloat16 gradient of such a
+        # convolution's weights is garbage for clips of two frames, now and then (torch 2.13).
+        with torch.autocast(features.device.type, enabled=False):
+            return self.layers(self.norm(features.float()), step).mean(dim=(1, 2, 3, 4))

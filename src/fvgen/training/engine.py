@@ -193,8 +193,8 @@ class Trainer:
             for step in track(steps, self.task.name) if self.world.rank == 0 else steps:
                 figures = self._one_step(step, batches)
                 self.step = step + 1
-                figures |= self.task.after(step)
-                self._report(step, figures)
+                measured = self.task.after(step)
+                self._report(step, {**figures, **measured}, bool(measured))
                 stop, due = self.world.any(asked.is_set(), time.monotonic() - self.saved > self.config.save_every)
                 if stop or due or self.step == self.task.steps:
                     self._save()
@@ -254,9 +254,9 @@ class Trainer:
                 )
         return shown
 
-    def _report(self, step: int, figures: dict[str, float]) -> None:
+    def _report(self, step: int, figures: dict[str, float], measured: bool) -> None:
         last = step + 1 == self.task.steps
-        if step % self.config.log_every == 0 or last:
+        if step % self.config.log_every == 0 or measured or last:
             for name, counted in self.roles.items():
                 figures[f"updates_{name}"] = counted.updates
                 if counted.skipped:
