@@ -105,14 +105,14 @@ class Evaluate:
 
         protocol = find_protocol(self.protocol)
         framing = self._framing(protocol)
+        store = None if self.handout else Store(self.output)
         plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes()})
-        if self.handout:
+        if store is None:
             from fvgen.evaluation.handout import write_handout
 
             write_handout(plan, self.output)
             print(f"{len(plan.splits)} scenes or pairs in {self.output}")
             return
-        store = Store(self.output)
         from fvgen.evaluation.report import write_report
         from fvgen.evaluation.run import evaluate
         from fvgen.evaluation.scores import Scorer
