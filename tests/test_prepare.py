@@ -276,6 +276,23 @@ def test_workers_do_not_outlive_a_killed_driver(tmp_path):
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_outlives_its_killed_workers(tmp_path):
+    assert run_apart("procedural:6", tmp_path / "calm").wait() == 0
+    driver = run_apart("procedural:6", tmp_path / "stormy")
+    killed = 0
+    while driver.poll() is None and killed < 2:
+        time.sleep(6)
+        workers = [pid for pid in children(driver.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if workers:
+            os.kill(workers[-1], signal.SIGKILL)
+            killed += 1
+    assert driver.wait() == 0
+    assert killed
+    assert hashes(tmp_path / "stormy") == hashes(tmp_path / "calm")
+
+
 def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs Ray"):

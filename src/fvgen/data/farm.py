@@ -97,7 +97,12 @@ def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: 
             while (waiting or in_hand) and not suspects:
                 while waiting and len(in_hand) < _AHEAD * workers:
                     task = waiting.pop()
-                    in_hand[pool.submit(attempt, task, recipe, folder)] = task
+                    try:
+                        in_hand[pool.submit(attempt, task, recipe, folder)] = task
+                    except BrokenProcessPool:  # a worker died while none was waited for
+                        suspects = [task, *in_hand.values()]
+                        in_hand.clear()
+                        break
                 for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
                     task = in_hand.pop(future)
                     if isinstance(future.exception(), BrokenProcessPool):

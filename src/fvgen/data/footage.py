@@ -153,9 +153,7 @@ def _file_scenes(path: Path, name: str) -> Iterator[SceneTask]:
 
 
 def _is_posed(path: Path) -> bool:
-    if any((path / p / "transforms.json").is_file() for p in ("", "nerfstudio")) or any(
-        (path / "train" / p).is_dir() for p in ("pose",)
-    ):
+    if any((path / p).exists() for p in ("transforms.json", "nerfstudio/transforms.json", "train/pose")):
         return True
     return colmap_model_folder(path) is not None or any(path.glob("dense/ibr3d_pw_*/Ks.npy"))
 

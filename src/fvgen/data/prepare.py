@@ -98,7 +98,7 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
     except TimesGoBackwards as error:
         ledger.drop("timestamps", str(error))
         return
-    except UserError as error:
+    except (UserError, OSError) as error:
         ledger.drop("unreadable", str(error))
         return
     tried = stretches(footage.count, recipe, _rng(task, recipe))
@@ -118,7 +118,7 @@ def _rng(task: SceneTask, recipe: PrepareRecipe) -> np.random.Generator:
 def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Ledger) -> Clip | None:
     try:
         shots = footage.read(stretch.rows)
-    except UserError as error:
+    except (UserError, OSError) as error:
         ledger.drop("unreadable", str(error))
         return None
     reason = against([shot.image for shot in shots])
@@ -239,7 +239,7 @@ def quality(pair: Pair) -> dict[str, float | str]:
         ``coverage``: share of pixels that were measured; ``psnr``: in dB over these, the mean over frames.
     """
     frames, guide, coverage = (a[~pair.photo] for a in (pair.frames, pair.guide, pair.coverage))
-    errors = (frames.astype(np.float32) - guide).__pow__(2).mean(-1) / 255**2
+    errors = np.square(frames.astype(np.float32) - guide).mean(-1) / 255**2
     values = [-10 * np.log10(max(float(e[c].mean()), 1e-10)) for e, c in zip(errors, coverage) if c.any()]
     return {"coverage": float(coverage.mean()), "psnr": float(np.mean(values)) if values else 0.0}
 

@@ -114,7 +114,7 @@ def write_scene(
         if sample.key in encoded:
             raise ValueError(f"two samples of {scene} have the key {sample.key}")
         encoded[sample.key] = encode_sample(sample)
-        notes[sample.key] = {**sample.facts, "coverage": round(float(sample.pair.coverage.mean()), 6)}
+        notes[sample.key] = {"coverage": round(float(sample.pair.coverage.mean()), 6), **sample.facts}
     record_path, tar = _record_path(folder, split, scene), folder / split / f"{scene}.tar"
     tar.parent.mkdir(parents=True, exist_ok=True)
     record_path.unlink(missing_ok=True)  # of another making: the scene is unfinished until the end of this function

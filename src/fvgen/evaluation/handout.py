@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.evaluation.run import Plan
+from fvgen.evaluation.task import Task
 from fvgen.outputs import output_folder
 from fvgen.progress import track
 
@@ -32,15 +34,15 @@ def write_handout(plan: Plan, folder: Path) -> None:
         chunks, questions, names = {}, {}, {}
         for number, split in enumerate(track(plan.splits, "handout")):
             rows = sorted({*split.context, *split.target})
-            pictures, cameras = _frames(plan, split.scene, rows)
+            task = plan.task(replace(split, target=rows))
             file = f"{number:06d}.torch"
-            torch.save([_scene(split.name, rows, pictures, cameras)], out / "test" / file)
+            torch.save([_scene(split.name, rows, task)], out / "test" / file)
             chunks[split.name] = file
             questions[split.name] = {
                 "context": [rows.index(i) for i in split.context],
                 "target": [rows.index(i) for i in split.target],
             }
-            names[split.name] = [plan.scenes[split.scene].frames[i].name for i in rows]
+            names[split.name] = task.names
         for file, content in (
             ("test/index.json", chunks),
             ("evaluation_index.json", questions),
@@ -49,24 +51,13 @@ def write_handout(plan: Plan, folder: Path) -> None:
             (out / file).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _frames(plan: Plan, scene: str, rows: list[int]) -> tuple[list[Tensor], Cameras]:
-    pictures, cameras = [], []
-    for row in rows:
-        shot = plan.scenes[scene].read(row)
-        assert shot.camera is not None
-        framing = plan.framing.turned(shot.image.shape[1] >= shot.image.shape[0])
-        camera, boxes = framing.cameras(shot.camera)
-        pictures.append(framing.picture(shot.image, boxes[0]))
-        cameras.append(camera)
-    return pictures, Cameras.concatenate(cameras)
-
-
-def _scene(key: str, rows: list[int], pictures: list[Tensor], cameras: Cameras) -> dict[str, Any]:
+def _scene(key: str, rows: list[int], task: Task) -> dict[str, Any]:
+    cameras = Cameras.concatenate([camera for _, camera in task.targets])
     k, (width, height) = cameras.intrinsics, cameras.sizes.double().unbind(1)
     shares = torch.stack([k[:, 0, 0] / width, k[:, 1, 1] / height, k[:, 0, 2] / width, k[:, 1, 2] / height], 1)
     matrices = cameras.camera_from_world[:, :3].flatten(1)
     numbers = torch.cat([shares, torch.zeros(len(rows), 2, dtype=torch.float64), matrices], 1)
-    images = [_png(picture) for picture in pictures]
+    images = [_png(picture) for picture in task.truth]
     return {"key": key, "url": "", "timestamps": torch.tensor(rows), "cameras": numbers.float(), "images": images}
 
 

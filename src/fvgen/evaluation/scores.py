@@ -80,7 +80,6 @@ class Scorer:
         self.frame_names = [name for name in usable if name in FRAME_METRICS]
         self.set_names = [name for name in usable if name in SET_METRICS]
         self._frames = FrameMetrics(self.frame_names, device, weights)
-        self._device, self._weights = device, weights
         self._sets = SetMetrics(self.set_names, device, weights)
         self._truths: dict[str, dict[str, Tensor]] = {}
 
@@ -123,7 +122,8 @@ class Scorer:
         """
         if not self.set_names:
             return {}
-        metrics = SetMetrics(self.set_names, self._device, self._weights)
+        metrics = self._sets
+        metrics.reset()
         for name, predicted, truth in parts:
             if name not in self._truths:
                 self._truths[name] = metrics.features(truth)

@@ -75,7 +75,7 @@ class Task:
         )
 
     @cached_property
-    def _targets(self) -> list[tuple[Tensor, Cameras]]:
+    def targets(self) -> list[tuple[Tensor, Cameras]]:
         """Picture and camera of each frame asked for."""
         made = []
         for i in self.split.target:
@@ -88,7 +88,7 @@ class Task:
     @cached_property
     def truth(self) -> Tensor:
         """``[F, H, W, 3]`` float 0..1, the frames asked for."""
-        return torch.stack([picture for picture, _ in self._targets])
+        return torch.stack([picture for picture, _ in self.targets])
 
     @property
     def names(self) -> list[str]:
@@ -131,7 +131,7 @@ class Task:
         width, height = self.framing.size
         fitted, _ = self.scene.cameras.covering(width, height)
         places = {self.split.context[self.photos.names.index(n)]: k for k, n in enumerate(self.scene.photos.names)}
-        asked = {i: cameras for i, (_, cameras) in zip(self.split.target, self._targets)}
+        asked = {i: cameras for i, (_, cameras) in zip(self.split.target, self.targets)}
         order = sorted(set(places) | set(asked))
         cameras = [asked[i] if i in asked else fitted[places[i]] for i in order]
         return CameraPath(Cameras.concatenate(cameras), [places.get(i) for i in order])

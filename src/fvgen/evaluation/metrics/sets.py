@@ -36,6 +36,10 @@ class SetMetrics:
         self._specs = chosen(names, SET_METRICS)
         networks = Networks(self.weights, self.device)
         self._networks = {spec.features: spec.load(networks) for spec in self._specs.values()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures; networks stay."""
         self._distances = {name: spec.distance() for name, spec in self._specs.items()}
         self._count = 0
 
