@@ -19,12 +19,13 @@ from fvgen.data.clips import Stretch, against, overlapping, stretches
 from fvgen.data.farm import attempt, make_stage, prepare, read_stage, write_stage
 from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.pairs import Pair
-from fvgen.data.prepare import moving, prepare_scene, split_of
+from fvgen.data.prepare import cropped, moving, prepare_scene, split_of
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.reader import PairShards
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
 from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.photos import Shot
 
 RECIPE = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, longest_stride=1)
 
@@ -97,6 +98,22 @@ def fog(k):
 def smeared(picture):
     """Motion blur of 25 pixels."""
     return torch.stack([picture.float().roll(k, 1) for k in range(25)]).mean(0).byte()
+
+
+def test_a_crop_keeps_the_rays_of_what_is_left():
+    pictures, cameras = film(3)
+    whole = Shot(pictures[0], 200.0, cameras[0])
+    part = cropped(whole, (0.5, 0.25, 1.0, 1.0))
+    assert torch.equal(part.image, pictures[0][30:, 96:])
+    assert part.camera.size == (96, 90)
+    point = torch.tensor([0.3, 0.2, 1.0], dtype=torch.float64)
+    (u, v, _), (x, y, _) = (c.intrinsics[0].double() @ point for c in (whole.camera, part.camera))
+    assert (float(u - x), float(v - y)) == pytest.approx((96, 30))
+    assert cropped(whole, None) is whole
+    with pytest.raises(UserError, match="nothing is left"):
+        cropped(whole, (0.5, 0.5, 0.5001, 1))
+    with pytest.raises(UserError, match="shares of the size"):
+        PrepareRecipe(crop=(0.5, 0, 0.4, 1))
 
 
 def test_something_that_moves_is_seen():
@@ -227,24 +244,37 @@ def children(pid: int) -> list[int]:
     return found
 
 
+KILLS = 10
+
+
+def await_progress(driver: subprocess.Popen, folder: Path, rng: np.random.Generator) -> None:
+    """Return while a run is at work: some time after its start, or after one more scene of it was finished."""
+    if rng.random() < 0.3:
+        time.sleep(float(rng.uniform(0, 4)))
+        return
+    before = len(hashes(folder))
+    while driver.poll() is None and len(hashes(folder)) == before:
+        time.sleep(0.02)
+    time.sleep(float(rng.uniform(0, 0.5)))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ray_address", [None, "local"])
-def test_killed_workers_and_drivers_lose_and_double_nothing(tmp_path, ray_address):
+def test_ten_kills_of_workers_and_drivers_lose_and_double_nothing(tmp_path, ray_address):
     if ray_address:
         pytest.importorskip("ray")
     more, rng = (["--ray-address", ray_address] if ray_address else []), np.random.default_rng(0)
-    assert run_apart("procedural:12", tmp_path / "calm", *more).wait() == 0
-    wanted, folder, kills = hashes(tmp_path / "calm"), tmp_path / "stormy", 0
-    while kills < 10:
-        driver = run_apart("procedural:12", folder, *more)
-        time.sleep(float(rng.uniform(4, 12)))
-        if driver.poll() is not None:
-            break
+    assert run_apart("procedural:40", tmp_path / "calm", *more).wait() == 0
+    wanted, folder = hashes(tmp_path / "calm"), tmp_path / "stormy"
+    for kill in range(KILLS):
+        driver = run_apart("procedural:40", folder, *more)
+        await_progress(driver, folder, rng)
         below = children(driver.pid)
-        if kills % 2 and below:  # a worker, then the run goes on
+        if kill % 2 and below:  # a worker, then the run goes on
             os.kill(int(rng.choice(below)), signal.SIGKILL)
-            time.sleep(3)
+            time.sleep(1)
+        assert driver.poll() is None, f"finished before kill {kill + 1}: prepare more scenes"
         os.killpg(driver.pid, signal.SIGKILL)
         for pid in below:
             try:
@@ -252,10 +282,8 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(tmp_path, ray_addres
             except ProcessLookupError:
                 continue
         driver.wait()
-        kills += 1
-    assert run_apart("procedural:12", folder, *more).wait() == 0
-    assert kills >= 3
-    assert len(wanted) > 6
+    assert run_apart("procedural:40", folder, *more).wait() == 0
+    assert len(wanted) > 20
     assert hashes(folder) == wanted
     assert (folder / "manifest.json").read_bytes() == (tmp_path / "calm" / "manifest.json").read_bytes()
 

@@ -117,7 +117,7 @@ def _rng(task: SceneTask, recipe: PrepareRecipe) -> np.random.Generator:
 
 def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Ledger) -> Clip | None:
     try:
-        shots = footage.read(stretch.rows)
+        shots = [cropped(shot, recipe.crop) for shot in footage.read(stretch.rows)]
     except (UserError, OSError) as error:
         ledger.drop("unreadable", str(error))
         return None
@@ -133,6 +133,18 @@ def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Led
             ledger.drop("static")
             return None
     return _shrunk(stretch, shots, cameras, recipe)
+
+
+def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
+    """A part of a picture, left, top, right and bottom as shares of its size; its camera sees that part alone."""
+    if crop is None:
+        return shot
+    height, width = shot.image.shape[:2]
+    left, top, right, bottom = (round(share * side) for share, side in zip(crop, (width, height, width, height)))
+    if right <= left or bottom <= top:
+        raise UserError(f"nothing is left of {width}x{height} pixels after the crop")
+    camera = shot.camera and shot.camera.cropped(left, top, right - left, bottom - top)
+    return Shot(shot.image[top:bottom, left:right], shot.focal, camera)
 
 
 def _shrunk(stretch: Stretch, shots: list[Shot], cameras: Cameras | None, recipe: PrepareRecipe) -> Clip:

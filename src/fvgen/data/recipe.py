@@ -37,6 +37,9 @@ class PrepareRecipe:
     longest_stride: int = 4
     """Every so many frames of the footage at most; each clip has a stride from 1 to this."""
 
+    crop: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom of the part of the footage to use, as shares of its size: without bars or subtitles."""
+
     cloud: Literal["ends", "one"] = "ends"
     """Whose depth makes the point cloud: the first and the last frame's (FVGen), or that of one random frame, which
     is also shown at its place, as in ViewCrafter."""
@@ -70,6 +73,10 @@ class PrepareRecipe:
             raise UserError("clips have at least 3 frames, and least-frames is at most frames")
         if min(self.clips, self.attempts, self.longest_stride) < 1:
             raise UserError("clips, attempts and longest-stride are at least 1")
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise UserError("crop is left, top, right, bottom as shares of the size, such as 0 0 0.5 1")
         if not 0 <= self.held_out < 1:
             raise UserError("held-out is a share: at least 0, below 1")
         if self.depth == "estimator" and self.geometry == "colmap":
