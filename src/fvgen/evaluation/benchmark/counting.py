@@ -1,5 +1,6 @@
 """Counts operations and bytes of the networks without running them, on tensors that have a shape and no memory."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from fvgen.models.denoiser import Condition
 from fvgen.models.model import ModelConfig
 
 aten = torch.ops.aten
+_KEYS = re.compile(r"spatial\.block\.attn2\.to_[kv]")  # what turns tokens to keys and values
 _FREE = {
     aten.empty,
     aten.empty_like,
@@ -121,7 +123,7 @@ def count_model(
     size: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Work]:
-    """The work of a network's stages for one clip: encoding, image tokens, one pass of the UNet, decoding.
+    """The work of a network's stages for one clip: encoding, image tokens, their keys, one pass of the UNet, decoding.
 
     Args:
         config: shapes of the network; no weights are needed, nor memory for them.
@@ -130,8 +132,9 @@ def count_model(
         dtype: of weights and activations.
 
     Returns:
-        ``encode``, ``image tokens``, ``UNet pass``, ``decode``, as the pipeline runs them: the image tokens are made
-        twice, the second time of a grey image for guidance, and a model that predicts around its guide decodes twice.
+        ``encode``, ``image tokens``, ``token keys``, ``UNet pass``, ``decode``, as the pipeline runs them: image tokens
+        are made of the photograph, keys and values of the tokens once for all passes, and a model that predicts around
+        its guide decodes twice. With guidance there are tokens, keys and passes of a second branch.
     """
     frames = frames or config.frames
     width, height = size or (config.width, config.height)
@@ -143,10 +146,15 @@ def count_model(
         encoding = [m for m in (vae.encoder, vae.quant_conv) if m is not None]
         decoding = [m for m in (vae.decoder, vae.post_quant_conv) if m is not None]
         encode, concat = count("encode", encoding, lambda: model.concat_condition(clip, coverage), (clip, coverage))
-        tokens, context = count("image tokens", [conditioner], lambda: conditioner(clip[:, 0]), clip[:, 0].clone())
-        condition = Condition(concat, context[0].float(), context[1].float())
+        image = clip[:, 0].clone()
+        tokens, context = count("image tokens", [conditioner], lambda: conditioner.context(image), image)
+        condition = Condition(concat, context.float(), None)
+        projections = [part for name, part in denoiser.unet.named_modules() if _KEYS.search(name)]
+        keys, prepared = count("token keys", projections, lambda: denoiser.prepared(condition), condition.context)
+        rest = [part for part in denoiser.unet.modules() if not any(part.children()) and part not in projections]
         noisy, t = torch.zeros(model.latent_shape(clip)), torch.zeros(1, dtype=torch.int64)
-        reads = (noisy, concat, condition.context)
-        unet, _ = count("UNet pass", [denoiser.unet], lambda: denoiser.velocity(noisy, t, condition), reads)
-        decode, _ = count("decode", decoding, lambda: model.decode(noisy, concat, clip), (noisy, concat, clip))
-    return [encode, tokens, unet, decode]
+        reads = (noisy, concat, prepared.keys)
+        unet, _ = count("UNet pass", rest, lambda: denoiser.velocity(noisy, t, prepared), reads)
+        every = torch.arange(frames)
+        decode, _ = count("decode", decoding, lambda: model.decode(noisy, concat, clip, every), (noisy, concat, clip))
+    return [encode, tokens, keys, unet, decode]
