@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class NovelViews:
         photo: for each frame the index of the photograph it is, or ``None``.
         scene: photos, their cameras, the point cloud.
         seconds: per stage.
-        settings: model, steps, guidance scale, seed, device, dtype.
+        settings: model, steps, guidance scale, seed, device, dtype, and choices of speed that are not the usual ones.
     """
 
     frames: Tensor
@@ -374,7 +374,8 @@ class NovelViewPipeline:
         if not 1 <= steps <= self.config.schedule.num_timesteps:
             raise UserError(f"{steps} steps: choose 1 to {self.config.schedule.num_timesteps}")
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common}
+        chosen = {name: value for name, value in asdict(self.speed).items() if value != getattr(Speed(), name)}
+        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common, **chosen}
 
     def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
         grid = self.config.grid if self.config else 2

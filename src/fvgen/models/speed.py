@@ -1,5 +1,7 @@
 """How a model is run: compiled, in which memory layout, how many windows at once, where its parts lie meanwhile."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel
 
 _CPU_PIXELS = 5 * 16 * 256 * 160  # of the windows denoised together on a CPU: four small ones, or one large one
 _CPU_WINDOWS = 4
 _SHARE = 0.9  # of the free memory of a GPU; the rest is for workspaces and what does not fit the gaps
-_TENSORS = 40.0  # of the UNet's first width that a pass of the network holds at most, see `window_bytes`
+_TENSORS = 40.0  # of the UNet's first width, held at a time; counted: 32.5 of ViewCrafter's network, 15.5 of `mini`'s
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,11 @@ class Speed:
 
 
 def prepare(model: VideoModel, speed: Speed, device: torch.device) -> None:
-    """Bring a model that is in place into the form that ``speed`` asks for; safe to repeat."""
+    """Bring a model that is in place into the form that ``speed`` asks for; safe to repeat.
+
+    Raises:
+        UserError: there is nothing to compile with.
+    """
     unet, vae = model.denoiser.unet, model.autoencoder.vae
     layout = torch.channels_last if speed.channels_last else torch.contiguous_format
     for weight in (p for part in (unet, vae) for p in part.parameters() if p.ndim == 4):
@@ -44,6 +51,8 @@ def prepare(model: VideoModel, speed: Speed, device: torch.device) -> None:
     if not speed.compile:
         unet.__dict__.pop("forward", None)
     elif "forward" not in unet.__dict__:
+        if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))):
+            raise UserError("compiling for a CPU needs a C++ compiler: install g++, name one in CXX, or do not compile")
         graphs = device.type == "cuda" and not speed.offload  # graphs hold addresses, which off-loading changes
         compile_unet(unet, mode="reduce-overhead" if graphs else None)
 
@@ -97,7 +106,16 @@ def window_bytes(config: ModelConfig, frames: int, size: tuple[int, int], dtype:
     """
     factor = config.autoencoder.patch_size * 2 ** (len(config.autoencoder.channels) - 1)
     positions = frames * (size[0] // factor) * (size[1] // factor)
-    return _TENSORS * positions * config.unet.model_channels * dtype.itemsize
+    network = _TENSORS * positions * config.unet.model_channels * dtype.itemsize
+    return network + frames * frame_bytes(config, size)
+
+
+def frame_bytes(config: ModelConfig, size: tuple[int, int]) -> float:
+    """Memory of one frame of a window while it waits for its turn: picture, coverage, latents of guide and noise."""
+    width, height = size
+    factor = config.autoencoder.patch_size * 2 ** (len(config.autoencoder.channels) - 1)
+    latents = 2 * config.autoencoder.latent_channels + config.coverage_channel
+    return width * height * (3 * 4 + 1) + width * height // factor**2 * latents * 4
 
 
 def free_bytes(device: torch.device) -> int:
