@@ -1,16 +1,26 @@
 """The fast ways of running a model give what the plain way gives, and do what they promise: no figure is a timing."""
 
 import copy
+import json
+import math
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+from fvgen.cli.main import main
 from fvgen.evaluation.benchmark.calls import counted_calls
-from fvgen.evaluation.benchmark.counting import OperationCounter
+from fvgen.evaluation.benchmark.counting import OperationCounter, count_model
+from fvgen.evaluation.benchmark.fast import change, make_ways
+from fvgen.evaluation.benchmark.footprint import footprint_table, footprints
+from fvgen.evaluation.benchmark.photos import made_up_photos
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.model import SamplingConfig
@@ -25,7 +35,12 @@ from fvgen.models.speed import (
     windows_at_once,
 )
 from fvgen.models.windows import Windows, WindowSampler
+from fvgen.outputs import write_files
+from fvgen.pipeline import Clock, NovelViewPipeline, plan_path
+from fvgen.scene.build import build_scene
+from fvgen.scene.formats.png_writer import PngWriter
 
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
 CPU = torch.device("cpu")
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 
@@ -273,3 +288,196 @@ def test_weights_are_read_into_their_number_format() -> None:
     for name, value in half.state_dict().items():
         assert torch.equal(value, full.state_dict()[name].to(value.dtype)), name
     assert half.conditioner.tower.embeddings.position_ids.dtype == torch.int64
+
+
+class ResidentOwn:
+    """The most memory of its own (files that are mapped apart) that this process holds, looked at every 2 ms."""
+
+    def __init__(self) -> None:
+        self.most, self._end = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def now(self) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.002):
+            self.most = max(self.most, self.now())
+
+    def __enter__(self) -> "ResidentOwn":
+        self.before = self.now()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system does not tell")
+def test_a_model_is_never_twice_in_memory_while_it_is_read(tmp_path: Path) -> None:
+    config = preset("mini-xs")
+    config = replace(config, unet=replace(config.unet, model_channels=256))
+    random_model(config, CPU, torch.bfloat16).save(tmp_path, torch.float16)
+    with ResidentOwn() as straight:
+        model = VideoModel.load(tmp_path, "cpu", torch.bfloat16)
+    size = sum(p.numel() * 2 for p in model.parameters())
+    assert size > 100e6
+    del model
+    with ResidentOwn() as around:
+        VideoModel.load(tmp_path).to(torch.bfloat16)
+    held, before = ((watch.most - watch.before) / size for watch in (straight, around))
+    print(f"{size / 1e6:.0f} MB in bfloat16: at most {held:.2f} times as much, by way of float32 {before:.2f}")
+    assert held < 1.25
+    assert before > 1.9
+
+
+def test_memory_is_counted_by_what_exists_together() -> None:
+    x = torch.zeros(1000)
+    with OperationCounter() as counter:
+        y = x + 1  # 4000 bytes
+        z = y + 1  # both
+        del y
+        z = z.view(10, 100) + z.clone().view(10, 100)  # three at once
+        del z
+    assert counter.peak == 12000
+
+
+@pytest.mark.parametrize(("name", "frames"), [("mini", 16), ("viewcrafter-512-16", 4)])
+def test_a_window_needs_no_more_memory_than_the_rule_says(name: str, frames: int) -> None:
+    config = preset(name)
+    size = config.width, config.height
+    work = {work.stage: work for work in count_model(config, frames, size, torch.bfloat16)}
+    rule = window_bytes(config, frames, size, torch.bfloat16)
+    assert 0.3 * rule < work["UNet pass"].peak < 0.9 * rule
+
+
+def test_off_loading_leaves_the_part_at_work() -> None:
+    plain, offloaded = footprints(preset("mini-xs"), (64, 48), [torch.float32], [2])
+    model = VideoModel.build(preset("mini-xs"), device="meta")
+    sizes = {name: sum(p.numel() * 4 for p in part.parameters()) for name, part in model.components().items()}
+    assert plain.weights["denoise"] == sum(sizes.values())
+    assert offloaded.weights == {
+        "encode": sizes["vae"] + sizes["conditioner"],
+        "denoise": sizes["unet"],
+        "decode": sizes["vae"],
+    }
+    assert plain.activations == offloaded.activations
+    assert plain.peak - offloaded.peak >= sizes["conditioner"]
+
+
+def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_path: Path) -> None:
+    scene = build_scene(made_up_photos(3, 96, 64))
+    pipeline = NovelViewPipeline(model, "small", Speed(window_batch=1))
+    path = plan_path(scene, "through", None, (64, 48), 8)
+    with PngWriter(tmp_path / "images") as images:
+        early: list[list[int]] = []
+
+        def take(numbers: list[int], pictures: Tensor) -> None:
+            early.append(numbers)
+            images.add(numbers, pictures)
+
+        views = pipeline.along(scene, path, on_frames=take)
+        write_files(views, tmp_path, images=images)
+    assert early == [[*range(1, 7)], [*range(8, 14)]]  # a batch each; 0, 7 and 14 are photographs
+    written = sorted((tmp_path / "images").iterdir())
+    assert [file.name for file in written] == [f"{i:05d}.png" for i in range(15)]
+    for file, frame in zip(written, views.frames):
+        assert torch.equal(torch.from_numpy(np.array(Image.open(file))), frame)
+    assert views.settings["window_batch"] == 1
+    assert "offload" not in views.settings
+    pipeline.speed = Speed(window_batch=2)
+    together = pipeline.along(scene, path)
+    assert (together.frames.int() - views.frames.int()).abs().max() <= 1
+    assert torch.equal(together.frames[[0, 7, 14]], views.frames[[0, 7, 14]])
+
+
+def test_files_that_cannot_be_written_are_told_of(tmp_path: Path) -> None:
+    with PngWriter(tmp_path / "images") as images:
+        (tmp_path / "images" / "00001.png").mkdir()
+        images.add([0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+        with pytest.raises(OSError):
+            images.finish()
+
+
+def test_stages_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what it was given would count for the next stage."""
+    waited: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    for device in (CPU, torch.device("cuda", 0)):
+        clock = Clock(device)
+        with clock.stage("encode"):
+            pass
+        assert clock.seconds["encode"] > 0
+    assert waited == [torch.device("cuda", 0)]
+
+
+def test_ways_are_run_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, profile = tmp_path / "figures.json", tmp_path / "profile.txt"
+    ways = ["--ways", "bfloat16", "one-window", "offload", "channels-last"]
+    shape = ["--preset", "mini-xs", "--random-weights", "--size", "32x32", "--views", "9"]
+    options = [*ways, *shape, "--repeats", "2", "--warmup", "0", "--device", "cpu"]
+    assert main(["benchmark", "fast", *options, "-o", str(file), "--profile", str(profile)]) == 0
+    found, shown = json.loads(file.read_text()), capsys.readouterr().out
+    assert found["views"] == 12  # two windows of eight frames, six of them new
+    rows = {row["way"]: row for row in found["ways"]}
+    assert list(rows) == ["float32", "bfloat16", "one-window", "offload", "channels-last"]
+    assert rows["float32"]["psnr"] is None
+    assert rows["float32"]["times_as_fast"] == [1.0, 1.0]
+    assert rows["offload"]["psnr"] is None
+    assert 20 < rows["bfloat16"]["worst_psnr"] <= rows["bfloat16"]["psnr"]
+    assert rows["one-window"]["psnr"] is None or rows["one-window"]["psnr"] > 50
+    assert all(len(row["seconds"]["denoise"]) == 2 and row["compilations"] == 0 for row in rows.values())
+    assert len(shown.strip().splitlines()) == 3 + 2 + 5
+    assert "aten::" in profile.read_text()
+
+
+def test_a_teacher_runs_its_own_steps(model: VideoModel) -> None:
+    teacher = VideoModel(preset("mini-xs"), model.autoencoder, model.conditioner, model.denoiser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fvgen.evaluation.benchmark.fast.WAYS", {"float32": Speed(), "teacher": Speed()})
+        ways = make_ways(["teacher"], lambda _, wanted: teacher if wanted else model, CPU, torch.float32)
+    assert [(way.name, way.pipeline.steps) for way in ways] == [("float32", 4), ("teacher", 50)]
+
+
+def test_pictures_are_compared_with_the_reference() -> None:
+    reference = torch.full((3, 4, 4, 3), 100, dtype=torch.uint8)
+    pictures = reference.clone()
+    pictures[1] += 10
+    found = change(pictures, reference)
+    assert found.worst == 1
+    assert found.worst_psnr == pytest.approx(20 * math.log10(25.5))
+    assert found.psnr == pytest.approx(found.worst_psnr + 10 * math.log10(3))
+    assert change(reference, reference).psnr == math.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["generate", "a.jpg", "-o", "x", "--window-batch", "0"], "at least 1 window"),
+        (["benchmark", "fast", "--ways", "faster"], "choose from float32, bfloat16"),
+        (["benchmark", "fast", "--preset", "mini-xs"], "go together"),
+        (["benchmark", "fast", "--views", "9"], "goes with --preset"),
+        (["benchmark", "fast", "--repeats", "0"], "at least 1"),
+        (["benchmark", "memory", "--windows", "0"], "at least 1"),
+        (["benchmark", "memory", "--preset", "mini", "--size", "100x100"], "multiples of 16"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_the_memory_table_in_the_docs_is_that_of_the_code() -> None:
+    """To update: paste what `fvgen benchmark memory --preset viewcrafter-512-16` prints."""
+    config = preset("viewcrafter-512-16")
+    rows = footprints(config, (config.width, config.height), [torch.float32, torch.bfloat16], [1, 4])
+    assert footprint_table(rows) in DOCS.read_text(encoding="utf-8")
+    by_choice = {(row.dtype, row.clips, row.offload): row.peak / 1e9 for row in rows}
+    assert max(by_choice.values()) < 16
+    assert by_choice[torch.float32, 1, True] < 9
+    assert by_choice[torch.bfloat16, 4, False] < 9

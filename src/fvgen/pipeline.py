@@ -30,6 +30,7 @@ NATIVE = (256, 160)  # size of the views where no model says otherwise
 GRID = 16
 FRAMES = 16
 
+FramesReady = Callable[[list[int], Tensor], None]
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
@@ -279,6 +280,7 @@ class NovelViewPipeline:
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         """Make novel views.
 
@@ -297,6 +299,8 @@ class NovelViewPipeline:
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
+            on_frames: is given frames as soon as they are final, their numbers and ``[N, H, W, 3]`` uint8 on the CPU,
+                each at most once; photographs on the path and what is completed without a model come with the result.
 
         Raises:
             UserError: for everything the caller can mend.
@@ -316,7 +320,7 @@ class NovelViewPipeline:
             )
         wanted = plan_path(scene, path, frames, size, self._window)
         generator = generator or torch.Generator().manual_seed(seed)
-        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end)
+        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end, on_frames)
 
     @torch.no_grad()
     def along(
@@ -327,10 +331,11 @@ class NovelViewPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         """The views of a scene that is already known, along a path whose size is a multiple of the model's grid."""
-        settings = self._settings(steps, guidance_scale, seed)
-        return self._along(scene, path, settings, torch.Generator().manual_seed(seed), Clock(self.device), None)
+        settings, generator = self._settings(steps, guidance_scale, seed), torch.Generator().manual_seed(seed)
+        return self._along(scene, path, settings, generator, Clock(self.device), None, on_frames)
 
     def _along(
         self,
@@ -340,6 +345,7 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: Clock,
         callback: Callback | None,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
@@ -347,8 +353,14 @@ class NovelViewPipeline:
         if self._model is None and self._folder is not None:
             with clock.stage("load"):
                 _ = self.model
-        completed = self._complete(guide, settings, generator, clock, callback)
         kept = slice(before, before + len(wanted))
+
+        def ready(numbers: list[int], pictures: Tensor) -> None:
+            if on_frames is not None:
+                mine = [row for row, number in enumerate(numbers) if kept.start <= number < kept.stop]
+                on_frames([numbers[row] - before for row in mine], _bytes(pictures[mine]))
+
+        completed = self._complete(guide, settings, generator, clock, callback, ready)
         return NovelViews(
             frames=_bytes(completed[kept]),
             guide=_bytes(guide.images[kept]),
@@ -395,8 +407,12 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: Clock,
         callback: Callback | None,
+        ready: FramesReady = lambda *_: None,
     ) -> Tensor:
-        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
+        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed.
+
+        Windows share only frames that are known before, and are not blended: what a window made is final.
+        """
         if self.config is None:
             return guide.completed
         known = [p is not None for p in guide.photo]
@@ -411,6 +427,7 @@ class NovelViewPipeline:
                 for batch, made in self._sampler(settings, callback).run(inputs, clock.stage):
                     frames = index[batch][wanted[batch]]
                     pictures[frames], coverage[frames] = made.to(pictures), True
+                    ready(frames.tolist(), made)
                     for frame in frames.tolist():
                         known[frame] = True
         return pictures

@@ -114,25 +114,28 @@ class Generate:
         with output_folder(self.output, self.overwrite, inputs) as folder:
             from fvgen.models.speed import Speed
             from fvgen.pipeline import NovelViewPipeline
+            from fvgen.scene.formats.png_writer import PngWriter
 
             speed = Speed(self.compile, self.channels_last, self.offload, self.window_batch)
             pipeline = NovelViewPipeline.from_pretrained(
                 self.model, device=self.device, dtype=self.dtype, deferred=True, speed=speed
             )
-            views = pipeline(
-                list(self.photos),
-                path=path,
-                frames=self.frames,
-                steps=self.steps,
-                guidance_scale=self.guidance_scale,
-                seed=self.seed,
-                size=size,
-                geometry=self.geometry,
-                geometry_weights=self.geometry_weights,
-                half_pixel_shift=self.half_pixel_shift,
-                progress=True,
-            )
-            write_files(views, folder, fps=self.fps)
+            with PngWriter(folder / "images") as images:
+                views = pipeline(
+                    list(self.photos),
+                    path=path,
+                    frames=self.frames,
+                    steps=self.steps,
+                    guidance_scale=self.guidance_scale,
+                    seed=self.seed,
+                    size=size,
+                    geometry=self.geometry,
+                    geometry_weights=self.geometry_weights,
+                    half_pixel_shift=self.half_pixel_shift,
+                    progress=True,
+                    on_frames=images.add,
+                )
+                write_files(views, folder, self.fps, images)
         for photo in views.scene.photos.dropped:
             print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
         print(f"{len(views.photo)} frames in {self.output}")
