@@ -69,9 +69,11 @@ def test_decoding_around_the_guide_keeps_what_the_model_leaves_alone():
     guide = torch.rand(1, 2, 3, 32, 32) * 2 - 1
     concat = model.concat_condition(guide, torch.ones(1, 2, 32, 32, dtype=torch.bool))
     with torch.no_grad():
-        assert torch.allclose(model.decode(concat[:, :12], concat, guide), guide, atol=1e-5)
+        every, some = torch.arange(2), torch.tensor([1])
+        assert torch.allclose(model.decode(concat[:, :12], concat, guide, every), guide[0], atol=1e-5)
         changed = concat[:, :12] + 0.1
         difference = model.autoencoder.decode(changed) - model.autoencoder.decode(concat[:, :12])
-        assert torch.allclose(model.decode(changed, concat, guide), guide + difference, atol=1e-5)
+        assert torch.allclose(model.decode(changed, concat, guide, every), (guide + difference)[0], atol=1e-5)
+        assert torch.allclose(model.decode(changed, concat, guide, some), (guide + difference)[0, 1:], atol=1e-5)
         model.config = replace(model.config, guide_variance=None)
-        assert torch.equal(model.decode(changed, concat, guide), model.autoencoder.decode(changed))
+        assert torch.equal(model.decode(changed, concat, guide, every), model.autoencoder.decode(changed)[0])

@@ -18,6 +18,7 @@ from fvgen.errors import UserError
 
 if TYPE_CHECKING:
     from fvgen.pipeline import NovelViews
+    from fvgen.scene.formats.png_writer import PngWriter
 
 SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "write", "total")
 _SUMMARY = ("model", "steps", "guidance_scale", "seed", "device", "dtype")
@@ -48,25 +49,37 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
         write_files(views, folder, fps)
 
 
-def write_files(views: "NovelViews", folder: Path, fps: float = 10.0) -> None:
+def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "PngWriter | None" = None) -> None:
     """Write every file of an output into ``folder``, which exists and is empty.
 
     ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json``, ``sparse/0/``,
     ``points.ply`` and ``summary.json``; frame ``i`` is ``images/{i:05d}.png``, in every file the same.
+
+    Args:
+        views: what the pipeline returned.
+        folder: for the files.
+        fps: frames per second of the videos.
+        images: has ``images/`` in its hands already, with the frames that were ready earlier.
     """
     from fvgen.scene.formats.colmap import write_colmap
     from fvgen.scene.formats.ply import write_ply
+    from fvgen.scene.formats.png_writer import PngWriter
     from fvgen.scene.formats.video import write_video
 
     start = time.perf_counter()
-    cloud, names = views.scene.points, [f"{i:05d}.png" for i in range(len(views.frames))]
+    cloud, count = views.scene.points, len(views.frames)
     positions, colors = cloud.positions[cloud.measured], cloud.colors[cloud.measured]
-    for part in ("images", "coverage", "photos", "sparse/0"):
+    for part in ("photos", "sparse/0"):
         (folder / part).mkdir(parents=True)
-    write_video(folder / "views.mp4", views.frames, fps)
-    write_video(folder / "guide.mp4", views.guide, fps)
-    _write_images(folder / "images", names, views.frames)
-    _write_images(folder / "coverage", names, views.coverage)
+    with images or PngWriter(folder / "images") as frames, PngWriter(folder / "coverage") as coverage:
+        missing = sorted(set(range(count)) - frames.added)
+        frames.add(missing, views.frames[missing])
+        coverage.add(range(count), views.coverage)
+        write_video(folder / "views.mp4", views.frames, fps)
+        write_video(folder / "guide.mp4", views.guide, fps)
+        frames.finish()
+        coverage.finish()
+    names = [frames.name(i) for i in range(count)]
     for name, image in zip(_photo_files(views), views.scene.photos.images):
         _write_photo(folder / "photos" / name, image)
     _write_transforms(views, folder / "transforms.json", names)
@@ -206,14 +219,6 @@ def _rename(source: Path, destination: Path, done: list[tuple[Path, Path]]) -> N
 def _remove_if_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):  # somebody else put something there
         folder.rmdir()
-
-
-def _write_images(folder: Path, names: list[str], images: Tensor) -> None:
-    from fvgen.progress import track
-    from fvgen.scene.formats.images import write_png
-
-    for name, image in track(zip(names, images), f"writing {folder.name}", total=len(names)):
-        write_png(folder / name, image)
 
 
 def _write_photo(path: Path, image: Tensor) -> None:

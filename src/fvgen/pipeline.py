@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewc
 from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
-from fvgen.models.sampling import sample_latents
-from fvgen.progress import track
+from fvgen.models.speed import Speed, prepare, synchronize
+from fvgen.models.windows import Windows, WindowSampler
 from fvgen.rendering.guide import Guide, render_guide
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
@@ -29,8 +29,8 @@ from fvgen.scene.types import Photos, Scene
 NATIVE = (256, 160)  # size of the views where no model says otherwise
 GRID = 16
 FRAMES = 16
-_PIXELS = 5 * FRAMES * NATIVE[0] * NATIVE[1]  # of the windows denoised together: four small ones, or one large one
 
+FramesReady = Callable[[list[int], Tensor], None]
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
@@ -47,7 +47,7 @@ class NovelViews:
         photo: for each frame the index of the photograph it is, or ``None``.
         scene: photos, their cameras, the point cloud.
         seconds: per stage.
-        settings: model, steps, guidance scale, seed, device, dtype.
+        settings: model, steps, guidance scale, seed, device, dtype, and choices of speed that are not the usual ones.
     """
 
     frames: Tensor
@@ -61,16 +61,22 @@ class NovelViews:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-class _Clock:
-    """Seconds per stage."""
+class Clock:
+    """Seconds per stage; a GPU's queue is emptied at the end of each, or its work would count for the next.
 
-    def __init__(self) -> None:
+    Args:
+        device: of the work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds = dict.fromkeys(("load", "geometry", "render", "encode", "denoise", "decode"), 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        synchronize(self.device)
         self.seconds[name] += time.perf_counter() - start
 
 
@@ -172,10 +178,12 @@ class NovelViewPipeline:
     Args:
         model: ``None`` leaves it at the completed guide.
         name: told in the summary.
+        speed: how the model is run.
     """
 
-    def __init__(self, model: VideoModel | None, name: str = "") -> None:
+    def __init__(self, model: VideoModel | None, name: str = "", speed: Speed = Speed()) -> None:  # noqa: B008
         self._model = model
+        self.speed = speed
         self._config: ModelConfig | None = None
         self._folder: Path | None = None
         self.name = name
@@ -184,7 +192,13 @@ class NovelViewPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto", deferred: bool = False
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        deferred: bool = False,
+        speed: Speed = Speed(),  # noqa: B008
     ) -> NovelViewPipeline:
         """A model of the package by name, a model folder, or ``"none"``.
 
@@ -193,11 +207,12 @@ class NovelViewPipeline:
             device, dtype: see :meth:`to`.
             deferred: read the weights, and the libraries they need, only when the model is first used, so that
                 photos are worked on at once. The folder is checked now.
+            speed: how the model is run, see `fvgen.models.speed`.
 
         Raises:
             UserError: unknown model, unusable device.
         """
-        pipeline = cls(None, str(model))
+        pipeline = cls(None, str(model), speed)
         if str(model) != "none":
             pipeline._folder = find_model(model)
             pipeline._config = read_config(pipeline._folder)
@@ -215,9 +230,14 @@ class NovelViewPipeline:
     def model(self) -> VideoModel | None:
         """The model, read now if it was not yet."""
         if self._model is None and self._folder is not None:
-            self._model = VideoModel.load(self._folder)
-            self._model.to(self.device, self.dtype)
+            self._model = VideoModel.load(self._folder, self._home, self.dtype)
+            prepare(self._model, self.speed, self.device)
         return self._model
+
+    @property
+    def _home(self) -> torch.device:
+        """Where the model's parts lie while they are not at work."""
+        return torch.device("cpu") if self.speed.offload else self.device
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the model as a folder that :meth:`from_pretrained` takes."""
@@ -239,7 +259,8 @@ class NovelViewPipeline:
         else:
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         if self._model is not None:
-            self._model.to(self.device, self.dtype)
+            self._model.to(self._home, self.dtype)
+            prepare(self._model, self.speed, self.device)
         return self
 
     @torch.no_grad()
@@ -259,6 +280,7 @@ class NovelViewPipeline:
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         """Make novel views.
 
@@ -277,11 +299,13 @@ class NovelViewPipeline:
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
+            on_frames: is given frames as soon as they are final, their numbers and ``[N, H, W, 3]`` uint8 on the CPU,
+                each at most once; photographs on the path and what is completed without a model come with the result.
 
         Raises:
             UserError: for everything the caller can mend.
         """
-        clock = _Clock()
+        clock = Clock(self.device)
         settings = self._settings(steps, guidance_scale, seed)
         with clock.stage("load"):
             loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
@@ -296,7 +320,7 @@ class NovelViewPipeline:
             )
         wanted = plan_path(scene, path, frames, size, self._window)
         generator = generator or torch.Generator().manual_seed(seed)
-        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end)
+        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end, on_frames)
 
     @torch.no_grad()
     def along(
@@ -307,10 +331,11 @@ class NovelViewPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         """The views of a scene that is already known, along a path whose size is a multiple of the model's grid."""
-        settings = self._settings(steps, guidance_scale, seed)
-        return self._along(scene, path, settings, torch.Generator().manual_seed(seed), _Clock(), None)
+        settings, generator = self._settings(steps, guidance_scale, seed), torch.Generator().manual_seed(seed)
+        return self._along(scene, path, settings, generator, Clock(self.device), None, on_frames)
 
     def _along(
         self,
@@ -318,8 +343,9 @@ class NovelViewPipeline:
         wanted: CameraPath,
         settings: dict[str, Any],
         generator: torch.Generator,
-        clock: _Clock,
+        clock: Clock,
         callback: Callback | None,
+        on_frames: FramesReady | None = None,
     ) -> NovelViews:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
@@ -327,8 +353,14 @@ class NovelViewPipeline:
         if self._model is None and self._folder is not None:
             with clock.stage("load"):
                 _ = self.model
-        completed = self._complete(guide, settings, generator, clock, callback)
         kept = slice(before, before + len(wanted))
+
+        def ready(numbers: list[int], pictures: Tensor) -> None:
+            if on_frames is not None:
+                mine = [row for row, number in enumerate(numbers) if kept.start <= number < kept.stop]
+                on_frames([numbers[row] - before for row in mine], _bytes(pictures[mine]))
+
+        completed = self._complete(guide, settings, generator, clock, callback, ready)
         return NovelViews(
             frames=_bytes(completed[kept]),
             guide=_bytes(guide.images[kept]),
@@ -354,7 +386,8 @@ class NovelViewPipeline:
         if not 1 <= steps <= self.config.schedule.num_timesteps:
             raise UserError(f"{steps} steps: choose 1 to {self.config.schedule.num_timesteps}")
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common}
+        chosen = {name: value for name, value in asdict(self.speed).items() if value != getattr(Speed(), name)}
+        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common, **chosen}
 
     def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
         grid = self.config.grid if self.config else 2
@@ -372,10 +405,14 @@ class NovelViewPipeline:
         guide: Guide,
         settings: dict[str, Any],
         generator: torch.Generator,
-        clock: _Clock,
+        clock: Clock,
         callback: Callback | None,
+        ready: FramesReady = lambda *_: None,
     ) -> Tensor:
-        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
+        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed.
+
+        Windows share only frames that are known before, and are not blended: what a window made is final.
+        """
         if self.config is None:
             return guide.completed
         known = [p is not None for p in guide.photo]
@@ -384,23 +421,18 @@ class NovelViewPipeline:
         for level in plan_windows(known, self.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)
-                made = self._denoise(pictures[index], coverage[index], settings, generator, clock, callback)
-                for window, clip in zip(windows, made):
-                    for frame, picture in zip(window, clip):
-                        if not known[frame]:
-                            pictures[frame], coverage[frame], known[frame] = picture, True, True
+                wanted = ~torch.tensor(known)[index]
+                noise = [torch.Generator().manual_seed(_seed(generator)) for _ in windows]
+                inputs = Windows(pictures[index], coverage[index], wanted, noise)
+                for batch, made in self._sampler(settings, callback).run(inputs, clock.stage):
+                    frames = index[batch][wanted[batch]]
+                    pictures[frames], coverage[frames] = made.to(pictures), True
+                    ready(frames.tolist(), made)
+                    for frame in frames.tolist():
+                        known[frame] = True
         return pictures
 
-    def _denoise(
-        self,
-        pictures: Tensor,
-        coverage: Tensor,
-        settings: dict[str, Any],
-        generator: torch.Generator,
-        clock: _Clock,
-        callback: Callback | None,
-    ) -> Tensor:
-        """A batch of windows ``[B, T, H, W, 3]`` in 0..1 -> the same, denoised."""
+    def _sampler(self, settings: dict[str, Any], callback: Callback | None) -> WindowSampler:
         model = self.model
         assert model is not None
 
@@ -408,23 +440,12 @@ class NovelViewPipeline:
             changed = callback(self, step, t, {"latents": latents}) if callback else None
             return changed["latents"] if changed else None
 
-        clips = (pictures.movedim(-1, 2) * 2 - 1).to(self.device, self.dtype)
-        batch = max(1, min(4, _PIXELS // clips[0, :, 0].numel()))
-        results = []
-        for one, covered in track(list(zip(clips.split(batch), coverage.split(batch))), "windows"):
-            shape = model.latent_shape(one)
-            posterior = torch.randn(shape, generator=generator) if model.config.sampling.sample_guide else None
-            with clock.stage("encode"):
-                sampled = None if posterior is None else posterior.to(self.device)
-                condition = model.condition(one, covered.to(self.device), one[:, 0], sampled)
-            noise = torch.randn(shape, generator=generator).to(self.device)
-            with clock.stage("denoise"):
-                latents = sample_latents(
-                    model, condition, noise, settings["steps"], settings["guidance_scale"], generator, on_step
-                )
-            with clock.stage("decode"):
-                results.append(model.decode(latents, condition.concat, one).cpu())
-        return ((torch.cat(results) + 1) / 2).clamp(0, 1).movedim(2, -1)
+        return WindowSampler(model, self.speed, self.device, settings["steps"], settings["guidance_scale"], on_step)
+
+
+def _seed(generator: torch.Generator) -> int:
+    """A window's own, so that its noise does not depend on which others are denoised with it."""
+    return int(torch.randint(2**62, (), generator=generator))
 
 
 def _equal_lengths(windows: list[list[int]]) -> list[list[list[int]]]:

@@ -74,6 +74,20 @@ class Generate:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the networks; auto: float32 on the CPU, bfloat16 on a GPU that has it."""
 
+    compile: bool = False
+    """Compile the network first (minutes; kept on the disk for the next time). Each number of frames of a window is
+    compiled apart. Needs a C++ compiler on a CPU."""
+
+    channels_last: bool = False
+    """Keep pictures with their channels last in memory."""
+
+    offload: bool = False
+    """Keep only the part of the model that is at work on the GPU: slower, for small GPUs."""
+
+    window_batch: Annotated[int | None, arg(metavar="INT")] = None
+    """Windows (what the model takes at once, mostly 16 frames) that are denoised together. Default: as many as the free
+    memory of the GPU takes, four small ones on a CPU. The views do not depend on it beyond rounding."""
+
     fps: Annotated[float, arg(metavar="FLOAT")] = 10.0
     """Frames per second of the videos."""
 
@@ -90,31 +104,38 @@ class Generate:
             raise UserError(f"--frames {self.frames}: a path has at least 2 frames")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"--steps {self.steps}: at least 1 step is needed")
+        if self.window_batch is not None and self.window_batch < 1:
+            raise UserError(f"--window-batch {self.window_batch}: at least 1 window is needed")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         from fvgen.outputs import output_folder, write_files
 
         inputs: list[str | Path] = [*self.photos, *files]
         with output_folder(self.output, self.overwrite, inputs) as folder:
+            from fvgen.models.speed import Speed
             from fvgen.pipeline import NovelViewPipeline
+            from fvgen.scene.formats.png_writer import PngWriter
 
+            speed = Speed(self.compile, self.channels_last, self.offload, self.window_batch)
             pipeline = NovelViewPipeline.from_pretrained(
-                self.model, device=self.device, dtype=self.dtype, deferred=True
+                self.model, device=self.device, dtype=self.dtype, deferred=True, speed=speed
             )
-            views = pipeline(
-                list(self.photos),
-                path=path,
-                frames=self.frames,
-                steps=self.steps,
-                guidance_scale=self.guidance_scale,
-                seed=self.seed,
-                size=size,
-                geometry=self.geometry,
-                geometry_weights=self.geometry_weights,
-                half_pixel_shift=self.half_pixel_shift,
-                progress=True,
-            )
-            write_files(views, folder, fps=self.fps)
+            with PngWriter(folder / "images") as images:
+                views = pipeline(
+                    list(self.photos),
+                    path=path,
+                    frames=self.frames,
+                    steps=self.steps,
+                    guidance_scale=self.guidance_scale,
+                    seed=self.seed,
+                    size=size,
+                    geometry=self.geometry,
+                    geometry_weights=self.geometry_weights,
+                    half_pixel_shift=self.half_pixel_shift,
+                    progress=True,
+                    on_frames=images.add,
+                )
+                write_files(views, folder, self.fps, images)
         for photo in views.scene.photos.dropped:
             print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
         print(f"{len(views.photo)} frames in {self.output}")

@@ -11,11 +11,22 @@ from fvgen.diffusion.schedule import NoiseSchedule
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B,...], t [B]) -> v [B,...]
 StepCallback = Callable[[int, int, Tensor], Tensor | None]  # (step, t, latents) -> replacement latents or None
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else like.device
-    return torch.randn(like.shape, generator=generator, device=device).to(like.device)
+def unit_noise(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
+    """Unit noise ``[B, ...]``, drawn where the generator is.
+
+    Args:
+        shape: of the noise.
+        generator: one for the batch, or one for each of its rows, whose noise then does not depend on the other rows.
+        device: where it is wanted.
+    """
+    if isinstance(generator, Sequence):
+        rows = [torch.randn(tuple(shape[1:]), generator=one, device=one.device) for one in generator]
+        return torch.stack(rows).to(device)
+    source = generator.device if generator is not None else device
+    return torch.randn(tuple(shape), generator=generator, device=source).to(device)
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def ddim_sample(
     x_start: Tensor,
     steps: int,
     eta: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     step_noise: Sequence[Tensor] | None = None,
     callback: StepCallback | None = None,
     keep_last_scale: bool = False,
@@ -84,7 +95,7 @@ def ddim_sample(
         x_start: ``[B, ...]`` unit noise, the state at t = 999.
         steps: number of network evaluations.
         eta: 0 is deterministic, 1 adds as much noise as the ancestral sampler.
-        generator: source of the step noise.
+        generator: source of the step noise, see :func:`unit_noise`.
         step_noise: the noise of each step, ``[B, ...]``, instead of drawing it.
         callback: called after each step; may return changed latents.
         keep_last_scale: for comparison only, see :func:`ddim_steps`.
@@ -98,7 +109,11 @@ def ddim_sample(
         v = velocity(x, t)
         x0 = schedule.x0_from_velocity(x, v, t)
         noise = schedule.noise_from_velocity(x, v, t)
-        fresh = step_noise[number] if step_noise is not None else (_noise(x, generator) if eta > 0 else 0.0)
+        fresh: Tensor | float = 0.0
+        if step_noise is not None:
+            fresh = step_noise[number]
+        elif eta > 0:
+            fresh = unit_noise(x.shape, generator, x.device)
         x = math.sqrt(step.alpha_prev) * step.scale_prev * x0 + step.direction * noise + step.sigma * fresh
         if callback is not None:
             changed = callback(number, step.t, x)
@@ -111,7 +126,7 @@ def few_step_sample(
     schedule: NoiseSchedule,
     x_start: Tensor,
     times: list[int],
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: StepCallback | None = None,
 ) -> Tensor:
     """Predict ``x0``, add fresh noise at the next time, repeat (Yin et al. 2024, DMD2, section 4.4).
@@ -133,5 +148,5 @@ def few_step_sample(
         if step + 1 == len(times):
             return x0
         following = torch.full((x.shape[0],), times[step + 1], device=x.device)
-        x = schedule.add_noise(x0, _noise(x0, generator), following)
+        x = schedule.add_noise(x0, unit_noise(x0.shape, generator, x0.device), following)
     raise ValueError("few_step_sample needs at least one time")

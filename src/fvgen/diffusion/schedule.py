@@ -61,15 +61,21 @@ class NoiseSchedule:
         ramp = torch.linspace(1.0, config.base_scale, config.scale_steps)
         rest = torch.full((max(config.num_timesteps - config.scale_steps, 0),), config.base_scale)
         self.scale = torch.cat([ramp, rest])[: config.num_timesteps]
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``a_t``, ``s_t``, ``c_t``, broadcastable to ``like``."""
         shape = (-1,) + (1,) * (like.ndim - 1)
-        index = t.to("cpu")
-        alpha = self.alphas_cumprod[index]
-        values = (alpha.sqrt(), (1 - alpha).sqrt(), self.scale[index])
-        a, s, c = (value.reshape(shape).to(like.device) for value in values)
-        return a, s, c
+        alphas, scale = self._on(like.device)
+        t = t.to(like.device)
+        alpha = alphas[t].reshape(shape)
+        return alpha.sqrt(), (1 - alpha).sqrt(), scale[t].reshape(shape)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tables on a device, copied there once: a copy of ``t`` to the CPU would make a GPU wait at every call."""
+        if device not in self._tables:
+            self._tables[device] = self.alphas_cumprod.to(device), self.scale.to(device)
+        return self._tables[device]
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t = a_t c_t x0 + s_t e``."""

@@ -130,13 +130,16 @@ class ImageConditioner(nn.Module):
         hidden = self.tower(pixel_values=pixels.to(self.prompt.dtype), output_hidden_states=True).hidden_states[-1]
         return self.resampler(hidden)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Context and null context, ``[B, L, D]`` each, of ``[B, 3, H, W]`` images in -1..1.
-
-        The null context is the empty prompt with the tokens of a mid-grey image.
-        """
-        batch = image.shape[0]
+    def context(self, image: Tensor) -> Tensor:
+        """``[B, L, D]``, the prompt and the tokens of ``[B, 3, H, W]`` images in -1..1."""
         tokens = self._tokens(self.preprocess(image))
-        null = self._tokens(self.preprocess(torch.zeros_like(image[:1]))).expand(batch, -1, -1)
-        prompt, empty = (p.expand(batch, -1, -1) for p in (self.prompt, self.empty_prompt))
-        return torch.cat([prompt, tokens], dim=1), torch.cat([empty, null], dim=1)
+        return torch.cat([self.prompt.expand(len(image), -1, -1), tokens], dim=1)
+
+    def null_context(self, image: Tensor) -> Tensor:
+        """``[B, L, D]``, the empty prompt and the tokens of a mid-grey image of that size, for each of the images."""
+        tokens = self._tokens(self.preprocess(torch.zeros_like(image[:1])))
+        return torch.cat([self.empty_prompt[None], tokens], dim=1).expand(len(image), -1, -1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`context` and :meth:`null_context`."""
+        return self.context(image), self.null_context(image)

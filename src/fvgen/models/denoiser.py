@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig
+from fvgen.models.attention import Keys
 from fvgen.models.unet import VideoUNet
 
 
@@ -17,19 +18,21 @@ class Condition:
     Attributes:
         concat: ``[B, Cc, T, h, w]`` latents of the guide, with the coverage channel where the model has one.
         context: ``[B, L, D]`` text and image tokens.
-        null_context: ``[B, L, D]`` tokens that say nothing, for classifier-free guidance.
+        null_context: ``[B, L, D]`` tokens that say nothing, for classifier-free guidance; ``None`` if there is none.
         fs: ``[B]`` frame stride, or ``None`` for the network's default.
+        keys: of the context's tokens, see :meth:`VideoDenoiser.prepared`.
     """
 
     concat: Tensor
     context: Tensor
-    null_context: Tensor
+    null_context: Tensor | None
     fs: Tensor | None = None
+    keys: tuple[Keys | None, ...] | None = None
 
     def select(self, rows: slice | Tensor) -> "Condition":
-        """The condition of some clips of the batch."""
-        fs = None if self.fs is None else self.fs[rows]
-        return Condition(self.concat[rows], self.context[rows], self.null_context[rows], fs)
+        """The condition of some clips of the batch, its keys not made yet."""
+        null, fs = (None if value is None else value[rows] for value in (self.null_context, self.fs))
+        return Condition(self.concat[rows], self.context[rows], null, fs)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class VideoDenoiser(nn.Module):
         """The predicted velocity, float32."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
         mean, deviation = self.prior(x_t, t, condition)
-        return self.unet(inputs, t, condition.context, condition.fs).float() * deviation + mean
+        context = condition.context if condition.keys is None else condition.keys
+        return self.unet(inputs, t, context, condition.fs).float() * deviation + mean
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predicted clean latents."""
@@ -124,13 +128,23 @@ class VideoDenoiser(nn.Module):
         velocity = velocity.float() * deviation + mean
         return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
+    def prepared(self, condition: Condition) -> Condition:
+        """With the keys and values of its tokens: :meth:`velocity` then does not make them at every step."""
+        return replace(condition, keys=self.unet.keys(condition.context, condition.concat.shape[2]))
+
     @staticmethod
     def drop(condition: Condition) -> Condition:
-        """The unconditional branch: tokens are dropped, the guide stays (as in ViewCrafter)."""
-        return replace(condition, context=condition.null_context)
+        """The unconditional branch: tokens are dropped, the guide stays (as in ViewCrafter).
+
+        Raises:
+            ValueError: the condition was made without a null context.
+        """
+        if condition.null_context is None:
+            raise ValueError("this condition has no null context: it was made for sampling without guidance")
+        return replace(condition, context=condition.null_context, keys=None)
 
     def drop_text(self, condition: Condition) -> Condition:
         """The branch that sees the image but not the prompt, for multi-condition guidance."""
         text = self.unet.config.text_tokens
-        context = torch.cat([condition.null_context[:, :text], condition.context[:, text:]], dim=1)
-        return replace(condition, context=context)
+        context = torch.cat([self.drop(condition).context[:, :text], condition.context[:, text:]], dim=1)
+        return replace(condition, context=context, keys=None)

@@ -126,13 +126,17 @@ class VideoModel(nn.Module):
         share = nn.functional.avg_pool2d(coverage.float(), self.autoencoder.spatial_factor)
         return torch.cat([latents, share[:, None].to(latents) * 2 - 1], dim=1)
 
-    def condition(self, guide: Tensor, coverage: Tensor, image: Tensor, noise: Tensor | None = None) -> Condition:
+    def condition(
+        self, guide: Tensor, coverage: Tensor, image: Tensor, noise: Tensor | None = None, guided: bool = True
+    ) -> Condition:
         """The condition of clips ``[B, T, 3, H, W]`` whose cross-attention sees ``image [B, 3, H, W]``.
 
         ``noise`` as in :meth:`concat_condition`; the teacher's image is the first frame of the clip, a photograph.
+        Without ``guided`` there is no null context.
         """
-        context, null = self.conditioner(image)
-        return Condition(self.concat_condition(guide, coverage, noise), context.float(), null.float())
+        context = self.conditioner.context(image).float()
+        null = self.conditioner.null_context(image).float() if guided else None
+        return Condition(self.concat_condition(guide, coverage, noise), context, null)
 
     def latent_shape(self, clip: Tensor) -> tuple[int, ...]:
         """``(B, C, T, h, w)`` of the latents of a clip ``[B, T, 3, H, W]``."""
@@ -140,8 +144,8 @@ class VideoModel(nn.Module):
         factor = self.autoencoder.spatial_factor
         return b, self.autoencoder.latent_channels, t, h // factor, w // factor
 
-    def decode(self, latents: Tensor, concat: Tensor, guide: Tensor) -> Tensor:
-        """Latents ``[B, C, T, h, w]`` to frames ``[B, T, 3, H, W]``, about -1..1.
+    def decode(self, latents: Tensor, concat: Tensor, guide: Tensor, wanted: Tensor) -> Tensor:
+        """Latents ``[B, C, T, h, w]`` to the ``F`` wanted frames ``[F, 3, H, W]``, about -1..1, float32.
 
         A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
         guide, and the autoencoder's own error is left out of the picture.
@@ -150,11 +154,16 @@ class VideoModel(nn.Module):
             latents: of the clip.
             concat: the condition, which holds the guide's latents.
             guide: ``[B, T, 3, H, W]`` in -1..1.
+            wanted: ``[F]`` numbers of the frames that are decoded, counted through the batch.
         """
-        frames = self.autoencoder.decode(latents)
+        frames = self._decoded(latents, wanted)
         if self.config.guide_variance is None:
             return frames
-        return guide.float() + frames - self.autoencoder.decode(concat[:, : latents.shape[1]])
+        return guide.flatten(0, 1)[wanted].float() + frames - self._decoded(concat[:, : latents.shape[1]], wanted)
+
+    def _decoded(self, latents: Tensor, wanted: Tensor) -> Tensor:
+        chosen = latents.transpose(1, 2).flatten(0, 1)[wanted]  # F C h w
+        return self.autoencoder.decode(chosen.transpose(0, 1)[None])[0]
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
@@ -169,8 +178,15 @@ class VideoModel(nn.Module):
         return {"unet": self.denoiser.unet, "vae": self.autoencoder.vae, "conditioner": self.conditioner}
 
     @staticmethod
-    def load(folder: str | Path) -> VideoModel:
+    def load(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> VideoModel:
         """Read a model folder, or a model of the package by its name (``mini``, ``mini-teacher``).
+
+        Each tensor goes from the file straight to its place and number format: no second copy of the model exists.
+
+        Args:
+            folder: or name.
+            device: where the weights go.
+            dtype: of the weights.
 
         Raises:
             UserError: if there is no such model or the folder is not one.
@@ -180,13 +196,14 @@ class VideoModel(nn.Module):
         try:
             model = VideoModel.build(config, device="meta")
             for name, module in model.components().items():
-                module.load_state_dict(_read(path / name / "model.safetensors"), strict=True, assign=True)
+                state = _read(path / name / "model.safetensors", device, dtype)
+                module.load_state_dict(state, strict=True, assign=True)
             scaled = json.loads((path / "vae" / "config.json").read_text())
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path} is not a complete fvgen model: {first}") from error
         model.autoencoder.vae.register_to_config(**scaled)
-        return model.eval()
+        return model.to(device).eval()
 
 
 def find_model(folder: str | Path) -> Path:
@@ -231,10 +248,10 @@ def write_configs(folder: Path, config: ModelConfig, scaling_factor: float) -> N
     (folder / "vae" / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Tensors in float32; copied one by one, so that the file may be replaced while the model is in use."""
-    with safe_open(file, "pt") as stored:
-        return {name: stored.get_tensor(name).to(torch.float32, copy=True) for name in stored.keys()}  # noqa: SIM118
+def _read(file: Path, device: str | torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors copied one by one, so that the file may be replaced while the model is in use."""
+    with safe_open(file, "pt", device=str(device)) as stored:
+        return {name: stored.get_tensor(name).to(dtype, copy=True) for name in stored.keys()}  # noqa: SIM118
 
 
 _PARTS = {

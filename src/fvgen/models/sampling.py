@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fvgen.diffusion import ddim_sample, few_step_sample, guide, guide_twice
+from fvgen.diffusion import Generators, ddim_sample, few_step_sample, guide, guide_twice
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 
@@ -19,7 +19,7 @@ def sample_latents(
     noise: Tensor,
     steps: int,
     guidance_scale: float,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: StepCallback | None = None,
     *,
     image_guidance_scale: float | None = None,
@@ -29,11 +29,11 @@ def sample_latents(
 
     Args:
         model: says whether it is sampled in few steps or by DDIM, and with which rescale and eta.
-        condition: of ``B`` clips.
+        condition: of ``B`` clips; without guidance it needs no null context.
         noise: ``[B, C, T, h, w]`` unit noise to start from.
         steps: network evaluations (twice as many passes with guidance).
         guidance_scale: 1 runs the conditional branch only.
-        generator: of the noise between steps.
+        generator: of the noise between steps, one or one per clip.
         callback: ``(step, t, latents)``, may return changed latents.
         image_guidance_scale: guides by text and image apart, in three passes: ``guidance_scale`` is then the text's.
         step_noise: of a DDIM sampler, the noise of each step instead of the generator's.
@@ -42,16 +42,20 @@ def sample_latents(
         ``[B, C, T, h, w]`` unscaled latents.
     """
     denoiser, sampling = model.denoiser, model.config.sampling
-    null, textless = denoiser.drop(condition), denoiser.drop_text(condition)
+    wanted = [condition]
+    if image_guidance_scale is not None:
+        wanted += [denoiser.drop_text(condition), denoiser.drop(condition)]
+    elif guidance_scale != 1.0:
+        wanted += [denoiser.drop(condition)]
+    branches = [denoiser.prepared(one) for one in wanted]
 
     def velocity(x_t: Tensor, t: Tensor) -> Tensor:
-        conditional = denoiser.velocity(x_t, t, condition)
+        found = [denoiser.velocity(x_t, t, branch) for branch in branches]
         if image_guidance_scale is not None:
-            branches = (conditional, denoiser.velocity(x_t, t, textless), denoiser.velocity(x_t, t, null))
-            return guide_twice(*branches, guidance_scale, image_guidance_scale, sampling.guidance_rescale)
-        if guidance_scale == 1.0:
-            return conditional
-        return guide(conditional, denoiser.velocity(x_t, t, null), guidance_scale, sampling.guidance_rescale)
+            conditional, textless, null = found
+            scales = guidance_scale, image_guidance_scale
+            return guide_twice(conditional, textless, null, *scales, sampling.guidance_rescale)
+        return found[0] if len(found) == 1 else guide(found[0], found[1], guidance_scale, sampling.guidance_rescale)
 
     if not sampling.few_step:
         eta, schedule = sampling.eta, denoiser.schedule

@@ -6,12 +6,17 @@ unfolded only inside temporal modules.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fvgen.models.attention import Keys, Tokens, TransformerBlock
+
+Context = Tensor | Sequence[Keys | None]  # tokens, or their keys and values for each stage
 
 
 @dataclass(frozen=True)
@@ -138,68 +143,6 @@ class ResBlock(nn.Module):
         return (clip + moved).transpose(1, 2).flatten(0, 1)
 
 
-class Attention(nn.Module):
-    """Multi-head attention; with ``image_context`` a second key-value pair whose result is added (IP-Adapter)."""
-
-    def __init__(self, dim: int, context_dim: int | None, heads: int, head_dim: int, image_context: bool) -> None:
-        super().__init__()
-        inner = heads * head_dim
-        self.heads = heads
-        self.to_q = nn.Linear(dim, inner, bias=False)
-        self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
-        self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
-        self.to_out = nn.Linear(inner, dim)
-        if image_context:
-            self.to_k_image = nn.Linear(context_dim or dim, inner, bias=False)
-            self.to_v_image = nn.Linear(context_dim or dim, inner, bias=False)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        if k.shape[2] <= 32 and not q.is_cuda:  # few keys: on CPUs plain products are twice as fast as the fused kernel
-            out = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(1, 2).flatten(2)
-
-    def forward(self, x: Tensor, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """``x [N, L, dim]``; ``text`` and ``image`` ``[N, S, context_dim]``, or neither for self-attention."""
-        context = x if text is None else text
-        q = self.to_q(x)
-        out = self._attend(q, self.to_k(context), self.to_v(context))
-        if image is not None:
-            out = out + self._attend(q, self.to_k_image(image), self.to_v_image(image))
-        return self.to_out(out)
-
-
-class FeedForward(nn.Module):
-    """GEGLU feed-forward with four times the width."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj_in = nn.Linear(dim, dim * 8)
-        self.proj_out = nn.Linear(dim * 4, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj_in(x).chunk(2, dim=-1)
-        return self.proj_out(value * F.gelu(gate))
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention, second attention (cross, or self again over time), feed-forward; each on a layer norm."""
-
-    def __init__(self, dim: int, context_dim: int | None, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attn1 = Attention(dim, None, heads, head_dim, image_context=False)
-        self.attn2 = Attention(dim, context_dim, heads, head_dim, image_context=context_dim is not None)
-        self.ff = FeedForward(dim)
-
-    def forward(self, x: Tensor, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), text, image)
-        return x + self.ff(self.norm3(x))
-
-
 class SpatialTransformer(nn.Module):
     """Attention among the positions of each frame, and from them to text and image tokens."""
 
@@ -211,12 +154,12 @@ class SpatialTransformer(nn.Module):
         self.block = TransformerBlock(channels, config.context_dim, heads, config.num_head_channels)
         self.proj_out = _zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, text: Tensor, image: Tensor) -> Tensor:
-        """``x [(B T), C, H, W]``; tokens ``[(B T), S, context_dim]``."""
+    def forward(self, x: Tensor, tokens: Tokens | Keys | None) -> Tensor:
+        """``x [(B T), C, H, W]``; the tokens of all frames, or their keys, which are this transformer's own."""
         h, w = x.shape[-2:]
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
-        tokens = self.proj_out(self.block(tokens, text, image))
-        return x + tokens.transpose(1, 2).unflatten(2, (h, w))
+        positions = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        positions = self.proj_out(self.block(positions, tokens))
+        return x + positions.transpose(1, 2).unflatten(2, (h, w))
 
 
 class TemporalTransformer(nn.Module):
@@ -280,11 +223,11 @@ class Stage(nn.Module):
         self.temporal = TemporalTransformer(width, heads, head_dim, config.norm_groups) if attention else None
         self.resample = resample
 
-    def forward(self, x: Tensor, embedding: Tensor, text: Tensor, image: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tokens | Keys | None, frames: int) -> Tensor:
         if self.res is not None:
             x = self.res(x, embedding, frames)
         if self.spatial is not None and self.temporal is not None:
-            x = self.temporal(self.spatial(x, text, image), frames)
+            x = self.temporal(self.spatial(x, tokens), frames)
         return x if self.resample is None else self.resample(x)
 
 
@@ -296,8 +239,8 @@ class Middle(nn.Module):
         self.first = Stage(config, (channels, channels), attention=True)
         self.second = Stage(config, (channels, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor, text: Tensor, image: Tensor, frames: int) -> Tensor:
-        return self.second(self.first(x, embedding, text, image, frames), embedding, text, image, frames)
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tokens | Keys | None, frames: int) -> Tensor:
+        return self.second(self.first(x, embedding, tokens, frames), embedding, tokens, frames)
 
 
 class VideoUNet(nn.Module):
@@ -352,38 +295,60 @@ class VideoUNet(nn.Module):
             factor //= 2
         return stages
 
-    def _split_context(self, context: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        text = context[:, : self.config.text_tokens].repeat_interleave(frames, dim=0)
-        image = context[:, self.config.text_tokens :]
+    def split_context(self, context: Tensor, frames: int) -> Tokens:
+        """Text tokens of each clip, and image tokens of each clip or, where they are per frame, of each frame."""
+        context = context.to(self.conv_in.weight.dtype)
+        text, image = context[:, : self.config.text_tokens], context[:, self.config.text_tokens :]
         if not self.config.per_frame_image_tokens:
-            return text, image.repeat_interleave(frames, dim=0)
+            return Tokens(text, image)
         each = self.config.tokens_per_frame
         if image.shape[1] < frames * each:
             raise ValueError(
                 f"{frames} frames of {each} image tokens each need more than the {image.shape[1]} there are"
             )
-        return text, image[:, : frames * each].unflatten(1, (frames, each)).flatten(0, 1)
+        return Tokens(text, image[:, : frames * each].unflatten(1, (frames, each)).flatten(0, 1))
 
-    def _encode(self, x: Tensor, t: Tensor, context: Tensor, fs: Tensor | None) -> tuple[Tensor, list[Tensor], tuple]:
-        frames = x.shape[2]
+    def keys(self, context: Tensor, frames: int) -> tuple[Keys | None, ...]:
+        """Keys and values of the tokens for each stage's cross-attention, the same in every step of a sampler.
+
+        Args:
+            context: ``[B, text_tokens + image tokens, context_dim]``.
+            frames: of the clips.
+
+        Returns:
+            What :meth:`forward` takes instead of the context.
+        """
+        tokens = self.split_context(context, frames)
+        transformers = [stage.spatial for stage in (*self.encoder, self.middle.first, *self.decoder)]
+        return tuple(None if part is None else part.block.attn2.keys(tokens) for part in transformers)
+
+    def _encode(
+        self, x: Tensor, t: Tensor, context: Context, fs: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, list, int]]:
+        """The middle block's output, the skips, and what the decoder needs: embedding, its stages' tokens, frames."""
+        frames, depth = x.shape[2], len(self.encoder)
         dtype = self.conv_in.weight.dtype
         fs = torch.full_like(t, self.config.default_fs) if fs is None else fs
         embedding = (self.time_embed(t) + self.fs_embed(fs)).repeat_interleave(frames, dim=0)
-        text, image = self._split_context(context.to(dtype), frames)
+        seen: list[Tokens | Keys | None]
+        if isinstance(context, Tensor):
+            seen = [self.split_context(context, frames)] * (depth + 1 + len(self.decoder))
+        else:
+            seen = list(context)
         h = self.conv_in(x.to(dtype).transpose(1, 2).flatten(0, 1))
         if self.init_temporal is not None:
             h = self.init_temporal(h, frames)
         skips = [h]
-        for stage in self.encoder:
-            h = stage(h, embedding, text, image, frames)
+        for stage, tokens in zip(self.encoder, seen):
+            h = stage(h, embedding, tokens, frames)
             skips.append(h)
-        return self.middle(h, embedding, text, image, frames), skips, (embedding, text, image, frames)
+        return self.middle(h, embedding, seen[depth], frames), skips, (embedding, seen[depth + 1 :], frames)
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Context,
         fs: Tensor | None = None,
         return_features: bool = False,
         features_only: bool = False,
@@ -393,7 +358,7 @@ class VideoUNet(nn.Module):
         Args:
             x: ``[B, in_channels, T, H, W]``, the noised latents and the condition concatenated.
             t: ``[B]`` integer times.
-            context: ``[B, text_tokens + image tokens, context_dim]``.
+            context: ``[B, text_tokens + image tokens, context_dim]``, or what :meth:`keys` made of it.
             fs: ``[B]`` frame strides; ``default_fs`` where absent.
             return_features: also return the middle block's output, ``[B, C, T, h, w]``.
             features_only: return only that; the decoder does not run.
@@ -404,15 +369,14 @@ class VideoUNet(nn.Module):
         Raises:
             ValueError: if image tokens are per frame and do not suffice for ``T``.
         """
-        middle, skips, shared = self._encode(x, t, context, fs)
-        frames = x.shape[2]
+        middle, skips, (embedding, seen, frames) = self._encode(x, t, context, fs)
         features = middle.unflatten(0, (-1, frames)).transpose(1, 2) if return_features or features_only else None
         if features_only:
             assert features is not None
             return features
         h = middle
-        for stage in self.decoder:
-            h = stage(torch.cat([h, skips.pop()], dim=1), *shared)
+        for stage, tokens in zip(self.decoder, seen):
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, tokens, frames)
         h = self.conv_out(F.silu(self.norm_out(h)))
         velocity = h.unflatten(0, (-1, frames)).transpose(1, 2)
         return (velocity, features) if features is not None else velocity

@@ -73,5 +73,6 @@ class TrajectoryStore:
     def ready(self, drawn: dict[str, Tensor]) -> TrajectoryPoints:
         """This process's share of what was drawn, on its device."""
         mine = {name: self.world.rows(value) for name, value in drawn.items()}
-        parts = {name: mine[name] for name in _CONDITION if name in mine}
-        return TrajectoryPoints(mine["x_t"], mine["t"], mine["x0"], Condition(**parts) if parts else None)
+        concat, context, null, fs = (mine.get(name) for name in _CONDITION)
+        condition = None if concat is None or context is None else Condition(concat, context, null, fs)
+        return TrajectoryPoints(mine["x_t"], mine["t"], mine["x0"], condition)

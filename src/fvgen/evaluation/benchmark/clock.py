@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from fvgen.evaluation.benchmark.hardware import synchronize
-from fvgen.pipeline import _Clock
+from fvgen.models.speed import synchronize
+from fvgen.pipeline import Clock
 
 _EVERY = 0.01  # seconds between two looks at the resident set
 _PROCESSES = Path("/proc")
@@ -82,7 +82,7 @@ class ResidentPeak:
         return None if now is None else max(self._peak, now)
 
 
-class StageClock(_Clock):
+class StageClock(Clock):
     """What each stage took, as the pipeline calls it.
 
     Attributes:
@@ -93,8 +93,7 @@ class StageClock(_Clock):
     """
 
     def __init__(self, device: torch.device, resident: ResidentPeak) -> None:
-        super().__init__()
-        self.device = device
+        super().__init__(device)
         self.resident: dict[str, int] = {}
         self.gpu: dict[str, int] = {}
         self._watched = resident

@@ -32,7 +32,8 @@ def floor(work: Work, machine: Machine) -> Floor:
 
 def clip_parts(stages: list[Work], steps: int, passes: int) -> list[tuple[Work, int]]:
     """How often each stage of :func:`fvgen.evaluation.benchmark.counting.count_model` runs for one clip."""
-    return [(work, steps * passes if work.stage == "UNet pass" else 1) for work in stages]
+    often = {"UNet pass": steps * passes, "image tokens": passes, "token keys": passes}
+    return [(work, often.get(work.stage, 1)) for work in stages]
 
 
 def clip_flop(stages: list[Work], steps: int, passes: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fvgen.errors import UserError
+from fvgen.models.speed import synchronize
 
 _SECONDS = 1.0  # that each peak is measured for
 _MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices multiplied
@@ -74,12 +75,6 @@ def _fastest(run: Callable[[], object], device: torch.device) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def device_name(device: torch.device) -> str:

@@ -67,8 +67,8 @@ def floors(timing: Timing, works: list[Work], machine: Machine) -> dict[str, flo
     passes = 1 if timing.settings["guidance_scale"] == 1 else 2
     clips = timing.calls.unet_clips / (timing.settings["steps"] * passes)
     return {
-        "encode": clips * (of["encode"] + of["image tokens"]),
-        "denoise": timing.calls.unet_clips * of["UNet pass"],
+        "encode": clips * (of["encode"] + passes * of["image tokens"]),
+        "denoise": timing.calls.unet_clips * of["UNet pass"] + clips * passes * of["token keys"],
         "decode": clips * of["decode"],
     }
 

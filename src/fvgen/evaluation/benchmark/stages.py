@@ -104,6 +104,7 @@ def measure_clips(
     guide = (guide * 2 - 1).to(device, dtype)
     coverage = torch.ones(clips, config.frames, height, width, dtype=torch.bool, device=device)
     noise = torch.randn(model.latent_shape(guide), generator=torch.Generator().manual_seed(1)).to(device)
+    everything = torch.arange(clips * config.frames, device=device)
 
     def nothing(clock: StageClock) -> None:
         return None
@@ -113,11 +114,11 @@ def measure_clips(
         model = system.model
         sampled = noise if model.config.sampling.sample_guide else None
         with clock.stage("encode"):
-            condition = model.condition(guide, coverage, guide[:, 0], sampled)
+            condition = model.condition(guide, coverage, guide[:, 0], sampled, system.guidance_scale != 1)
         with clock.stage("denoise"):
             latents = sample_latents(model, condition, noise, steps, system.guidance_scale)
         with clock.stage("decode"):
-            model.decode(latents, condition.concat, guide).cpu()
+            model.decode(latents, condition.concat, guide, everything).cpu()
         return {"size": [width, height], "frames": config.frames, "clips": clips}
 
     return _interleaved(systems, repeats, warmup, nothing, once)

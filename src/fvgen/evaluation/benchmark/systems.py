@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.evaluation.benchmark.clock import StageClock
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
-from fvgen.pipeline import NovelViewPipeline, NovelViews, plan_path
+from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide, plan_path
+from fvgen.rendering.guide import Guide
 from fvgen.scene.types import Photos, Scene
 
 
@@ -32,6 +34,20 @@ class MeasuredPipeline(NovelViewPipeline):
         path = plan_path(scene, "through", None, size, self._window)
         with torch.no_grad():
             return self._along(scene, path, settings, torch.Generator().manual_seed(0), clock, None)
+
+    def guide(self, scene: Scene, size: tuple[int, int]) -> Guide:
+        """The guide along the photos of a scene."""
+        return make_guide(scene, plan_path(scene, "through", None, size, self._window))
+
+    @property
+    def steps(self) -> int:
+        """Of denoising, the model's own."""
+        return int(self._settings(None, None, 0)["steps"])
+
+    @torch.no_grad()
+    def completed(self, guide: Guide, clock: StageClock) -> Tensor:
+        """Frames ``[F, H, W, 3]`` in 0..1 of a guide, as a generation with seed 0 makes them."""
+        return self._complete(guide, self._settings(None, None, 0), torch.Generator().manual_seed(0), clock, None)
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,11 @@ def load_systems(names: tuple[str, ...], device: str, dtype: str) -> list[System
     return systems
 
 
+def sampled_as_student(config: ModelConfig) -> ModelConfig:
+    """A teacher's shapes, sampled in four steps without guidance."""
+    return replace(config, sampling=SamplingConfig(steps=4, guidance_scale=1.0, few_step=True))
+
+
 def preset_systems(name: str, config: ModelConfig, most_steps: int | None, device: str, dtype: str) -> list[System]:
     """A student of a preset's shape (four steps, no guidance), and its teacher, both of the same random weights.
 
@@ -99,8 +120,7 @@ def preset_systems(name: str, config: ModelConfig, most_steps: int | None, devic
     place = MeasuredPipeline(None)
     place.to(device, dtype)
     teacher = random_model(config, place.device, place.dtype)
-    few = replace(config, sampling=SamplingConfig(steps=4, guidance_scale=1.0, few_step=True))
-    student = VideoModel(few, teacher.autoencoder, teacher.conditioner, teacher.denoiser).eval()
+    student = VideoModel(sampled_as_student(config), teacher.autoencoder, teacher.conditioner, teacher.denoiser).eval()
     systems = []
     for kind, model in (("student", student), ("teacher", teacher)):
         steps = model.config.sampling.steps

@@ -1,0 +1,483 @@
+"""The fast ways of running a model give what the plain way gives, and do what they promise: no figure is a timing."""
+
+import copy
+import json
+import math
+import threading
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+
+from fvgen.cli.main import main
+from fvgen.evaluation.benchmark.calls import counted_calls
+from fvgen.evaluation.benchmark.counting import OperationCounter, count_model
+from fvgen.evaluation.benchmark.fast import change, make_ways
+from fvgen.evaluation.benchmark.footprint import footprint_table, footprints
+from fvgen.evaluation.benchmark.photos import made_up_photos
+from fvgen.evaluation.benchmark.random_model import random_model
+from fvgen.models import Condition, VideoModel, preset
+from fvgen.models.model import SamplingConfig
+from fvgen.models.sampling import sample_latents
+from fvgen.models.speed import (
+    Speed,
+    compile_unet,
+    equal_batches,
+    on_device,
+    prepare,
+    window_bytes,
+    windows_at_once,
+)
+from fvgen.models.windows import Windows, WindowSampler
+from fvgen.outputs import write_files
+from fvgen.pipeline import Clock, NovelViewPipeline, plan_path
+from fvgen.scene.build import build_scene
+from fvgen.scene.formats.png_writer import PngWriter
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
+CPU = torch.device("cpu")
+FRAMES, HEIGHT, WIDTH = 4, 32, 48
+
+
+@pytest.fixture(scope="module")
+def model() -> VideoModel:
+    """A small student whose every layer does something."""
+    few = SamplingConfig(steps=4, guidance_scale=1.0, few_step=True)
+    return random_model(replace(preset("mini-xs"), sampling=few), CPU, torch.float32)
+
+
+@pytest.fixture
+def fresh(model: VideoModel) -> VideoModel:
+    """One that a test may change."""
+    return copy.deepcopy(model)
+
+
+def windows(count: int) -> Windows:
+    """The first windows of a made-up scene; the first and the last frame of each are photographs."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(4, FRAMES, HEIGHT, WIDTH, 3, generator=generator)[:count]
+    coverage = torch.rand(4, FRAMES, HEIGHT, WIDTH, generator=generator)[:count] < 0.7
+    wanted = torch.ones(count, FRAMES, dtype=torch.bool)
+    wanted[:, [0, -1]] = False
+    return Windows(pictures, coverage, wanted, [torch.Generator().manual_seed(i) for i in range(count)])
+
+
+def made(model: VideoModel, count: int, speed: Speed = Speed(), guidance: float = 1.0) -> Tensor:  # noqa: B008
+    """``[count, wanted, H, W, 3]``."""
+    sampler = WindowSampler(model, speed, CPU, 4, guidance)
+    with torch.no_grad():
+        parts = list(sampler.run(windows(count), lambda _: nullcontext()))
+    assert [i for batch, _ in parts for i in batch] == list(range(count))
+    return torch.cat([frames for _, frames in parts]).unflatten(0, (count, -1))
+
+
+def test_a_window_is_the_same_whatever_is_denoised_with_it(model: VideoModel) -> None:
+    together = made(model, 3, Speed(window_batch=3))
+    assert together.std() > 0.05
+    for most in (1, 2):
+        torch.testing.assert_close(made(model, 3, Speed(window_batch=most)), together, atol=2e-5, rtol=0)
+    torch.testing.assert_close(made(model, 1), together[:1], atol=2e-5, rtol=0)
+    assert (together[0] - together[1]).abs().mean() > 0.01
+
+
+def test_only_frames_that_are_wanted_are_decoded(model: VideoModel) -> None:
+    with counted_calls(model) as calls:
+        assert made(model, 3, Speed(window_batch=2)).shape[:2] == (3, FRAMES - 2)
+    assert calls.unet_clips == 3 * 4
+    assert calls.decode_frames == 2 * 3 * (FRAMES - 2)  # of the clip and of its guide
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_keys_made_once_give_the_same_velocity_with_fewer_operations(per_frame: bool) -> None:
+    """Against tokens repeated for every frame, one frame at a time, as the original teacher computes it."""
+    config = preset("mini-xs")
+    unet = replace(config.unet, per_frame_image_tokens=per_frame, tokens_per_frame=1)
+    model = random_model(replace(config, unet=unet), CPU, torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn(2, 12, FRAMES, 8, 12, generator=generator)
+    context = torch.randn(2, 4 + FRAMES, 64, generator=generator)
+    condition = Condition(torch.randn(2, 13, FRAMES, 8, 12, generator=generator), context, None)
+    with torch.no_grad():
+        prepared = model.denoiser.prepared(condition)
+        t = torch.tensor([749, 20])
+        with OperationCounter() as plain:
+            expected = model.denoiser.velocity(x_t, t, condition)
+        with OperationCounter() as cached:
+            found = model.denoiser.velocity(x_t, t, prepared)
+        attention = model.denoiser.unet.middle.first.spatial.block.attn2
+        tokens = model.denoiser.unet.split_context(context, FRAMES)
+        each = type(tokens)(*(v.repeat_interleave(2 * FRAMES // len(v), dim=0) for v in tokens))
+        x = torch.randn(2 * FRAMES, 6, 32, generator=generator)
+        torch.testing.assert_close(attention(x, tokens), attention(x, each), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    assert expected.std() > 0.1
+    transformers = sum(keys is not None for keys in prepared.keys or ())
+    products = [
+        sum(counter.by_operation.get(f"aten.{name}", 0) for name in ("mm", "bmm")) for counter in (plain, cached)
+    ]
+    assert products[0] - products[1] == 4 * transformers
+    assert plain.flop > cached.flop
+
+
+def test_without_guidance_nothing_is_made_of_a_grey_picture(fresh: VideoModel) -> None:
+    looks = []
+    fresh.conditioner.tower.register_forward_hook(lambda *_: looks.append(1))
+    made(fresh, 2)
+    assert len(looks) == 1
+    made(fresh, 2, guidance=2.0)
+    assert len(looks) == 3
+    with pytest.raises(ValueError, match="without guidance"):
+        fresh.denoiser.drop(Condition(torch.zeros(1), torch.zeros(1), None))
+
+
+def test_four_steps_and_all_batches_are_one_compilation(fresh: VideoModel) -> None:
+    """Also the last batch, which has fewer windows; counted by a backend that runs the graph as it was captured."""
+    expected, counter = made(fresh, 3), CompileCounter()
+    torch._dynamo.reset()
+    compile_unet(fresh.denoiser.unet, backend=counter)
+    with counted_calls(fresh) as calls:  # hooks still run
+        found = made(fresh, 3, Speed(compile=True, window_batch=2))
+    assert (calls.unet, calls.unet_clips) == (8, 16)
+    assert counter.frame_count == 1  # one graph, no break in it, captured once
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    made(fresh, 4, Speed(compile=True, window_batch=2), guidance=2.0)
+    assert counter.frame_count == 1
+    made(fresh, 1, Speed(compile=True))
+    assert counter.frame_count == 2  # another shape is another graph
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_the_compiled_network_is_the_network(fresh: VideoModel) -> None:
+    """By the compiler that is really used, which needs a C++ compiler on CPUs."""
+    expected = made(fresh, 3)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    speed = Speed(compile=True, window_batch=2)
+    prepare(fresh, speed, CPU)
+    prepare(fresh, speed, CPU)  # once is enough
+    torch.testing.assert_close(made(fresh, 3, speed), expected, atol=1e-4, rtol=0)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    prepare(fresh, Speed(), CPU)
+    torch.testing.assert_close(made(fresh, 3), expected, atol=0, rtol=0)
+
+
+def test_channels_last_is_the_same_picture(fresh: VideoModel) -> None:
+    expected = made(fresh, 2)
+    prepare(fresh, Speed(channels_last=True), CPU)
+    assert fresh.denoiser.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(made(fresh, 2), expected, atol=2e-5, rtol=0)
+    prepare(fresh, Speed(), CPU)
+    assert fresh.denoiser.unet.conv_in.weight.is_contiguous()
+    torch.testing.assert_close(made(fresh, 2), expected, atol=0, rtol=0)
+
+
+def test_half_precision_stays_near(model: VideoModel, fresh: VideoModel) -> None:
+    """Guide and pictures stay in float32 around the networks: what these leave alone loses nothing."""
+    expected, found = made(model, 2), made(fresh.to(torch.bfloat16), 2)
+    assert found.dtype == torch.float32
+    error = (found - expected).square().mean(dim=(2, 3, 4))
+    assert -10 * error.max().log10() > 25
+
+
+class Watched(nn.Module):
+    """Notes where it is sent and when it runs."""
+
+    def __init__(self, name: str, seen: list[str]) -> None:
+        super().__init__()
+        self.name, self.seen = name, seen
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def to(self, *args: object, **kwargs: object) -> "Watched":
+        self.seen.append(f"{self.name} to {args[0]}")
+        return super().to(*args, **kwargs)
+
+
+def test_parts_are_brought_and_taken_away_again() -> None:
+    seen: list[str] = []
+    one, two = Watched("one", seen), Watched("two", seen)
+    with on_device(torch.device("meta"), one, two):
+        assert one.weight.device.type == "meta"
+        seen.append("work")
+        two.weight = nn.Parameter(torch.zeros(1))  # meta holds no numbers to bring back
+        one.weight = nn.Parameter(torch.zeros(1))
+    assert seen == ["one to meta", "two to meta", "work", "one to cpu", "two to cpu"]
+    with pytest.raises(RuntimeError), on_device(CPU, one):
+        raise RuntimeError
+    assert seen[-1] == "one to cpu"
+    with on_device(torch.device("meta"), one, offload=False):
+        assert one.weight.device.type == "cpu"
+
+
+def test_off_loaded_each_part_comes_once_for_all_windows(fresh: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = made(fresh, 3, Speed(window_batch=1))
+    parts = {id(fresh.autoencoder): "vae", id(fresh.conditioner): "tokens", id(fresh.denoiser): "unet"}
+    present: set[str] = set()
+    most: list[set[str]] = []
+    moves: list[str] = []
+    device = torch.device("cpu", 0)  # the same memory under another name: what is here and what is away is told apart
+
+    real = nn.Module.to
+
+    def to(module: nn.Module, *args: object, **kwargs: object) -> nn.Module:
+        if id(module) in parts:
+            name = parts[id(module)]
+            moves.append(name)
+            (present.add if args[0] == device else present.discard)(name)
+            most.append(set(present))
+        return real(module, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "to", to)
+    ran: list[set[str]] = []
+    fresh.denoiser.unet.register_forward_pre_hook(lambda *_: ran.append(set(present)))
+    fresh.autoencoder.vae.decoder.register_forward_pre_hook(lambda *_: ran.append(set(present)))
+    sampler = WindowSampler(fresh, Speed(offload=True, window_batch=1), device, 4, 1.0)
+    with torch.no_grad():
+        found = torch.cat([frames for _, frames in sampler.run(windows(3), lambda _: nullcontext())])
+    torch.testing.assert_close(found, expected.flatten(0, 1), atol=0, rtol=0)
+    assert ran[:12] == [{"unet"}] * 12  # three windows, four steps each, and nothing else on the device
+    assert all(here == {"vae"} for here in ran[12:])
+    assert moves.count("unet") == 2
+    assert not present
+
+
+def test_batches_are_as_few_and_as_equal_as_can_be() -> None:
+    assert [len(b) for b in equal_batches(7, 3)] == [3, 3, 1]
+    assert [len(b) for b in equal_batches(8, 6)] == [4, 4]
+    assert [len(b) for b in equal_batches(4, 100)] == [4]
+    assert [i for b in equal_batches(11, 4) for i in b] == list(range(11))
+
+
+def test_the_batch_follows_the_free_memory(model: VideoModel) -> None:
+    size, frames = (WIDTH, HEIGHT), FRAMES
+    one = window_bytes(model.config, frames, size, torch.float32)
+    ask = [(Speed(), int(one * 10)), (Speed(), int(one * 100)), (Speed(), 0), (Speed(window_batch=3), 0)]
+    assert [windows_at_once(model, speed, frames, size, CPU, free) for speed, free in ask] == [9, 90, 1, 3]
+    weights = sum(p.numel() * 4 for p in model.denoiser.unet.parameters())
+    assert windows_at_once(model, Speed(offload=True), frames, size, CPU, weights + int(one * 10)) == 9
+    assert windows_at_once(model, Speed(), 16, (256, 160), CPU) == 4
+    assert windows_at_once(model, Speed(), 16, (512, 320), CPU) == 1
+
+
+def test_noise_of_each_window_is_its_own(model: VideoModel) -> None:
+    """Also that between the steps."""
+    condition = Condition(torch.zeros(2, 13, 2, 8, 8), torch.zeros(2, 8, 64), None)
+    start = torch.zeros(2, 12, 2, 8, 8)
+
+    def sampled(seeds: list[int]) -> Tensor:
+        sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+        rows = slice(0, len(seeds))
+        return sample_latents(model, condition.select(rows), start[rows], 4, 1.0, sources)
+
+    pair = sampled([3, 5])
+    torch.testing.assert_close(pair[:1], sampled([3]), atol=1e-5, rtol=0)
+    assert (pair[0] - pair[1]).abs().mean() > 0.01
+
+
+def test_weights_are_read_into_their_number_format() -> None:
+    full, half = VideoModel.load("mini"), VideoModel.load("mini", "cpu", torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    for name, value in half.state_dict().items():
+        assert torch.equal(value, full.state_dict()[name].to(value.dtype)), name
+    assert half.conditioner.tower.embeddings.position_ids.dtype == torch.int64
+
+
+class ResidentOwn:
+    """The most memory of its own (files that are mapped apart) that this process holds, looked at every 2 ms."""
+
+    def __init__(self) -> None:
+        self.most, self._end = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def now(self) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.002):
+            self.most = max(self.most, self.now())
+
+    def __enter__(self) -> "ResidentOwn":
+        self.before = self.now()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system does not tell")
+def test_a_model_is_never_twice_in_memory_while_it_is_read(tmp_path: Path) -> None:
+    config = preset("mini-xs")
+    config = replace(config, unet=replace(config.unet, model_channels=256))
+    random_model(config, CPU, torch.bfloat16).save(tmp_path, torch.float16)
+    with ResidentOwn() as straight:
+        model = VideoModel.load(tmp_path, "cpu", torch.bfloat16)
+    size = sum(p.numel() * 2 for p in model.parameters())
+    assert size > 100e6
+    del model
+    with ResidentOwn() as around:
+        VideoModel.load(tmp_path).to(torch.bfloat16)
+    held, before = ((watch.most - watch.before) / size for watch in (straight, around))
+    print(f"{size / 1e6:.0f} MB in bfloat16: at most {held:.2f} times as much, by way of float32 {before:.2f}")
+    assert held < 1.25
+    assert before > 1.9
+
+
+def test_memory_is_counted_by_what_exists_together() -> None:
+    x = torch.zeros(1000)
+    with OperationCounter() as counter:
+        y = x + 1  # 4000 bytes
+        z = y + 1  # both
+        del y
+        z = z.view(10, 100) + z.clone().view(10, 100)  # three at once
+        del z
+    assert counter.peak == 12000
+
+
+@pytest.mark.parametrize(("name", "frames"), [("mini", 16), ("viewcrafter-512-16", 4)])
+def test_a_window_needs_no_more_memory_than_the_rule_says(name: str, frames: int) -> None:
+    config = preset(name)
+    size = config.width, config.height
+    work = {work.stage: work for work in count_model(config, frames, size, torch.bfloat16)}
+    rule = window_bytes(config, frames, size, torch.bfloat16)
+    assert 0.3 * rule < work["UNet pass"].peak < 0.9 * rule
+
+
+def test_off_loading_leaves_the_part_at_work() -> None:
+    plain, offloaded = footprints(preset("mini-xs"), (64, 48), [torch.float32], [2])
+    model = VideoModel.build(preset("mini-xs"), device="meta")
+    sizes = {name: sum(p.numel() * 4 for p in part.parameters()) for name, part in model.components().items()}
+    assert plain.weights["denoise"] == sum(sizes.values())
+    assert offloaded.weights == {
+        "encode": sizes["vae"] + sizes["conditioner"],
+        "denoise": sizes["unet"],
+        "decode": sizes["vae"],
+    }
+    assert plain.activations == offloaded.activations
+    assert plain.peak - offloaded.peak >= sizes["conditioner"]
+
+
+def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_path: Path) -> None:
+    scene = build_scene(made_up_photos(3, 96, 64))
+    pipeline = NovelViewPipeline(model, "small", Speed(window_batch=1))
+    path = plan_path(scene, "through", None, (64, 48), 8)
+    with PngWriter(tmp_path / "images") as images:
+        early: list[list[int]] = []
+
+        def take(numbers: list[int], pictures: Tensor) -> None:
+            early.append(numbers)
+            images.add(numbers, pictures)
+
+        views = pipeline.along(scene, path, on_frames=take)
+        write_files(views, tmp_path, images=images)
+    assert early == [[*range(1, 7)], [*range(8, 14)]]  # a batch each; 0, 7 and 14 are photographs
+    written = sorted((tmp_path / "images").iterdir())
+    assert [file.name for file in written] == [f"{i:05d}.png" for i in range(15)]
+    for file, frame in zip(written, views.frames):
+        assert torch.equal(torch.from_numpy(np.array(Image.open(file))), frame)
+    assert views.settings["window_batch"] == 1
+    assert "offload" not in views.settings
+    pipeline.speed = Speed(window_batch=2)
+    together = pipeline.along(scene, path)
+    assert (together.frames.int() - views.frames.int()).abs().max() <= 1
+    assert torch.equal(together.frames[[0, 7, 14]], views.frames[[0, 7, 14]])
+
+
+def test_files_that_cannot_be_written_are_told_of(tmp_path: Path) -> None:
+    with PngWriter(tmp_path / "images") as images:
+        (tmp_path / "images" / "00001.png").mkdir()
+        images.add([0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+        with pytest.raises(OSError):
+            images.finish()
+
+
+def test_stages_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what it was given would count for the next stage."""
+    waited: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    for device in (CPU, torch.device("cuda", 0)):
+        clock = Clock(device)
+        with clock.stage("encode"):
+            pass
+        assert clock.seconds["encode"] > 0
+    assert waited == [torch.device("cuda", 0)]
+
+
+def test_ways_are_run_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, profile = tmp_path / "figures.json", tmp_path / "profile.txt"
+    ways = ["--ways", "bfloat16", "one-window", "offload", "channels-last"]
+    shape = ["--preset", "mini-xs", "--random-weights", "--size", "32x32", "--views", "9"]
+    options = [*ways, *shape, "--repeats", "2", "--warmup", "0", "--device", "cpu"]
+    assert main(["benchmark", "fast", *options, "-o", str(file), "--profile", str(profile)]) == 0
+    found, shown = json.loads(file.read_text()), capsys.readouterr().out
+    assert found["views"] == 12  # two windows of eight frames, six of them new
+    rows = {row["way"]: row for row in found["ways"]}
+    assert list(rows) == ["float32", "bfloat16", "one-window", "offload", "channels-last"]
+    assert rows["float32"]["psnr"] is None
+    assert rows["float32"]["times_as_fast"] == [1.0, 1.0]
+    assert rows["offload"]["psnr"] is None
+    assert 20 < rows["bfloat16"]["worst_psnr"] <= rows["bfloat16"]["psnr"]
+    assert rows["one-window"]["psnr"] is None or rows["one-window"]["psnr"] > 50
+    assert all(len(row["seconds"]["denoise"]) == 2 and row["compilations"] == 0 for row in rows.values())
+    assert len(shown.strip().splitlines()) == 3 + 2 + 5
+    assert "aten::" in profile.read_text()
+
+
+def test_a_teacher_runs_its_own_steps(model: VideoModel) -> None:
+    teacher = VideoModel(preset("mini-xs"), model.autoencoder, model.conditioner, model.denoiser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fvgen.evaluation.benchmark.fast.WAYS", {"float32": Speed(), "teacher": Speed()})
+        ways = make_ways(["teacher"], lambda _, wanted: teacher if wanted else model, CPU, torch.float32)
+    assert [(way.name, way.pipeline.steps) for way in ways] == [("float32", 4), ("teacher", 50)]
+
+
+def test_pictures_are_compared_with_the_reference() -> None:
+    reference = torch.full((3, 4, 4, 3), 100, dtype=torch.uint8)
+    pictures = reference.clone()
+    pictures[1] += 10
+    found = change(pictures, reference)
+    assert found.worst == 1
+    assert found.worst_psnr == pytest.approx(20 * math.log10(25.5))
+    assert found.psnr == pytest.approx(found.worst_psnr + 10 * math.log10(3))
+    assert change(reference, reference).psnr == math.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["generate", "a.jpg", "-o", "x", "--window-batch", "0"], "at least 1 window"),
+        (["benchmark", "fast", "--ways", "faster"], "choose from float32, bfloat16"),
+        (["benchmark", "fast", "--preset", "mini-xs"], "go together"),
+        (["benchmark", "fast", "--views", "9"], "goes with --preset"),
+        (["benchmark", "fast", "--repeats", "0"], "at least 1"),
+        (["benchmark", "memory", "--windows", "0"], "at least 1"),
+        (["benchmark", "memory", "--preset", "mini", "--size", "100x100"], "multiples of 16"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_the_memory_table_in_the_docs_is_that_of_the_code() -> None:
+    """To update: paste what `fvgen benchmark memory --preset viewcrafter-512-16` prints."""
+    config = preset("viewcrafter-512-16")
+    rows = footprints(config, (config.width, config.height), [torch.float32, torch.bfloat16], [1, 4])
+    assert footprint_table(rows) in DOCS.read_text(encoding="utf-8")
+    by_choice = {(row.dtype, row.clips, row.offload): row.peak / 1e9 for row in rows}
+    assert max(by_choice.values()) < 16
+    assert by_choice[torch.float32, 1, True] < 9
+    assert by_choice[torch.bfloat16, 4, False] < 9
