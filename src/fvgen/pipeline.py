@@ -32,6 +32,8 @@ FRAMES = 16
 _PIXELS = 5 * FRAMES * NATIVE[0] * NATIVE[1]  # of the windows denoised together: four small ones, or one large one
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+GuideCallback = Callable[[Tensor], None]
+FramesCallback = Callable[[list[int], Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ class NovelViewPipeline:
         settings = self._settings(steps, guidance_scale, seed)
         with clock.stage("load"):
             loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
-        size = self._checked_size(size, loaded)
+        size = self.frame_size(loaded, size)
         with clock.stage("geometry"):
             scene = build_scene(
                 loaded,
@@ -307,10 +309,24 @@ class NovelViewPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
+        callback_on_step_end: Callback | None = None,
+        callback_on_guide: GuideCallback | None = None,
+        callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
-        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid."""
+        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid.
+
+        What a callback raises ends the work.
+
+        Args:
+            scene, path: what to see, from where.
+            steps, guidance_scale, seed, callback_on_step_end: as in a call of the pipeline.
+            callback_on_guide: gets the guide ``[F, H, W, 3]`` uint8 before anything is denoised.
+            callback_on_frames: gets the frames as they are done, window by window: their numbers on the path, and
+                ``[n, H, W, 3]`` uint8. Each frame comes once.
+        """
         settings = self._settings(steps, guidance_scale, seed)
-        return self._along(scene, path, settings, torch.Generator().manual_seed(seed), _Clock(), None)
+        generator, told = torch.Generator().manual_seed(seed), (callback_on_guide, callback_on_frames)
+        return self._along(scene, path, settings, generator, _Clock(), callback_on_step_end, *told)
 
     def _along(
         self,
@@ -320,6 +336,8 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: _Clock,
         callback: Callback | None,
+        on_guide: GuideCallback | None = None,
+        on_frames: FramesCallback | None = None,
     ) -> NovelViews:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
@@ -327,8 +345,16 @@ class NovelViewPipeline:
         if self._model is None and self._folder is not None:
             with clock.stage("load"):
                 _ = self.model
-        completed = self._complete(guide, settings, generator, clock, callback)
         kept = slice(before, before + len(wanted))
+        if on_guide is not None:
+            on_guide(_bytes(guide.images[kept]))
+
+        def done(numbers: list[int], pictures: Tensor) -> None:
+            inside = [i for i in numbers if kept.start <= i < kept.stop]
+            if on_frames is not None and inside:
+                on_frames([i - before for i in inside], _bytes(pictures[inside]))
+
+        completed = self._complete(guide, settings, generator, clock, callback, done)
         return NovelViews(
             frames=_bytes(completed[kept]),
             guide=_bytes(guide.images[kept]),
@@ -356,7 +382,12 @@ class NovelViewPipeline:
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
         return {"model": self.name, "steps": steps, "guidance_scale": scale, **common}
 
-    def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
+    def frame_size(self, photos: Photos, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """``size`` if the model can make it; by default the model's own in the shape of the photos.
+
+        Raises:
+            UserError: not on the model's grid.
+        """
         grid = self.config.grid if self.config else 2
         native = (self.config.width, self.config.height) if self.config else NATIVE
         if size is None:
@@ -374,21 +405,29 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: _Clock,
         callback: Callback | None,
+        done: Callable[[list[int], Tensor], None],
     ) -> Tensor:
-        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed."""
+        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed.
+
+        ``done`` is told the numbers of frames that are final, and all frames as they are by then.
+        """
         if self.config is None:
+            done(list(range(len(guide.photo))), guide.completed)
             return guide.completed
         known = [p is not None for p in guide.photo]
         pictures = (guide.completed if self.config.completed_guide else guide.images).clone()
         coverage = guide.coverage.clone()
+        done([i for i, there in enumerate(known) if there], pictures)
         for level in plan_windows(known, self.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)
                 made = self._denoise(pictures[index], coverage[index], settings, generator, clock, callback)
-                for window, clip in zip(windows, made):
+                for clip, window in zip(made, windows):
+                    new = [frame for frame in window if not known[frame]]
                     for frame, picture in zip(window, clip):
                         if not known[frame]:
                             pictures[frame], coverage[frame], known[frame] = picture, True, True
+                    done(new, pictures)
         return pictures
 
     def _denoise(
@@ -399,8 +438,8 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: _Clock,
         callback: Callback | None,
-    ) -> Tensor:
-        """A batch of windows ``[B, T, H, W, 3]`` in 0..1 -> the same, denoised."""
+    ) -> Iterator[Tensor]:
+        """Windows ``[B, T, H, W, 3]`` in 0..1 -> one after the other ``[T, H, W, 3]``, denoised, as soon as done."""
         model = self.model
         assert model is not None
 
@@ -410,7 +449,6 @@ class NovelViewPipeline:
 
         clips = (pictures.movedim(-1, 2) * 2 - 1).to(self.device, self.dtype)
         batch = max(1, min(4, _PIXELS // clips[0, :, 0].numel()))
-        results = []
         for one, covered in track(list(zip(clips.split(batch), coverage.split(batch))), "windows"):
             shape = model.latent_shape(one)
             posterior = torch.randn(shape, generator=generator) if model.config.sampling.sample_guide else None
@@ -423,8 +461,8 @@ class NovelViewPipeline:
                     model, condition, noise, settings["steps"], settings["guidance_scale"], generator, on_step
                 )
             with clock.stage("decode"):
-                results.append(model.decode(latents, condition.concat, one).cpu())
-        return ((torch.cat(results) + 1) / 2).clamp(0, 1).movedim(2, -1)
+                decoded = model.decode(latents, condition.concat, one).cpu()
+            yield from ((decoded + 1) / 2).clamp(0, 1).movedim(2, -1)
 
 
 def _equal_lengths(windows: list[list[int]]) -> list[list[list[int]]]:
