@@ -25,6 +25,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "distillation": ("models", "diffusion"),
     "training": ("distillation", "data"),
     "evaluation": ("outputs", "data"),
+    "reconstruction": ("evaluation", "training"),  # metrics and charts; it reads OUT, nothing of the pipeline
 }
 FREE_FOR_ALL = {"errors", "progress", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
