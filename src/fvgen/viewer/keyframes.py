@@ -19,7 +19,7 @@ STEP = 15  # frames from key to key: one window of the models
 MOST_FRAMES = 1000
 PRESETS = ("through", "orbit", "spiral", "dolly")
 _KEYS = "key_frames"
-_PRESET_KEYS = {"orbit": 13, "spiral": 25, "dolly": 5}  # so many follow the curve to a hundredth of its size
+_PRESET_KEYS = {"orbit": 13, "spiral": 25, "dolly": 7}  # so many follow the curve to a hundredth of its size
 _PRESET_FRAMES = {"orbit": 61, "spiral": 73, "dolly": 31}
 
 
@@ -118,8 +118,11 @@ def removed(path: KeyPath, index: int) -> KeyPath:
     return _from_zero(path, rest, [path.frames[i] for i in rest])
 
 
-def retimed(path: KeyPath, index: int, frame: int) -> KeyPath:
+def retimed(path: KeyPath, index: int, frame: int) -> tuple[KeyPath, int]:
     """Key ``index`` at another frame, which may put it before or after others.
+
+    Returns:
+        The path, which begins at frame 0 again, and the number that the key has now.
 
     Raises:
         UserError: another key is there, or the path would be too long.
@@ -130,7 +133,7 @@ def retimed(path: KeyPath, index: int, frame: int) -> KeyPath:
     if frames.count(frame) > 1:
         raise UserError(f"another key is at frame {frame} already")
     order = sorted(range(len(frames)), key=frames.__getitem__)
-    return _from_zero(path, order, [frames[i] for i in order])
+    return _from_zero(path, order, [frames[i] for i in order]), order.index(index)
 
 
 def swapped(path: KeyPath, index: int, other: int) -> KeyPath:

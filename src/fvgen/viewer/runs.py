@@ -95,8 +95,12 @@ class Runner:
         """The current one."""
         return self._status
 
-    def start(self, name: str, job: Callable[[Reporter], None]) -> bool:
+    def start(self, name: str, job: Callable[[Reporter], str]) -> bool:
         """Start a job, unless one is under way.
+
+        Args:
+            name: of the job.
+            job: does it, and returns what is said at the end. Ending well it was not cancelled, whatever was asked.
 
         Returns:
             Whether it was started.
@@ -130,10 +134,10 @@ class Runner:
             self._closed = True
             self.cancel()
 
-    def _run(self, job: Callable[[Reporter], None]) -> None:
+    def _run(self, job: Callable[[Reporter], str]) -> None:
         ending, words = Ending.DONE, ""
         try:
-            job(Reporter(self))
+            words = job(Reporter(self))
         except Cancelled:
             ending, words = Ending.CANCELLED, "cancelled; nothing was kept"
         except UserError as error:
@@ -142,7 +146,6 @@ class Runner:
             traceback.print_exc()
             ending, words = Ending.FAILED, f"an error of the program, told in the terminal: {error}"
         with self._lock:
-            words = words or self._status.doing
             self._set(Status(Phase.IDLE, self._status.job, words, ending=ending, started=self._status.started))
 
     def _report(self, doing: str, done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """Everything the page shows and can do, without the page: the scene, the drawn path, the run, its result."""
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide
 from fvgen.progress import watched
 from fvgen.rendering.guide import render_guide
 from fvgen.scene.build import build_scene
+from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.types import Photos, Scene
 from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
-from fvgen.viewer.result import Result
-from fvgen.viewer.runs import Reporter, Runner, Status
+from fvgen.viewer.result import Result, read_result
+from fvgen.viewer.runs import Phase, Reporter, Runner, Status
 from fvgen.viewer.workspace import Workspace
 
 
@@ -136,14 +138,9 @@ class Session:
         temporary = file.with_suffix(".partial")
         save_path(path, temporary)
         temporary.replace(file)
-        source = self.source
-        if scene.geometry != "given":
-            if not (self.workspace.scene / "transforms_photos.json").is_file():
-                with output_folder(self.workspace.scene) as folder:
-                    write_photos(scene, folder)
-            source = [str(self.workspace.scene / "transforms_photos.json")]
+        source = self.source if scene.geometry == "given" else [str(self._kept_scene(scene))]
         size = f"{path.size[0]}x{path.size[1]}"
-        return f"fvgen generate {' '.join(source)} --path {file} --size {size} --output OUT"
+        return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
 
     def load(self, name: object) -> None:
         """Take a path of the workspace as the drawn one.
@@ -157,6 +154,19 @@ class Session:
             raise UserError("the scene is not there yet: wait for it")
         loaded = load_path(file, self.size, cameras[0])
         self.edit(lambda path: loaded)
+
+    def show(self, name: object) -> None:
+        """Show a result of the workspace, or the one that was opened.
+
+        Raises:
+            UserError: no such result, or an incomplete one; or a run is under way.
+        """
+        if self.status.job == "generate" and self.status.phase is not Phase.IDLE:
+            raise UserError("a run is under way: its frames are shown")
+        opened = self.opened is not None and name == self.opened.name
+        result = self.opened if opened else read_result(self.workspace.result(name))
+        assert result is not None
+        self._show(_shown(result), "result")
 
     def generate(self, name: object, seed: int = 0) -> bool:
         """Start to generate along the drawn path.
@@ -172,13 +182,15 @@ class Session:
             UserError: a name that is none or taken, a path with fewer than two keys, a scene that is not there yet.
         """
         folder = self.workspace.result(name)
+        if not 0 <= seed < 2**63:
+            raise UserError(f"seed {seed}: choose a whole number from 0")
         scene = self._ready()
         path = follow(self.path.cameras(), scene.cameras, self.size)
         if folder.exists():
             raise UserError(f"there is a result {name} already: choose another name")
 
-        def job(report: Reporter) -> None:
-            self._generate(report, scene, path, folder, seed)
+        def job(report: Reporter) -> str:
+            return self._generate(report, scene, path, folder, seed)
 
         return self.runner.start("generate", job)
 
@@ -213,7 +225,20 @@ class Session:
             raise UserError("the scene is not there yet: wait for it")
         return self.scene
 
-    def _build(self, report: Reporter) -> None:
+    def _kept_scene(self, scene: Scene) -> Path:
+        """The photos with their estimated cameras in the workspace, so that a path stays in their world."""
+        for folder in self.workspace.scene_folders():
+            listed = folder / "transforms_photos.json"
+            if not folder.exists():
+                with output_folder(folder) as fresh:
+                    write_photos(scene, fresh)
+                return listed
+            known = read_transforms_json(listed)[0] if listed.is_file() else None
+            if known is not None and _same(known, scene.cameras):
+                return listed
+        raise AssertionError("there is always a free name")
+
+    def _build(self, report: Reporter) -> str:
         with watched(report):
             scene = build_scene(
                 self.photos, self.options.geometry, device=self.pipeline.device, weights=self.options.weights
@@ -221,9 +246,9 @@ class Session:
         with self.lock:
             self.scene = scene
         self.on_change("scene")
-        report(f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points: draw a path")
+        return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points: draw a path"
 
-    def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> None:
+    def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> str:
         before = self.shown
         width, height = path.cameras.size
         shown = Shown(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
@@ -236,7 +261,7 @@ class Session:
         except BaseException:
             self._show(before, "result")
             raise
-        report(f"{len(path)} frames in {folder}")
+        return f"{len(path)} frames in {folder}"
 
     def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: Shown) -> NovelViews:
         def on_guide(guide: Tensor) -> None:
@@ -265,6 +290,14 @@ class Session:
     def _show(self, shown: Shown | None, what: str) -> None:
         self.shown = shown
         self.on_change(what)
+
+
+def _same(a: Cameras, b: Cameras) -> bool:
+    """Whether these are the same cameras of the same photos, up to the digits of a file."""
+    if len(a) != len(b) or not torch.equal(a.sizes, b.sizes):
+        return False
+    moved = (a.world_from_camera - b.world_from_camera).abs().max()
+    return bool(moved < 1e-9) and bool((a.intrinsics - b.intrinsics).abs().max() < 1e-6)
 
 
 def follow_one(camera: Cameras, photos: Cameras) -> CameraPath:

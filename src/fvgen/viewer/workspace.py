@@ -1,6 +1,8 @@
 """The one folder that the page may write to, and the names it may use there."""
 
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +36,10 @@ class Workspace:
         """The folder of the result of this name."""
         return self._inside("results", checked_name(name))
 
-    @property
-    def scene(self) -> Path:
-        """Folder of the photographs and their estimated cameras."""
-        return self._inside("scene")
+    def scene_folders(self) -> Iterator[Path]:
+        """Folders for photographs and their estimated cameras: ``scene``, ``scene-2`` and so on without end."""
+        yield self._inside("scene")
+        yield from (self._inside(f"scene-{n}") for n in itertools.count(2))
 
     def path_names(self) -> list[str]:
         """Names of the paths there are."""

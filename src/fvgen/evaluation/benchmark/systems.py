@@ -12,19 +12,11 @@ from fvgen.evaluation.benchmark.clock import StageClock
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
 from fvgen.pipeline import NovelViewPipeline, NovelViews, plan_path
-from fvgen.scene.types import Photos, Scene
+from fvgen.scene.types import Scene
 
 
 class MeasuredPipeline(NovelViewPipeline):
     """The pipeline, run with a clock of the caller's."""
-
-    def planned_size(self, photos: Photos, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Size of the views.
-
-        Raises:
-            UserError: it does not suit the model.
-        """
-        return self._checked_size(size, photos)
 
     def views(self, scene: Scene, size: tuple[int, int], steps: int, clock: StageClock) -> NovelViews:
         """Views along the photos, as a generation with seed 0 makes them."""
