@@ -24,7 +24,10 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "data": ("scene", "rendering", "models"),
     "distillation": ("models", "diffusion"),
     "training": ("distillation", "data"),
-    "evaluation": ("outputs", "data"),
+    "evaluation": ("outputs", "data", "pages"),
+    "reconstruction": ("evaluation", "training"),  # metrics and charts; it reads OUT, nothing of the pipeline
+    "viewer": ("outputs", "reconstruction", "pages"),
+    "pages": (),
 }
 FREE_FOR_ALL = {"errors", "progress", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room

@@ -22,7 +22,7 @@ from fvgen.scene.types import Dropped, Photos, PointCloud, Scene
 
 FRAMES, WIDTH, HEIGHT = 7, 64, 48
 FILES = {"views.mp4", "guide.mp4", "images", "coverage", "photos", "transforms.json", "sparse", "points.ply"}
-FILES |= {"summary.json"}
+FILES |= {"summary.json", "transforms_photos.json"}
 
 
 @pytest.fixture

@@ -379,9 +379,9 @@ def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_
             early.append(numbers)
             images.add(numbers, pictures)
 
-        views = pipeline.along(scene, path, on_frames=take)
+        views = pipeline.along(scene, path, callback_on_frames=take)
         write_files(views, tmp_path, images=images)
-    assert early == [[*range(1, 7)], [*range(8, 14)]]  # a batch each; 0, 7 and 14 are photographs
+    assert early == [[0, 7, 14], [*range(1, 7)], [*range(8, 14)]]  # the photographs, then a batch each
     written = sorted((tmp_path / "images").iterdir())
     assert [file.name for file in written] == [f"{i:05d}.png" for i in range(15)]
     for file, frame in zip(written, views.frames):

@@ -19,6 +19,7 @@ from fvgen.errors import UserError
 if TYPE_CHECKING:
     from fvgen.pipeline import NovelViews
     from fvgen.scene.formats.png_writer import PngWriter
+    from fvgen.scene.types import Scene
 
 SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "write", "total")
 _SUMMARY = ("model", "steps", "guidance_scale", "seed", "device", "dtype")
@@ -52,8 +53,9 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
 def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "PngWriter | None" = None) -> None:
     """Write every file of an output into ``folder``, which exists and is empty.
 
-    ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json``, ``sparse/0/``,
-    ``points.ply`` and ``summary.json``; frame ``i`` is ``images/{i:05d}.png``, in every file the same.
+    ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json`` (of the frames),
+    ``transforms_photos.json``, ``sparse/0/``, ``points.ply`` and ``summary.json``; frame ``i`` is
+    ``images/{i:05d}.png``, in every file the same.
 
     Args:
         views: what the pipeline returned.
@@ -69,8 +71,7 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
     start = time.perf_counter()
     cloud, count = views.scene.points, len(views.frames)
     positions, colors = cloud.positions[cloud.measured], cloud.colors[cloud.measured]
-    for part in ("photos", "sparse/0"):
-        (folder / part).mkdir(parents=True)
+    (folder / "sparse/0").mkdir(parents=True)
     with images or PngWriter(folder / "images") as frames, PngWriter(folder / "coverage") as coverage:
         missing = sorted(set(range(count)) - frames.added)
         frames.add(missing, views.frames[missing])
@@ -80,14 +81,28 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
         frames.finish()
         coverage.finish()
     names = [frames.name(i) for i in range(count)]
-    for name, image in zip(_photo_files(views), views.scene.photos.images):
-        _write_photo(folder / "photos" / name, image)
+    write_photos(views.scene, folder)
     _write_transforms(views, folder / "transforms.json", names)
     write_colmap(folder / "sparse" / "0", views.cameras, names, positions, colors)
     write_ply(folder / "points.ply", positions, colors)
     summary = _summary(views, time.perf_counter() - start)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_photos(scene: "Scene", folder: Path) -> None:
+    """Write the photographs into ``folder / "photos"`` and their cameras into ``transforms_photos.json``.
+
+    That file is an input like any other: ``fvgen generate OUT/transforms_photos.json`` works in the same world, so
+    that a path file can be followed in it.
+    """
+    from fvgen.scene.formats.transforms_json import write_transforms_json
+
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    files = _photo_files(scene)
+    for name, image in zip(files, scene.photos.images):
+        _write_photo(folder / "photos" / name, image)
+    write_transforms_json(folder / "transforms_photos.json", scene.cameras, [f"photos/{name}" for name in files])
 
 
 @contextlib.contextmanager
@@ -227,16 +242,16 @@ def _write_photo(path: Path, image: Tensor) -> None:
     Image.fromarray(image.cpu().contiguous().numpy()).save(path, **_PHOTO_FORMATS[path.suffix.lower()])
 
 
-def _photo_files(views: "NovelViews") -> list[str]:
+def _photo_files(scene: "Scene") -> list[str]:
     """File names in ``photos/``: the photos' own, with ``.png`` added where we do not write that format."""
-    names = (Path(name).name for name in views.scene.photos.names)
+    names = (Path(name).name for name in scene.photos.names)
     return [n if Path(n).suffix.lower() in _PHOTO_FORMATS else f"{n}.png" for n in names]
 
 
 def _write_transforms(views: "NovelViews", path: Path, names: list[str]) -> None:
     from fvgen.scene.formats.transforms_json import write_transforms_json
 
-    files = _photo_files(views)
+    files = _photo_files(views.scene)
     extras: list[dict[str, Any]] = [
         {"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo
     ]

@@ -30,8 +30,9 @@ NATIVE = (256, 160)  # size of the views where no model says otherwise
 GRID = 16
 FRAMES = 16
 
-FramesReady = Callable[[list[int], Tensor], None]
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+GuideCallback = Callable[[Tensor], None]
+FramesCallback = Callable[[list[int], Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ class NovelViewPipeline:
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
-        on_frames: FramesReady | None = None,
+        callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
         """Make novel views.
 
@@ -299,8 +300,8 @@ class NovelViewPipeline:
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
-            on_frames: is given frames as soon as they are final, their numbers and ``[N, H, W, 3]`` uint8 on the CPU,
-                each at most once; photographs on the path and what is completed without a model come with the result.
+            callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
+                ``[N, H, W, 3]`` uint8 on the CPU. Each comes once, photographs first.
 
         Raises:
             UserError: for everything the caller can mend.
@@ -309,7 +310,7 @@ class NovelViewPipeline:
         settings = self._settings(steps, guidance_scale, seed)
         with clock.stage("load"):
             loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
-        size = self._checked_size(size, loaded)
+        size = self.frame_size(loaded, size)
         with clock.stage("geometry"):
             scene = build_scene(
                 loaded,
@@ -320,7 +321,7 @@ class NovelViewPipeline:
             )
         wanted = plan_path(scene, path, frames, size, self._window)
         generator = generator or torch.Generator().manual_seed(seed)
-        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end, on_frames)
+        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end, None, callback_on_frames)
 
     @torch.no_grad()
     def along(
@@ -331,11 +332,23 @@ class NovelViewPipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
-        on_frames: FramesReady | None = None,
+        callback_on_step_end: Callback | None = None,
+        callback_on_guide: GuideCallback | None = None,
+        callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
-        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid."""
-        settings, generator = self._settings(steps, guidance_scale, seed), torch.Generator().manual_seed(seed)
-        return self._along(scene, path, settings, generator, Clock(self.device), None, on_frames)
+        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid.
+
+        What a callback raises ends the work.
+
+        Args:
+            scene, path: what to see, from where.
+            steps, guidance_scale, seed, callback_on_step_end: as in a call of the pipeline.
+            callback_on_guide: gets the guide ``[F, H, W, 3]`` uint8 before anything is denoised.
+            callback_on_frames: as in a call of the pipeline.
+        """
+        settings = self._settings(steps, guidance_scale, seed)
+        generator, told = torch.Generator().manual_seed(seed), (callback_on_guide, callback_on_frames)
+        return self._along(scene, path, settings, generator, Clock(self.device), callback_on_step_end, *told)
 
     def _along(
         self,
@@ -345,7 +358,8 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: Clock,
         callback: Callback | None,
-        on_frames: FramesReady | None = None,
+        on_guide: GuideCallback | None = None,
+        on_frames: FramesCallback | None = None,
     ) -> NovelViews:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
@@ -354,10 +368,12 @@ class NovelViewPipeline:
             with clock.stage("load"):
                 _ = self.model
         kept = slice(before, before + len(wanted))
+        if on_guide is not None:
+            on_guide(_bytes(guide.images[kept]))
 
         def ready(numbers: list[int], pictures: Tensor) -> None:
-            if on_frames is not None:
-                mine = [row for row, number in enumerate(numbers) if kept.start <= number < kept.stop]
+            mine = [row for row, number in enumerate(numbers) if kept.start <= number < kept.stop]
+            if on_frames is not None and mine:
                 on_frames([numbers[row] - before for row in mine], _bytes(pictures[mine]))
 
         completed = self._complete(guide, settings, generator, clock, callback, ready)
@@ -389,7 +405,12 @@ class NovelViewPipeline:
         chosen = {name: value for name, value in asdict(self.speed).items() if value != getattr(Speed(), name)}
         return {"model": self.name, "steps": steps, "guidance_scale": scale, **common, **chosen}
 
-    def _checked_size(self, size: tuple[int, int] | None, photos: Photos) -> tuple[int, int]:
+    def frame_size(self, photos: Photos, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """``size`` if the model can make it; by default the model's own in the shape of the photos.
+
+        Raises:
+            UserError: not on the model's grid.
+        """
         grid = self.config.grid if self.config else 2
         native = (self.config.width, self.config.height) if self.config else NATIVE
         if size is None:
@@ -407,17 +428,20 @@ class NovelViewPipeline:
         generator: torch.Generator,
         clock: Clock,
         callback: Callback | None,
-        ready: FramesReady = lambda *_: None,
+        ready: FramesCallback,
     ) -> Tensor:
         """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed.
 
         Windows share only frames that are known before, and are not blended: what a window made is final.
         """
         if self.config is None:
+            ready(list(range(len(guide.photo))), guide.completed)
             return guide.completed
         known = [p is not None for p in guide.photo]
         pictures = (guide.completed if self.config.completed_guide else guide.images).clone()
         coverage = guide.coverage.clone()
+        there = [i for i, photo in enumerate(known) if photo]
+        ready(there, pictures[there])
         for level in plan_windows(known, self.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)

@@ -1,16 +1,44 @@
-"""Progress bars for everything that takes longer than two seconds."""
+"""Progress of everything that takes longer than two seconds: bars on terminals, and a watcher where there is one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
+Watcher = Callable[[str, int, int | None], None]
+"""Told (description, items done, items in all or ``None``) before each item; what it raises ends the work."""
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Tell ``watcher`` of all that :func:`track` follows inside this block, in this thread."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Iterate over ``items`` behind a bar that appears only once two seconds have passed, and only on a terminal."""
-    return tqdm(items, desc=description, total=total, delay=2.0, leave=False, dynamic_ncols=True, disable=None)
+    shown = tqdm(items, desc=description, total=total, delay=2.0, leave=False, dynamic_ncols=True, disable=None)
+    watcher = _watcher.get()
+    return shown if watcher is None else _told(shown, shown.total, description, watcher)
+
+
+def _told(items: Iterable[T], total: int | None, description: str, watcher: Watcher) -> Iterator[T]:
+    done = 0
+    for item in items:
+        watcher(description, done, total)
+        yield item
+        done += 1
+    watcher(description, done, total)
 
 
 def bar(size: int, description: str) -> Any:

@@ -1,7 +1,15 @@
 """Cameras, camera paths and pose maths. Imports nothing else of fvgen."""
 
 from fvgen.cameras.cameras import Cameras
-from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
+from fvgen.cameras.paths import (
+    CameraPath,
+    follow,
+    path_between,
+    path_dolly,
+    path_orbit,
+    path_spiral,
+    path_through,
+)
 from fvgen.cameras.viewcrafter_paths import ViewCrafterBetween, ViewCrafterTarget, ViewCrafterText
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "ViewCrafterTarget",
     "ViewCrafterText",
     "follow",
+    "path_between",
     "path_dolly",
     "path_orbit",
     "path_spiral",

@@ -1,6 +1,7 @@
 """Camera paths: through the photos, around the scene, or the user's own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,12 +73,31 @@ def path_through(
         if frames < n:
             raise UserError(f"{frames} frames cannot pass through {n} photos: ask for at least {n} frames")
         keys = [round(k * (frames - 1) / (n - 1)) for k in range(n)]
-    views = _framed(cameras, size)
-    times = torch.cat([_window_times(k, keys) for k in range(n - 1)] + [torch.tensor([n - 1.0], dtype=torch.float64)])
-    photo: list[int | None] = [None] * len(times)
+    photo: list[int | None] = [None] * (keys[-1] + 1)
     for k, frame in enumerate(keys):
         photo[frame] = k
-    return CameraPath(_between(views, times), photo)
+    return CameraPath(path_between(_framed(cameras, size), keys), photo)
+
+
+def path_between(keys: Cameras, frames: Sequence[int]) -> Cameras:
+    """Cameras of every frame from the first key frame to the last.
+
+    Poses follow `fvgen.cameras.poses.smooth_poses`, intrinsics change linearly; each key is met exactly.
+
+    Args:
+        keys: K >= 2 cameras of one size.
+        frames: the frame of each, strictly ascending.
+
+    Returns:
+        ``frames[-1] - frames[0] + 1`` cameras.
+
+    Raises:
+        ValueError: fewer than two keys, or frames that do not ascend.
+    """
+    if len(keys) < 2 or len(keys) != len(frames) or any(b <= a for a, b in zip(frames, frames[1:])):
+        raise ValueError(f"a path needs two keys at least, at ascending frames; got {len(keys)} at {list(frames)}")
+    last = torch.tensor([len(keys) - 1.0], dtype=torch.float64)
+    return _between(keys, torch.cat([*(_window_times(k, frames) for k in range(len(keys) - 1)), last]))
 
 
 def path_orbit(
@@ -232,7 +252,7 @@ def _framed(cameras: Cameras, size: tuple[int, int] | None) -> Cameras:
     return cameras.covering(width, height)[0]
 
 
-def _window_times(k: int, keys: list[int]) -> Tensor:
+def _window_times(k: int, keys: Sequence[int]) -> Tensor:
     """Times of the frames of window ``k``, its last one left to the next window."""
     count = keys[k + 1] - keys[k]
     return k + torch.arange(count, dtype=torch.float64) / count

@@ -143,7 +143,7 @@ class Fast:
         assert config is not None
         if self.preset is None:
             photos, _ = default_photos()
-            return pipeline.guide(build_scene(photos, device=pipeline.device), pipeline.planned_size(photos, size))
+            return pipeline.guide(build_scene(photos, device=pipeline.device), pipeline.frame_size(photos, size))
         size = size or (config.width, config.height)
         if size[0] % config.grid or size[1] % config.grid:
             raise UserError(f"size {size[0]}x{size[1]}: width and height must be multiples of {config.grid}")

@@ -133,7 +133,7 @@ class Generate:
                     geometry_weights=self.geometry_weights,
                     half_pixel_shift=self.half_pixel_shift,
                     progress=True,
-                    on_frames=images.add,
+                    callback_on_frames=images.add,
                 )
                 write_files(views, folder, self.fps, images)
         for photo in views.scene.photos.dropped:

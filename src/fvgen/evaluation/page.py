@@ -1,12 +1,8 @@
 """``index.html``: truth, guide and every system side by side, in one file that needs nothing else."""
 
-import base64
-import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -16,6 +12,7 @@ from fvgen.errors import UserError
 from fvgen.evaluation.plots import colour_of, frame_plot
 from fvgen.evaluation.store import Store
 from fvgen.evaluation.tables import columns_of, notes, ranks, rows_of, title_of
+from fvgen.pages import data_uri, filled, script_json
 from fvgen.progress import track
 
 QUALITY = 88  # of JPEG
@@ -50,12 +47,9 @@ def page(results: dict[str, Any], store: Store, megabytes: float) -> str:
         "NOTES": escape(notes(results)),
         "FOOTER": escape(_footer(results)),
         "DEFINITIONS": escape(_definitions(results)),
-        "DATA": json.dumps(content, ensure_ascii=False, allow_nan=False)
-        .replace("</", "<\\/")
-        .replace("<!--", "<\\u0021--"),
+        "DATA": script_json(content),
     }
-    text = files("fvgen.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], text)
+    return filled("fvgen.evaluation", "page.html", parts)
 
 
 def _main_system(results: dict[str, Any]) -> str:
@@ -96,7 +90,7 @@ def _embedded(
     for turn, name in track(list(_turns(orders)), "page"):
         frame = orders[name][turn]
         uris = {
-            system: data_uri(_one(store, system, name, results["splits"][name], frame))
+            system: data_uri(_one(store, system, name, results["splits"][name], frame), QUALITY)
             for system in ("truth", *systems)
         }
         size = sum(map(len, uris.values()))
@@ -129,15 +123,6 @@ def _one(store: Store, system: str, split: str, record: dict[str, Any], frame: i
     if picture is None:
         raise UserError(f"frames of {split} in {store.folder} were removed while this ran; start it again")
     return picture
-
-
-def data_uri(picture: Tensor) -> str:
-    """A uint8 ``[H, W, 3]`` picture as the text of a JPEG."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture.numpy()).save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _chips(results: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ def measure_generation(
         A timing per system, in which ``geometry`` is the same for all.
     """
     device = systems[0].pipeline.device
-    sizes = [s.pipeline.planned_size(photos, size) for s in systems]
+    sizes = [s.pipeline.frame_size(photos, size) for s in systems]
 
     def scene(clock: StageClock) -> Scene:
         with clock.stage("geometry"):

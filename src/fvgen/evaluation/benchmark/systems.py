@@ -14,19 +14,11 @@ from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
 from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide, plan_path
 from fvgen.rendering.guide import Guide
-from fvgen.scene.types import Photos, Scene
+from fvgen.scene.types import Scene
 
 
 class MeasuredPipeline(NovelViewPipeline):
     """The pipeline, run with a clock of the caller's."""
-
-    def planned_size(self, photos: Photos, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Size of the views.
-
-        Raises:
-            UserError: it does not suit the model.
-        """
-        return self._checked_size(size, photos)
 
     def views(self, scene: Scene, size: tuple[int, int], steps: int, clock: StageClock) -> NovelViews:
         """Views along the photos, as a generation with seed 0 makes them."""
@@ -47,7 +39,8 @@ class MeasuredPipeline(NovelViewPipeline):
     @torch.no_grad()
     def completed(self, guide: Guide, clock: StageClock) -> Tensor:
         """Frames ``[F, H, W, 3]`` in 0..1 of a guide, as a generation with seed 0 makes them."""
-        return self._complete(guide, self._settings(None, None, 0), torch.Generator().manual_seed(0), clock, None)
+        settings, generator = self._settings(None, None, 0), torch.Generator().manual_seed(0)
+        return self._complete(guide, settings, generator, clock, None, lambda *_: None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""``fvgen view`` and ``fvgen page``: a scene to walk around in, and a result to share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from fvgen.cli.generate import parse_size
+from fvgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """Open a page on which a camera path is drawn and generated along.
+
+    It shows photographs, points, guide and frames in space. Give it what fvgen generate wrote, or photos. Paths and
+    results go into the workspace, each result a folder as fvgen generate writes it. Ctrl-C ends it.
+    """
+
+    source: Annotated[Positional[tuple[str, ...]], arg(metavar="OUT|PHOTOS...")]
+    """A folder that fvgen generate wrote, or photos in any form that it takes."""
+
+    model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
+    """mini, mini-teacher, none, or a folder that holds a model."""
+
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
+    """Size of the frames in pixels. Default: the model's size, in the photos' orientation."""
+
+    workspace: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where paths and results go; the page writes nowhere else. Default: OUT-viewer beside OUT, or fvgen-viewer."""
+
+    splats: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A PLY of 3D Gaussians to show. Default: OUT/splats.ply, if it is there."""
+
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    """Address to listen on. The default is for browsers on this machine; 0.0.0.0 lets everybody in who can reach it."""
+
+    port: Annotated[int, arg(metavar="INT")] = 8080
+    """Port to listen on. It must be free; 0 takes any that is."""
+
+    geometry: Literal["auto", "given", "colmap", "dust3r", "da3"] = "auto"
+    """Where the cameras of PHOTOS come from, as in fvgen generate."""
+
+    geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
+    """Weights of dust3r or da3, as in fvgen generate."""
+
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
+    """cpu, cuda, cuda:1 and so on, or auto: cuda if there is one."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the networks; auto: float32 on the CPU, bfloat16 on a GPU that has it."""
+
+    fps: Annotated[float, arg(metavar="FLOAT")] = 10.0
+    """Frames per second of the videos."""
+
+    def run(self) -> None:
+        """Check what can be checked at once, then open the page."""
+        size = parse_size(self.size)
+        if not self.source:
+            raise UserError("nothing to view: name what fvgen generate wrote, or photos")
+        if not 0 < self.fps <= 1000:
+            raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
+        if self.splats is not None and not self.splats.is_file():
+            raise UserError(f"--splats {self.splats}: there is no such file")
+        from fvgen.viewer.server import check_port, require_viser
+
+        require_viser()
+        check_port(self.host, self.port)
+        from fvgen.viewer.app import Page, serve
+        from fvgen.viewer.opening import open_session
+        from fvgen.viewer.session import Options
+
+        options = Options(self.geometry, self.geometry_weights, self.fps, size)
+        session = open_session(self.source, self.workspace, options, self.model, self.device, self.dtype)
+        splats = self.splats or Path(self.source[0]) / "splats.ply"
+        serve(Page(session, self.host, self.port, splats if splats.is_file() else None))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Write a result as one HTML file to share.
+
+    Guide and views side by side, the camera path, the photographs and a summary; the file needs nothing else, no
+    network either.
+    """
+
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """A folder that fvgen generate wrote."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+    """The file to write, such as result.html."""
+
+    title: Annotated[str | None, arg(metavar="TEXT")] = None
+    """Its heading. Default: the name of OUT."""
+
+    megabytes: Annotated[float, arg(metavar="FLOAT")] = 12.0
+    """Most megabytes of pictures; longer results get fewer details."""
+
+    overwrite: bool = False
+    """Replace FILE."""
+
+    def run(self) -> None:
+        """Check what can be checked at once, then read and write."""
+        if not 0.5 <= self.megabytes <= 500:
+            raise UserError(f"--megabytes {self.megabytes:g}: choose 0.5 to 500")
+        if self.output.is_dir():
+            raise UserError(f"--output {self.output}: a folder; name a file such as {self.output / 'result.html'}")
+        if self.output.exists() and not self.overwrite:
+            raise UserError(f"--output {self.output} is there already; choose another, or add --overwrite")
+        from fvgen.viewer.page import write_page
+
+        size = write_page(self.out, self.output, self.title, self.megabytes)
+        print(f"{self.output}: {size / 1e6:.1f} MB")

@@ -1,0 +1,162 @@
+"""One long job at a time: idle -> running -> cancelling -> idle. Knows nothing of pages or of what the job does."""
+
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from fvgen.errors import UserError
+
+
+class Phase(StrEnum):
+    """Where the runner stands."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+
+
+class Ending(StrEnum):
+    """How the last job ended."""
+
+    NONE = ""
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Cancelled(Exception):
+    """Raised inside a job that was cancelled."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What everybody who watches sees.
+
+    Attributes:
+        phase: whether a job is under way.
+        job: its name; when idle, the last one's.
+        doing: what it does just now, or how it ended, in words.
+        done, total: of the current part; ``total`` is 0 where it is not known.
+        ending: how the last job ended.
+        started: how many jobs there have been.
+    """
+
+    phase: Phase = Phase.IDLE
+    job: str = ""
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    ending: Ending = Ending.NONE
+    started: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the current part, 0..1."""
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+
+class Reporter:
+    """What a job tells the runner by; every call is a place where a cancelled job ends."""
+
+    def __init__(self, runner: "Runner") -> None:
+        self._runner = runner
+
+    def __call__(self, doing: str, done: int = 0, total: int | None = None) -> None:
+        """Say what is done now.
+
+        Raises:
+            Cancelled: if that was asked for.
+        """
+        self._runner._report(doing, done, total or 0)
+
+    def check(self) -> None:
+        """Raise `Cancelled` if that was asked for."""
+        self._runner._check()
+
+
+class Runner:
+    """Runs jobs in a thread of its own, never two at once.
+
+    Args:
+        on_change: told each new status, in the order in which they came about.
+    """
+
+    def __init__(self, on_change: Callable[[Status], None] = lambda status: None) -> None:
+        self._on_change = on_change
+        self._lock = threading.RLock()
+        self._status = Status()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def status(self) -> Status:
+        """The current one."""
+        return self._status
+
+    def start(self, name: str, job: Callable[[Reporter], str]) -> bool:
+        """Start a job, unless one is under way.
+
+        Args:
+            name: of the job.
+            job: does it, and returns what is said at the end. Ending well it was not cancelled, whatever was asked.
+
+        Returns:
+            Whether it was started.
+        """
+        with self._lock:
+            if self._closed or self._status.phase is not Phase.IDLE:
+                return False
+            self._set(Status(Phase.RUNNING, name, "starting", started=self._status.started + 1))
+            self._thread = threading.Thread(target=self._run, args=(job,), name=f"fvgen {name}", daemon=True)
+            self._thread.start()
+            return True
+
+    def cancel(self) -> bool:
+        """Ask the job to end; it does at its next report. Returns whether there was one that had not been asked."""
+        with self._lock:
+            if self._status.phase is not Phase.RUNNING:
+                return False
+            self._set(replace(self._status, phase=Phase.CANCELLING, doing="cancelling", done=0, total=0))
+            return True
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the job under way. Returns whether none is left."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+        return thread is None or not thread.is_alive()
+
+    def close(self) -> None:
+        """Start no more, and ask the job under way to end."""
+        with self._lock:
+            self._closed = True
+            self.cancel()
+
+    def _run(self, job: Callable[[Reporter], str]) -> None:
+        ending, words = Ending.DONE, ""
+        try:
+            words = job(Reporter(self))
+        except Cancelled:
+            ending, words = Ending.CANCELLED, "cancelled; nothing was kept"
+        except UserError as error:
+            ending, words = Ending.FAILED, str(error)
+        except Exception as error:  # the page must learn of it, and the log says where
+            traceback.print_exc()
+            ending, words = Ending.FAILED, f"an error of the program, told in the terminal: {error}"
+        with self._lock:
+            self._set(Status(Phase.IDLE, self._status.job, words, ending=ending, started=self._status.started))
+
+    def _report(self, doing: str, done: int, total: int) -> None:
+        with self._lock:
+            self._check()
+            self._set(replace(self._status, doing=doing, done=done, total=total))
+
+    def _check(self) -> None:
+        if self._status.phase is Phase.CANCELLING:
+            raise Cancelled
+
+    def _set(self, status: Status) -> None:
+        self._status = status
+        self._on_change(status)

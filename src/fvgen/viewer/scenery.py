@@ -1,0 +1,212 @@
+"""What is drawn in space: photographs, points, the path, frames, splats."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.cameras.paths import middle_photo
+from fvgen.cameras.poses import rotation_log
+from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.viewer.keyframes import KeyPath
+from fvgen.viewer.pictures import smaller
+from fvgen.viewer.session import Shown
+
+MOST_POINTS = 250_000
+MOST_SPLATS = 500_000
+_THUMBNAIL = 192
+_FRAMES = 16  # pictures in space at once
+PHOTO, PATH, KEY, HERE, FRAME = (60, 110, 220), (235, 140, 20), (235, 140, 20), (215, 40, 60), (40, 160, 110)
+
+
+class Scenery:
+    """Draws into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._nodes: dict[str, list[Any]] = {}
+        self._visible: dict[str, bool] = {}
+        server.scene.configure_default_lights(enabled=True, cast_shadow=False)
+        self.unit = 1.0  # how far away things are; what is drawn is as large as suits that
+        self._point_size = 1.0
+
+    def place(self, cameras: Cameras, positions: Tensor) -> None:
+        """Choose up, the size of things, and where new visitors stand: behind the middle photo."""
+        middle = middle_photo(cameras)
+        pose = cameras.world_from_camera[middle]
+        ahead = (positions.double() - pose[:3, 3]) @ pose[:3, 2]
+        ahead = ahead[ahead > 0]
+        self.unit = float(ahead[:: max(1, len(ahead) // 100_000)].median()) if len(ahead) else 1.0
+        up = -cameras.world_from_camera[:, :3, 1].mean(0)
+        up = up if float(up.norm()) > 0.3 else -pose[:3, 1]
+        self._server.scene.set_up_direction(tuple(up.tolist()))
+        start = self._server.initial_camera
+        start.near, start.far = self.unit / 500, self.unit * 500
+        start.fov = math.radians(60)
+        start.up = tuple(up.tolist())
+        start.position = tuple((pose[:3, 3] - 0.5 * self.unit * pose[:3, 2] - 0.25 * self.unit * pose[:3, 1]).tolist())
+        start.look_at = tuple((pose[:3, 3] + self.unit * pose[:3, 2]).tolist())
+        for client in self._server.get_clients().values():  # they came before there was anything to see
+            with client.atomic():
+                client.camera.up_direction = start.up
+                client.camera.position, client.camera.look_at = start.position, start.look_at
+                client.camera.near, client.camera.far, client.camera.fov = start.near, start.far, start.fov
+
+    def photos(self, cameras: Cameras, images: list[Tensor]) -> None:
+        """Photographs as frusta ``N`` with their pictures."""
+        self._clear("photos")
+        for i, image in enumerate(images):
+            self._frustum("photos", f"/photos/{i}", cameras[i], 0.12, PHOTO, smaller(image, _THUMBNAIL))
+
+    def points(self, positions: Tensor, colors: Tensor) -> None:
+        """The cloud, thinned out evenly where it is too large for a browser."""
+        self._clear("points")
+        if len(positions) > MOST_POINTS:
+            chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:MOST_POINTS]
+            positions, colors = positions[chosen], colors[chosen]
+        node = self._server.scene.add_point_cloud(
+            "/points",
+            points=positions.numpy(),
+            colors=colors.numpy(),
+            point_size=self._size_of_points(),
+            point_shape="circle",
+            precision="float32",
+            point_shading="flat",
+            visible=self._visible.get("points", True),
+        )
+        self._keep("points", node)
+
+    def point_size(self, factor: float) -> None:
+        """Points larger or smaller than usual."""
+        self._point_size = factor
+        for node in self._nodes.get("points", []):
+            node.point_size = self._size_of_points()
+
+    def path(self, path: KeyPath, selected: int | None) -> list[Any]:
+        """The path as a line, its keys as frusta. Returns the keys' nodes."""
+        self._clear("path")
+        if len(path) > 1:
+            centers = path.cameras().centers.numpy()
+            node = self._server.scene.add_line_segments(
+                "/path/line",
+                points=np.stack([centers[:-1], centers[1:]], 1).astype(np.float32),
+                colors=PATH,
+                thickness=3.0,
+                thickness_units="screen",
+                visible=self._visible.get("path", True),
+            )
+            self._keep("path", node)
+        for i in range(len(path)):
+            color = HERE if i == selected else KEY
+            self._frustum("path", f"/path/key/{i}", path.keys[i], 0.07 if i == selected else 0.05, color)
+        return self._nodes.get("path", [])[1 if len(path) > 1 else 0 :]
+
+    def here(self, camera: Cameras | None, picture: np.ndarray | None) -> None:
+        """The camera under the time line, with what it would be shown."""
+        self._clear("here")
+        if camera is not None:
+            self._frustum("here", "/here", camera, 0.1, HERE, picture, group="path")
+
+    def frames(self, shown: Shown | None) -> None:
+        """Some of the frames of a result, evenly, as frusta with their pictures."""
+        self._clear("frames")
+        if shown is None:
+            return
+        count = len(shown.cameras)
+        chosen = sorted({round(k * (count - 1) / (_FRAMES - 1)) for k in range(_FRAMES)})
+        for i in chosen:
+            picture = smaller(shown.frames[i], _THUMBNAIL) if i in shown.done else None
+            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.05, FRAME, picture)
+
+    def splats(self, gaussians: Gaussians) -> None:
+        """Gaussians, the most opaque where there are too many for a browser."""
+        self._clear("splats")
+        if len(gaussians) > MOST_SPLATS:
+            gaussians = gaussians[gaussians.opacity_logits.topk(MOST_SPLATS).indices]
+        node = self._server.scene.add_gaussian_splats(
+            "/splats",
+            centers=gaussians.means.numpy(),
+            covariances=covariances(gaussians).numpy(),
+            rgbs=gaussians.base_colors.clamp(0, 1).numpy(),
+            opacities=gaussians.opacities[:, None].numpy(),
+            visible=self._visible.get("splats", True),
+        )
+        self._keep("splats", node)
+
+    def show(self, kind: str, visible: bool) -> None:
+        """Show or hide ``photos``, ``points``, ``path``, ``frames`` or ``splats``."""
+        self._visible[kind] = visible
+        kinds = (kind, "here") if kind == "path" else (kind,)
+        for node in (node for k in kinds for node in self._nodes.get(k, [])):
+            node.visible = visible
+
+    def _frustum(
+        self,
+        kind: str,
+        name: str,
+        camera: Cameras,
+        scale: float,
+        color: tuple[int, int, int],
+        image: np.ndarray | None = None,
+        group: str | None = None,
+    ) -> None:
+        width, height = camera.size
+        node = self._server.scene.add_camera_frustum(
+            name,
+            fov=2 * math.atan(height / 2 / float(camera.intrinsics[0, 1, 1])),
+            aspect=width / height,
+            scale=scale * self.unit,
+            thickness=2.0,
+            thickness_units="screen",
+            color=color,
+            image=image,
+            wxyz=wxyz_of(camera),
+            position=camera.centers[0].numpy(),
+            cast_shadow=False,
+            receive_shadow=False,
+            visible=self._visible.get(group or kind, True),
+        )
+        self._keep(kind, node)
+
+    def _size_of_points(self) -> float:
+        return 0.004 * self.unit * self._point_size
+
+    def _keep(self, kind: str, node: Any) -> None:
+        self._nodes.setdefault(kind, []).append(node)
+
+    def _clear(self, kind: str) -> None:
+        for node in self._nodes.pop(kind, []):
+            node.remove()
+
+
+def covariances(gaussians: Gaussians) -> Tensor:
+    """``[N, 3, 3]``, R S S R^T of rotations R and standard deviations S."""
+    w, x, y, z = torch.nn.functional.normalize(gaussians.quaternions, dim=1).unbind(1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    half = torch.stack(rows, 1).view(-1, 3, 3) * gaussians.scales[:, None]
+    return half @ half.transpose(1, 2)
+
+
+def wxyz_of(camera: Cameras) -> np.ndarray:
+    """Unit quaternion of the first camera's ``world_from_camera``."""
+    vector = rotation_log(camera.world_from_camera[0, :3, :3])
+    angle = float(vector.norm())
+    axis = vector / angle if angle > 1e-12 else torch.zeros(3, dtype=torch.float64)
+    return np.array([math.cos(angle / 2), *(math.sin(angle / 2) * axis).tolist()])
+
+
+def camera_pose(wxyz: np.ndarray, position: np.ndarray) -> Tensor:
+    """``[4, 4]`` world_from_camera of a browser's camera (OpenCV axes)."""
+    from scipy.spatial.transform import Rotation
+
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = torch.from_numpy(Rotation.from_quat(np.roll(wxyz, -1)).as_matrix())
+    pose[:3, 3] = torch.from_numpy(np.asarray(position, dtype=np.float64))
+    return pose

@@ -1,0 +1,310 @@
+"""Everything the page shows and can do, without the page: the scene, the drawn path, the run, its result."""
+
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import CameraPath, Cameras, follow
+from fvgen.errors import UserError
+from fvgen.outputs import output_folder, write_files, write_photos
+from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide
+from fvgen.progress import watched
+from fvgen.rendering.guide import render_guide
+from fvgen.scene.build import build_scene
+from fvgen.scene.formats.transforms_json import read_transforms_json
+from fvgen.scene.types import Photos, Scene
+from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
+from fvgen.viewer.result import Result, read_result
+from fvgen.viewer.runs import Phase, Reporter, Runner, Status
+from fvgen.viewer.workspace import Workspace
+
+
+@dataclass
+class Shown:
+    """A result as far as it is there.
+
+    Attributes:
+        name: of the result.
+        cameras: ``F``.
+        guide: ``[F, H, W, 3]`` uint8, or ``None`` before it is rendered.
+        frames: ``[F, H, W, 3]`` uint8, black where not yet done.
+        done: the frames that are.
+    """
+
+    name: str
+    cameras: Cameras
+    guide: Tensor | None
+    frames: Tensor
+    done: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build a scene and to generate.
+
+    Attributes:
+        geometry, weights: see `fvgen.scene.build.build_scene`.
+        fps: of the videos.
+        size: (width, height) of the frames, by default the model's in the shape of the photos.
+    """
+
+    geometry: str = "auto"
+    weights: str | None = None
+    fps: float = 10.0
+    size: tuple[int, int] | None = None
+
+
+class Session:
+    """One scene, one drawn path, one run at a time, shared by everybody who watches.
+
+    Args:
+        photos: of the scene.
+        pipeline: what generates.
+        workspace: where paths and results go.
+        source: how the user names the photos, for the command that is shown.
+        result: what to show at once.
+        options: see there.
+
+    Attributes:
+        on_change: told what changed: ``"status"``, ``"scene"``, ``"path"``, ``"result"`` or ``"frames"``; it is
+            called from several threads.
+    """
+
+    def __init__(
+        self,
+        photos: Photos,
+        pipeline: NovelViewPipeline,
+        workspace: Workspace,
+        source: Sequence[str],
+        result: Result | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.photos, self.pipeline, self.workspace, self.source = photos, pipeline, workspace, list(source)
+        self.options = options or Options()
+        self.opened = result
+        self.scene: Scene | None = None
+        self.size = pipeline.frame_size(photos, self.options.size)
+        self.path = empty_path(self.size)
+        self.shown = None if result is None else _shown(result)
+        self.on_change: Callable[[str], None] = lambda what: None
+        self.lock = threading.RLock()
+        self.runner = Runner(lambda status: self.on_change("status"))
+
+    @property
+    def status(self) -> Status:
+        """Of the run."""
+        return self.runner.status
+
+    @property
+    def cameras(self) -> Cameras | None:
+        """Of the photos, as soon as they are known."""
+        if self.scene is not None:
+            return self.scene.cameras
+        return None if self.opened is None else self.opened.photo_cameras
+
+    def build(self) -> bool:
+        """Start to build the scene. Returns whether it was started."""
+        return self.runner.start("scene", self._build)
+
+    def edit(self, change: Callable[[KeyPath], KeyPath]) -> None:
+        """Change the drawn path.
+
+        Raises:
+            UserError: what ``change`` raises; the path stays as it was.
+        """
+        with self.lock:
+            self.path = change(self.path)
+        self.on_change("path")
+
+    def save(self, name: object) -> str:
+        """Write the drawn path into the workspace.
+
+        Returns:
+            The command that generates along it.
+
+        Raises:
+            UserError: a name that is none, a path with fewer than two keys, a scene that is not there yet.
+        """
+        file = self.workspace.path_file(name)
+        scene = self._ready()
+        path = self.path
+        path.cameras()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".partial")
+        save_path(path, temporary)
+        temporary.replace(file)
+        source = self.source if scene.geometry == "given" else [str(self._kept_scene(scene))]
+        size = f"{path.size[0]}x{path.size[1]}"
+        return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
+
+    def load(self, name: object) -> None:
+        """Take a path of the workspace as the drawn one.
+
+        Raises:
+            UserError: no such path, or one that cannot be read.
+        """
+        file = self.workspace.path_file(name)
+        cameras = self.cameras
+        if cameras is None:
+            raise UserError("the scene is not there yet: wait for it")
+        loaded = load_path(file, self.size, cameras[0])
+        self.edit(lambda path: loaded)
+
+    def show(self, name: object) -> None:
+        """Show a result of the workspace, or the one that was opened.
+
+        Raises:
+            UserError: no such result, or an incomplete one; or a run is under way.
+        """
+        if self.status.job == "generate" and self.status.phase is not Phase.IDLE:
+            raise UserError("a run is under way: its frames are shown")
+        opened = self.opened is not None and name == self.opened.name
+        result = self.opened if opened else read_result(self.workspace.result(name))
+        assert result is not None
+        self._show(_shown(result), "result")
+
+    def generate(self, name: object, seed: int = 0) -> bool:
+        """Start to generate along the drawn path.
+
+        Args:
+            name: of the result in the workspace.
+            seed: of the noise.
+
+        Returns:
+            Whether a run was started: there is never a second one beside it.
+
+        Raises:
+            UserError: a name that is none or taken, a path with fewer than two keys, a scene that is not there yet.
+        """
+        folder = self.workspace.result(name)
+        if not 0 <= seed < 2**63:
+            raise UserError(f"seed {seed}: choose a whole number from 0")
+        scene = self._ready()
+        path = follow(self.path.cameras(), scene.cameras, self.size)
+        if folder.exists():
+            raise UserError(f"there is a result {name} already: choose another name")
+
+        def job(report: Reporter) -> str:
+            return self._generate(report, scene, path, folder, seed)
+
+        return self.runner.start("generate", job)
+
+    def cancel(self) -> bool:
+        """Ask a generation to end. Returns whether there was one."""
+        return self.status.job == "generate" and self.runner.cancel()
+
+    def preview(self, frame: int) -> Tensor:
+        """The guide of one frame of the drawn path: ``[H, W, 3]`` uint8, what a run would be shown there.
+
+        Before the scene is built, the points of the opened result, without the photos.
+        """
+        with self.lock:
+            path, scene, opened = self.path, self.scene, self.opened
+        camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
+        if scene is not None:
+            images = make_guide(scene, follow_one(camera, scene.cameras)).images
+        elif opened is not None:
+            clouds = opened.positions, opened.colors
+            images = render_guide(*clouds, camera, [None], [], opened.photo_cameras).images
+        else:
+            raise UserError("the scene is not there yet: wait for it")
+        return (images[0] * 255).round().byte()
+
+    def close(self, seconds: float | None = None) -> bool:
+        """End what runs. Returns whether it ended in time."""
+        self.runner.close()
+        return self.runner.wait(seconds)
+
+    def _ready(self) -> Scene:
+        if self.scene is None:
+            raise UserError("the scene is not there yet: wait for it")
+        return self.scene
+
+    def _kept_scene(self, scene: Scene) -> Path:
+        """The photos with their estimated cameras in the workspace, so that a path stays in their world."""
+        for folder in self.workspace.scene_folders():
+            listed = folder / "transforms_photos.json"
+            if not folder.exists():
+                with output_folder(folder) as fresh:
+                    write_photos(scene, fresh)
+                return listed
+            known = read_transforms_json(listed)[0] if listed.is_file() else None
+            if known is not None and _same(known, scene.cameras):
+                return listed
+        raise AssertionError("there is always a free name")
+
+    def _build(self, report: Reporter) -> str:
+        with watched(report):
+            scene = build_scene(
+                self.photos, self.options.geometry, device=self.pipeline.device, weights=self.options.weights
+            )
+        with self.lock:
+            self.scene = scene
+        self.on_change("scene")
+        return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points: draw a path"
+
+    def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> str:
+        before = self.shown
+        width, height = path.cameras.size
+        shown = Shown(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
+        self._show(shown, "result")
+        try:
+            with watched(report), output_folder(folder) as fresh:
+                views = self._along(report, scene, path, seed, shown)
+                write_files(views, fresh, self.options.fps)
+                report.check()  # the last place where a cancelled run leaves nothing
+        except BaseException:
+            self._show(before, "result")
+            raise
+        return f"{len(path)} frames in {folder}"
+
+    def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: Shown) -> NovelViews:
+        def on_guide(guide: Tensor) -> None:
+            shown.guide = guide
+            self.on_change("frames")
+
+        def on_frames(numbers: list[int], pictures: Tensor) -> None:
+            shown.frames[numbers] = pictures
+            shown.done.update(numbers)
+            self.on_change("frames")
+
+        steps = self.pipeline.config.sampling.steps if self.pipeline.config else 0
+
+        def on_step(pipeline: NovelViewPipeline, step: int, t: int, values: dict[str, Tensor]) -> None:
+            report(f"denoising, {len(shown.done)} of {len(path)} frames done", step + 1, steps)
+
+        return self.pipeline.along(
+            scene,
+            path,
+            seed=seed,
+            callback_on_step_end=on_step,
+            callback_on_guide=on_guide,
+            callback_on_frames=on_frames,
+        )
+
+    def _show(self, shown: Shown | None, what: str) -> None:
+        self.shown = shown
+        self.on_change(what)
+
+
+def _same(a: Cameras, b: Cameras) -> bool:
+    """Whether these are the same cameras of the same photos, up to the digits of a file."""
+    if len(a) != len(b) or not torch.equal(a.sizes, b.sizes):
+        return False
+    moved = (a.world_from_camera - b.world_from_camera).abs().max()
+    return bool(moved < 1e-9) and bool((a.intrinsics - b.intrinsics).abs().max() < 1e-6)
+
+
+def follow_one(camera: Cameras, photos: Cameras) -> CameraPath:
+    """A path of one frame, marked where it is a photo's."""
+    path = follow(Cameras.concatenate([camera, camera]), photos)
+    return CameraPath(path.cameras[:1], path.photo[:1])
+
+
+def _shown(result: Result) -> Shown:
+    return Shown(result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))))
