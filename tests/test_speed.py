@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import subprocess
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
-from fvgen.cli.main import main
+from fvgen.cli.benchmark_fast import Fast
+from fvgen.cli.main import _parse, main
 from fvgen.evaluation.benchmark.calls import counted_calls
 from fvgen.evaluation.benchmark.counting import OperationCounter, count_model
 from fvgen.evaluation.benchmark.fast import change, make_ways
@@ -41,6 +43,7 @@ from fvgen.scene.build import build_scene
 from fvgen.scene.formats.png_writer import PngWriter
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
+SCRIPT = DOCS.parent.parent / "scripts" / "gpu_speed.sh"
 CPU = torch.device("cpu")
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 
@@ -472,6 +475,31 @@ def test_mistakes_end_in_one_line(arguments: list[str], line: str, capsys: pytes
     assert error.count("\n") == 1
 
 
+def test_the_script_for_a_gpu_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Its commands are ones that there are; what they measure is tested above."""
+    noted, stub = tmp_path / "commands", tmp_path / "stub"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {noted}\ncase "$*" in *"--views 56"*) exit 1;; esac\necho table\n')
+    stub.chmod(0o755)
+
+    def commands() -> list[list[str]]:
+        noted.unlink(missing_ok=True)
+        subprocess.run(["sh", str(SCRIPT), str(tmp_path / "out"), str(stub)], check=True, capture_output=True)
+        return [line.split() for line in noted.read_text().splitlines()]
+
+    every = commands()
+    assert len(every) == 8
+    for words in every:
+        assert words[:3] == ["-m", "fvgen", "benchmark"]
+        command = _parse(" ".join(words[2:4]), words[4:])
+        assert getattr(command, "preset", None) == "viewcrafter-512-16"
+        if isinstance(command, Fast):
+            command._check()
+    again = commands()
+    assert len(again) == 2
+    assert all("56" in words for words in again)
+
+
+@pytest.mark.slow
 def test_the_memory_table_in_the_docs_is_that_of_the_code() -> None:
     """To update: paste what `fvgen benchmark memory --preset viewcrafter-512-16` prints."""
     config = preset("viewcrafter-512-16")

@@ -88,11 +88,14 @@ class Fast:
         measure_ways(ways, guide, self.repeats, self.warmup)
         rows = figures(ways)
         new, (width, height) = sum(photo is None for photo in guide.photo), guide.cameras.size
-        print(f"- {facts['gpu'] or facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}")
+        what = f"{self.preset or self.model}: {new} new views of {width}x{height}"
+        machine = f"{facts['gpu'] or facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}"
         print(
-            f"- {self.preset or self.model}: {new} new views of {width}x{height}; {self.repeats} repeats, medians", ""
+            f"- {machine}; load at start {facts['load_at_start']}",
+            f"- {what}; {self.repeats} repeats, medians",
+            sep="\n",
         )
-        print(ways_table(rows))
+        print("", ways_table(rows), sep="\n")
         write_figures(self.output, {"hardware": facts, "views": new, "size": [width, height], "ways": rows})
         if self.profile is not None:
             self.profile.write_text(profile(ways[-1], guide) + "\n", encoding="utf-8")
