@@ -1,17 +1,37 @@
 """Gaussians from views: the splatter against closed forms and finite differences; files, fitting, errors."""
 
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fvgen.cameras import Cameras
+from fvgen.cli.main import main
 from fvgen.errors import UserError
+from fvgen.reconstruction.capture import Capture, read_capture
 from fvgen.reconstruction.corrections import rigid
+from fvgen.reconstruction.density import Limits, contributions, floaters
 from fvgen.reconstruction.gaussians import Gaussians
 from fvgen.reconstruction.harmonics import sh_basis, view_colors
+from fvgen.reconstruction.held_out import read_held_out, render_all
+from fvgen.reconstruction.initial import fill_holes
+from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss
+from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.ply import read_gaussians, write_gaussians
 from fvgen.reconstruction.render import splat_gsplat, splat_torch
+from fvgen.reconstruction.run import check_output, reconstruct
+from fvgen.reconstruction.spz import write_spz
+from fvgen.scene.formats.images import write_png
+from fvgen.scene.formats.ply import write_ply
+from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.formats.video import frame_times
 
 
 def random_gaussians(count: int, coefficients: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Gaussians:
@@ -234,3 +254,281 @@ def test_gsplat_draws_the_same_picture_and_gradients() -> None:
         got, expected = found["torch"][name].detach().cpu(), expected.detach().cpu()
         error = (got - expected).norm() / expected.norm()
         assert float(error) < 1e-3, (name, float(error))
+
+
+def test_dissimilarity_is_that_of_ssim_away_from_the_border() -> None:
+    from fvgen.evaluation.metrics.pixels import ssim_torchmetrics
+
+    g = torch.Generator().manual_seed(0)
+    a = torch.rand(40, 50, 3, generator=g, dtype=torch.float64)
+    b = (a + 0.1 * torch.randn(40, 50, 3, generator=g, dtype=torch.float64)).clamp(0, 1)
+    inner = 1 - 2 * dissimilarity(a, b)[5:-5, 5:-5].mean()
+    whole = [torch.nn.functional.pad(v.movedim(-1, 0), (5, 5, 5, 5)).movedim(0, -1)[None] for v in (a, b)]
+    assert float(dissimilarity(a, a).abs().max()) < 1e-12
+    padded = 1 - 2 * dissimilarity(whole[0][0], whole[1][0])[5:-5, 5:-5].mean()
+    assert float(padded) == pytest.approx(float(1 - 2 * dissimilarity(a, b).mean()))
+    cut = [v[None] for v in (a, b)]
+    assert float(inner) == pytest.approx(float(ssim_torchmetrics(*cut)[0]), abs=5e-3)
+
+
+SIZE = (96, 64)
+
+
+def surface(count: int = 900, seed: int = 0) -> Gaussians:
+    """A bumpy coloured wall at depth 3, which a camera at the origin sees whole."""
+    g = torch.Generator().manual_seed(seed)
+    xy = (torch.rand(count, 2, generator=g) - 0.5) * torch.tensor([4.5, 3.2])
+    z = 3 + 0.2 * torch.sin(3 * xy[:, :1])
+    colors = 0.5 + 0.4 * torch.sin(torch.cat([2 * xy, xy.sum(1, keepdim=True)], 1) * 2)
+    flat = torch.full((count, 3), 0.12).log()
+    turn = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1)
+    sh = ((colors - 0.5) / 0.28209479)[:, None]
+    return Gaussians(torch.cat([xy, z], 1), flat, turn, torch.full((count,), 3.0), sh)
+
+
+def path_cameras(count: int) -> Cameras:
+    """Cameras side by side that look along z."""
+    poses = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    poses[:, 0, 3] = torch.linspace(-0.3, 0.3, count, dtype=torch.float64)
+    k = torch.tensor([[80.0, 0, SIZE[0] / 2], [0, 80, SIZE[1] / 2], [0, 0, 1]], dtype=torch.float64)
+    return Cameras(poses, k.repeat(count, 1, 1), torch.tensor([SIZE]).repeat(count, 1))
+
+
+def write_out(folder: Path, frames: int = 6) -> Path:
+    """An output as ``fvgen generate`` leaves it, of views of a known scene; first and last are photographs."""
+    scene, cameras = surface(), path_cameras(frames)
+    pictures = (render_all(scene, cameras, splat_torch) * 255).round().byte()
+    for part in ("images", "coverage"):
+        (folder / part).mkdir(parents=True)
+    extras: list[dict] = [{"source": "generated"} for _ in range(frames)]
+    for i in (0, frames - 1):
+        extras[i] = {"source": "photo", "photo": f"{i}.jpg"}
+    for i, picture in enumerate(pictures):
+        write_png(folder / "images" / f"{i:05d}.png", picture)
+        write_png(folder / "coverage" / f"{i:05d}.png", torch.ones(SIZE[1], SIZE[0], dtype=torch.bool))
+    names = [f"images/{i:05d}.png" for i in range(frames)]
+    write_transforms_json(folder / "transforms.json", cameras, names, extras, {"ply_file_path": "points.ply"})
+    noise = 0.02 * torch.randn(scene.means.shape, generator=torch.Generator().manual_seed(1))
+    write_ply(folder / "points.ply", scene.means + noise, (scene.base_colors.clamp(0, 1) * 255).byte())
+    (folder / "summary.json").write_text(json.dumps({"geometry": "given", "version": "0", "seconds": {}}))
+    return folder
+
+
+def test_a_scene_is_fitted_and_everything_is_written(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    truth = tmp_path / "truth"
+    (truth / "images").mkdir(parents=True)
+    cameras = path_cameras(8)[[2, 5]]
+    for i, picture in enumerate((render_all(surface(), cameras, splat_torch) * 255).round().byte()):
+        write_png(truth / "images" / f"t{i}.png", picture)
+    write_transforms_json(truth / "transforms.json", cameras, ["images/t0.png", "images/t1.png"])
+    line = ["reconstruct", str(out), "-o", str(tmp_path / "new" / "scene.ply")]
+    line += ["--truth", str(truth / "transforms.json")]
+    assert main([*line, "--iterations", "100", "--device", "cpu"]) == 0
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "scene.json",
+        "scene.mp4",
+        "scene.ply",
+        "scene.svg",
+    ]
+    summary = json.loads((tmp_path / "new" / "scene.json").read_text())
+    assert summary["held_out"]["psnr"] > 27
+    assert summary["photographs"]["psnr"] > 27
+    assert set(summary["held_out"]["frames"]["psnr"]) == {"t0.png", "t1.png"}
+    assert summary["frames"] == {"photo": 2, "generated": 4}
+    assert len(read_gaussians(tmp_path / "new" / "scene.ply")) == summary["gaussians"]
+    assert len(frame_times(tmp_path / "new" / "scene.mp4")) == 6
+    assert main([*line, "--device", "cpu"]) == 2  # there already
+
+
+def test_interrupted_it_goes_on_to_the_same_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, options = write_out(tmp_path / "out"), {"iterations": 100}
+    reconstruct(out, tmp_path / "whole.ply", options=options, device="cpu")
+    step = Optimisation.step
+
+    def stop_at_70(self: Optimisation) -> dict[str, float]:
+        if self.iteration == 70:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Optimisation, "step", stop_at_70)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(out, tmp_path / "parts.ply", options=options, device="cpu")
+    assert not (tmp_path / "parts.ply").exists()
+    monkeypatch.undo()
+    summary = reconstruct(out, tmp_path / "parts.ply", options=options, device="cpu")
+    assert summary["resumed_from"] == 50
+    assert (tmp_path / "parts.ply").read_bytes() == (tmp_path / "whole.ply").read_bytes()
+    assert not (tmp_path / "parts.ply.work").exists()
+
+
+def test_another_command_does_not_go_on_with_a_checkpoint(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    reconstruct(out, tmp_path / "a.ply", options={"iterations": 60}, device="cpu", keep_work=True)
+    assert (tmp_path / "a.ply.work" / "checkpoint.pt").exists()
+    options = {"iterations": 60, "seed": 1}
+    summary = reconstruct(out, tmp_path / "a.ply", options=options, device="cpu", overwrite=True)
+    assert summary["resumed_from"] == 0
+    (tmp_path / "a.ply.work").mkdir()
+    (tmp_path / "a.ply.work" / "checkpoint.pt").write_bytes(b"half of it")
+    with pytest.raises(UserError, match="damaged"):
+        reconstruct(out, tmp_path / "a.ply", options=options, device="cpu", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda out: (out / "transforms.json").unlink(), "no transforms.json"),
+        (lambda out: (out / "points.ply").unlink(), "points.ply: missing"),
+        (lambda out: (out / "summary.json").write_text("{"), "summary.json: missing or damaged"),
+        (lambda out: (out / "images" / "00003.png").unlink(), "no image"),
+        (lambda out: (out / "coverage" / "00003.png").unlink(), "coverage/00003.png: missing"),
+        (lambda out: (out / "coverage" / "00003.png").write_bytes(b"x"), "damaged"),
+        (lambda out: write_png(out / "images" / "00003.png", torch.zeros(64, 70, 3).byte()), "70x64 pixels"),
+        (lambda out: write_ply(out / "points.ply", torch.zeros(3, 3), torch.zeros(3, 3).byte()), "3 points"),
+        (
+            lambda out: write_transforms_json(out / "transforms.json", path_cameras(2), ["images/00000.png"] * 2),
+            "no source",
+        ),
+        (lambda out: shutil.rmtree(out), "no such folder"),
+    ],
+)
+def test_an_incomplete_output_is_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write_out(tmp_path / "out", 5)
+    spoil(out)
+    assert main(["reconstruct", str(out), "-o", str(tmp_path / "scene.ply"), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message.replace("/", os.sep) in error
+    assert "\n" not in error
+    assert not list(tmp_path.glob("scene*"))
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ends in \.ply or \.spz"):
+        check_output(tmp_path / "scene.splat", False)
+    (tmp_path / "scene.mp4").touch()
+    with pytest.raises(UserError, match="there already"):
+        check_output(tmp_path / "scene.ply", False)
+    assert check_output(tmp_path / "scene.ply", True) == tmp_path / "scene.ply"
+    with pytest.raises(UserError, match="below a file"):
+        check_output(tmp_path / "scene.mp4" / "scene.ply", True)
+    if importlib.util.find_spec("gsply") is None:
+        with pytest.raises(UserError, match=r"fvgen\[spz\]"):
+            check_output(tmp_path / "new.spz", False)
+
+
+def test_true_frames_of_another_world_are_refused(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    capture = read_capture(out)
+    assert capture.photographs == [0, 5]
+    (out / "summary.json").write_text(json.dumps({"geometry": "colmap"}))
+    with pytest.raises(UserError, match="worlds differ"):
+        read_held_out(out / "transforms.json", read_capture(out))
+
+
+@pytest.mark.parametrize("coefficients", [1, 16])
+def test_spz_through_its_library_gives_back_nearly_the_same(tmp_path: Path, coefficients: int) -> None:
+    gsply = pytest.importorskip("gsply", reason="SPZ LIBRARY ABSENT: gsply")
+    gaussians = random_gaussians(100, coefficients)
+    write_spz(tmp_path / "scene.spz", gaussians)
+    back = gsply.read_spz(tmp_path / "scene.spz")
+    assert np.abs(back.means - gaussians.means.numpy()).max() < 1e-5
+    assert np.abs(back.scales - gaussians.log_scales.numpy()).max() < 0.04
+    assert np.abs(back.sh0 - gaussians.sh[:, 0].numpy()).max() < 0.02
+    opacities = 1 / (1 + np.exp(-back.opacities.reshape(-1)))
+    assert np.abs(opacities - gaussians.opacities.numpy()).max() < 0.005
+
+
+def test_colours_and_cameras_of_generated_frames_are_corrected(tmp_path: Path) -> None:
+    """Generated frames that are all too red, one of them seen from beside its camera, teach the scene less of it."""
+    capture = read_capture(write_out(tmp_path / "out"))
+    images, true = capture.images.clone(), capture.images[2].float() / 255
+    shift = path_cameras(6)
+    shift.world_from_camera[2, 0, 3] += 0.05
+    odd = render_all(surface(), shift[[1, 2, 3, 4]], splat_torch) * torch.tensor([1.15, 1.0, 0.9])
+    images[1:5] = (odd.clamp(0, 1) * 255).byte()
+    errors = {}
+    for name, settings in (("naive", Settings(iterations=80).naive()), ("ours", Settings(iterations=80))):
+        fit = Optimisation(replace(capture, images=images), settings, splat_torch, torch.device("cpu"))
+        while not fit.done:
+            fit.step()
+        errors[name] = float((render_all(fit.gaussians, capture.cameras[[2]], splat_torch)[0] - true).square().mean())
+    assert errors["ours"] < 0.5 * errors["naive"]
+    gains = fit.corrections.colors[2, :, :3].sum(1)
+    assert float(gains[0]) > 0.01 > -0.01 > float(gains[2])
+    assert float(-fit.corrections.motions[2, 3] * fit.depth) > 0.002
+
+
+def test_floaters_are_found() -> None:
+    scene = surface()
+    cameras = path_cameras(4)
+    pictures = (render_all(scene, cameras, splat_torch) * 255).round().byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    names = ["a.jpg", None, None, "b.jpg"]
+    capture = Capture(pictures, covered, cameras, names, scene.means, torch.zeros(len(scene), 3).byte(), "given")
+    odd = scene[:4]
+    means = torch.tensor([[0.0, 0, 0.05], [0, 0, 2.5], [0, 0, 2.5], [2.02, 0, 2.0]])  # before a lens; only frame b
+    scales = torch.tensor([0.05, 1.0, 0.05, 0.02]).log()[:, None].repeat(1, 3)  # the second is huge
+    logits = torch.tensor([3.0, 3, -6, 3])  # the third is faint
+    odd = Gaussians(means, scales, odd.quaternions, logits, odd.sh)
+    both = Gaussians.concatenate([scene, odd])
+    gone = floaters(both, capture, splat_torch, 3.0, Limits())
+    assert gone[-4:-1].all()
+    kept = contributions(scene, capture, splat_torch)[[0, 3]].amax(0) > 1
+    assert not bool(gone[:-4][kept & (scene.means[:, 0].abs() < 1)].all())
+
+
+def test_contributions_add_up_to_the_picture() -> None:
+    scene, cameras = surface(), path_cameras(3)
+    pictures = torch.zeros(3, SIZE[1], SIZE[0], 3).byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    capture = Capture(pictures, covered, cameras, [None] * 3, scene.means, torch.zeros(len(scene), 3).byte(), "")
+    found = contributions(scene, capture, splat_torch)
+    for i in range(3):
+        view, k = cameras.camera_from_world[i].float(), cameras.intrinsics[i].float()
+        alpha = splat_torch(scene, view, k, SIZE).alpha
+        assert float(found[i].sum()) == pytest.approx(float(alpha.sum()), rel=1e-4)
+
+
+def test_holes_get_gaussians_at_the_depth_of_what_is_behind() -> None:
+    wall = surface(2000)
+    hole = wall.means[:, :2].norm(dim=1) < 0.5
+    cameras = path_cameras(3)
+    pictures = (render_all(wall, cameras, splat_torch) * 255).round().byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    capture = Capture(pictures, covered, cameras, [None] * 3, wall.means, torch.zeros(len(wall), 3).byte(), "")
+    filled = fill_holes(wall[~hole], capture, splat_torch)
+    added = filled[int((~hole).sum()) :]
+    assert len(added) > 4
+    assert float((added.means[:, 2] - 3).abs().max()) < 0.4
+    after = render_all(filled, cameras, splat_torch)
+    error = (after - pictures.float() / 255).abs()[1, 24:40, 40:56].mean()
+    assert float(error) < 0.1
+
+
+def test_photographs_have_their_share_of_the_iterations(tmp_path: Path) -> None:
+    capture = read_capture(write_out(tmp_path / "out"))
+    fit = Optimisation(capture, Settings(iterations=100, photo_share=0.3), splat_torch, torch.device("cpu"))
+    shown = [fit._frame(i) for i in range(100)]
+    assert sum(i in (0, 5) for i in shown) == 30
+    assert {shown.count(i) for i in (1, 2, 3, 4)} <= {17, 18}
+    naive = Optimisation(capture, Settings(iterations=60).naive(), splat_torch, torch.device("cpu"))
+    assert {[naive._frame(i) for i in range(60)].count(i) for i in range(6)} == {10}
+
+
+def test_outliers_hardly_pull() -> None:
+    target = torch.full((12, 12, 3), 0.5)
+    rendered = target.clone()
+    rendered[:, :6] += 0.02
+    rendered[:, 6:] += 0.45
+    rendered.requires_grad_()
+    generated_loss(rendered, target, torch.ones(12, 12), 0.0, 0.1).backward()
+    assert rendered.grad is not None
+    assert float(rendered.grad[:, :6].mean()) > 15 * float(rendered.grad[:, 6:].mean())
+    plain = rendered.detach().requires_grad_()
+    generated_loss(plain, target, torch.ones(12, 12), 0.2, float("inf")).backward()
+    other = rendered.detach().requires_grad_()
+    photo_loss(other, target, 0.2).backward()
+    torch.testing.assert_close(plain.grad, other.grad)

@@ -17,7 +17,7 @@ from fvgen.reconstruction.projection import ALPHA_LEAST, Splats
 TILE = 8
 ALPHA_MOST = 0.999
 LEAST_TRANSMITTANCE = 1e-4  # the splat that would take it below this, and all behind it, are not drawn
-_BATCH = 1 << 18  # pixels x splats at once: what fits a CPU's cache
+_BATCH = 1 << 17  # pixels x splats at once: what fits a CPU's cache
 
 
 @dataclass(frozen=True)

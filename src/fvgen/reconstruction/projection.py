@@ -98,5 +98,5 @@ def _limited(flat: Tensor, focal: Tensor, middle: Tensor, size: tuple[int, int])
 
 
 def _reach(variances: Tensor, opacities: Tensor) -> Tensor:
-    """``o exp(-d^2 / 2 v) = 1/255`` solved for d, the extent of an ellipse along the picture's axes; 0 where fainter."""
+    """``o exp(-d^2 / 2 v) = 1/255`` solved for d: the half box of an ellipse; 0 where fainter."""
     return (variances * 2 * (opacities / ALPHA_LEAST).clamp_min(1).log()[:, None]).sqrt()
