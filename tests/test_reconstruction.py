@@ -25,6 +25,7 @@ from fvgen.reconstruction.initial import fill_holes
 from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.ply import read_gaussians, write_gaussians
+from fvgen.reconstruction.projection import project
 from fvgen.reconstruction.render import splat_gsplat, splat_torch
 from fvgen.reconstruction.run import check_output, reconstruct
 from fvgen.reconstruction.spz import write_spz
@@ -234,6 +235,25 @@ def test_harmonics_are_orthonormal() -> None:
     basis = sh_basis(torch.nn.functional.normalize(points, dim=1), 3)
     gram = 4 * torch.pi * basis.T @ basis / len(points)
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.02, rtol=0)
+
+
+def test_projection_and_harmonics_are_those_of_gsplat() -> None:
+    pytest.importorskip("gsplat", reason="gsplat IS ABSENT: not compared")
+    plain = importlib.import_module("gsplat.cuda._torch_impl")
+    gaussians, (view, k), size = random_gaussians(500, 16, 6, torch.float64), camera(64, 40), (64, 40)
+    gaussians.means[:9] = torch.tensor([5.0, 0.2, 0.4])
+    parts = (gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.opacities)
+    splats = project(*parts, view, k, size)
+    covariance, _ = plain._quat_scale_to_covar_preci(gaussians.quaternions, gaussians.scales)
+    found = plain._fully_fused_projection(gaussians.means, covariance, view[None], k[None], *size)
+    radii, centers, depths, conics = (v[0] for v in found[:4])
+    shown = (radii > 0).reshape(500, -1).all(1) & splats.drawn
+    assert int(shown.sum()) > 400
+    for ours, theirs in ((splats.centers, centers), (splats.depths, depths), (splats.conics, conics)):
+        torch.testing.assert_close(ours[shown], theirs[shown])
+    directions = torch.nn.functional.normalize(gaussians.means, dim=1)
+    theirs = plain._spherical_harmonics(3, directions, gaussians.sh)
+    torch.testing.assert_close((sh_basis(directions, 3)[..., None] * gaussians.sh).sum(1), theirs)
 
 
 def test_gsplat_draws_the_same_picture_and_gradients() -> None:

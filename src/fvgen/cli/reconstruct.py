@@ -27,7 +27,7 @@ class Reconstruct:
     """Frames shown, one at a time. Default: 600, on a GPU 3000."""
 
     gaussians: Annotated[int | None, arg(metavar="INT")] = None
-    """Gaussians at the beginning, at most. Default: 30000, on a GPU 200000."""
+    """Gaussians at the beginning, at most. Default: 20000, on a GPU 200000."""
 
     sh_degree: Annotated[int, arg(metavar="0..3")] = 0
     """Degree of the spherical harmonics: above 0, colours may depend on the direction of view."""

@@ -8,9 +8,10 @@ from fvgen.reconstruction.capture import Capture
 from fvgen.reconstruction.gaussians import DEGREES, SH0, Gaussians
 from fvgen.reconstruction.render import Renderer
 
-_OPACITY = 0.7  # of points: they were matched, so most are on surfaces
+_OPACITY = 0.85  # of points: they were matched, so most are on surfaces
 _OPACITY_GUESSED = 0.5
 _NEIGHBOURS = 3
+_WIDTH = 0.65  # of the way to the neighbours: points of two photos overlap, and wide Gaussians blur and take time
 _FRAMES = 6  # looked at for holes
 _EMPTY = 0.3  # a pixel less covered than this is a hole
 _STEP = 2  # pixels from one Gaussian in a hole to the next
@@ -27,7 +28,7 @@ def initial_gaussians(positions: Tensor, colors: Tensor, count: int, degree: int
     """
     chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     means = positions[chosen].float()
-    return _isotropic(means, colors[chosen].float() / 255, _spacing(means), _OPACITY, degree)
+    return _isotropic(means, colors[chosen].float() / 255, _WIDTH * _spacing(means), _OPACITY, degree)
 
 
 def _isotropic(means: Tensor, colors: Tensor, scales: Tensor, opacity: float, degree: int) -> Gaussians:

@@ -19,7 +19,7 @@ RATES = {"means": 1.6e-4, "log_scales": 5e-3, "quaternions": 1e-3, "opacity_logi
 _MEANS_LAST = 0.01  # the rate of the means falls to this share
 _HIGHER = 1 / 20  # share of the rate that harmonics above degree 0 have
 _EPSILON = 1e-15
-_PRUNE_AT = (0.4, 0.7, 1.0)  # shares of the iterations
+_PRUNE_AT = (0.5, 1.0)  # shares of the iterations
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Settings:
     """
 
     iterations: int = 600
-    gaussians: int = 30000
+    gaussians: int = 20000
     degree: int = 0
     photo_share: float = 0.3
     trust_holes: float = 0.5
@@ -85,7 +85,7 @@ class Optimisation:
         self.corrections = Corrections(len(capture), self.depth).to(device)
         self._correcting = torch.optim.Adam(
             [
-                {"params": [self.corrections.colors], "lr": 2e-3},
+                {"params": [self.corrections.colors], "lr": 4e-3},
                 {"params": [self.corrections.motions], "lr": 2e-4},
             ]
         )
