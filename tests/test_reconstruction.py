@@ -31,7 +31,7 @@ from fvgen.reconstruction.run import check_output, reconstruct
 from fvgen.reconstruction.spz import write_spz
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.ply import write_ply
-from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.formats.transforms_json import frame_entries, write_transforms_json
 from fvgen.scene.formats.video import frame_times
 
 
@@ -487,7 +487,7 @@ def test_floaters_are_found() -> None:
     pictures = (render_all(scene, cameras, splat_torch) * 255).round().byte()
     covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
     names = ["a.jpg", None, None, "b.jpg"]
-    capture = Capture(pictures, covered, cameras, names, scene.means, torch.zeros(len(scene), 3).byte(), "given")
+    capture = Capture(pictures, covered, cameras, names, 4, scene.means, torch.zeros(len(scene), 3).byte(), "given")
     odd = scene[:4]
     means = torch.tensor([[0.0, 0, 0.05], [0, 0, 2.5], [0, 0, 2.5], [2.02, 0, 2.0]])  # before a lens; only frame b
     scales = torch.tensor([0.05, 1.0, 0.05, 0.02]).log()[:, None].repeat(1, 3)  # the second is huge
@@ -504,7 +504,7 @@ def test_contributions_add_up_to_the_picture() -> None:
     scene, cameras = surface(), path_cameras(3)
     pictures = torch.zeros(3, SIZE[1], SIZE[0], 3).byte()
     covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
-    capture = Capture(pictures, covered, cameras, [None] * 3, scene.means, torch.zeros(len(scene), 3).byte(), "")
+    capture = Capture(pictures, covered, cameras, [None] * 3, 3, scene.means, torch.zeros(len(scene), 3).byte(), "")
     found = contributions(scene, capture, splat_torch)
     for i in range(3):
         view, k = cameras.camera_from_world[i].float(), cameras.intrinsics[i].float()
@@ -518,7 +518,7 @@ def test_holes_get_gaussians_at_the_depth_of_what_is_behind() -> None:
     cameras = path_cameras(3)
     pictures = (render_all(wall, cameras, splat_torch) * 255).round().byte()
     covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
-    capture = Capture(pictures, covered, cameras, [None] * 3, wall.means, torch.zeros(len(wall), 3).byte(), "")
+    capture = Capture(pictures, covered, cameras, [None] * 3, 3, wall.means, torch.zeros(len(wall), 3).byte(), "")
     filled = fill_holes(wall[~hole], capture, splat_torch)
     added = filled[int((~hole).sum()) :]
     assert len(added) > 4
@@ -526,6 +526,29 @@ def test_holes_get_gaussians_at_the_depth_of_what_is_behind() -> None:
     after = render_all(filled, cameras, splat_torch)
     error = (after - pictures.float() / 255).abs()[1, 24:40, 40:56].mean()
     assert float(error) < 0.1
+
+
+def test_photographs_beside_the_path_are_used_too(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    (out / "photos").mkdir()
+    cameras = path_cameras(2).resized(2 * SIZE[0], 2 * SIZE[1])
+    cameras.world_from_camera[:, 1, 3] = -0.3
+    pictures = (render_all(surface(), cameras, splat_torch) * 255).round().byte()
+    for name, picture in zip(("0.jpg.png", "other.png"), pictures):
+        write_png(out / "photos" / name, picture)
+    content = json.loads((out / "transforms.json").read_text())
+    content["photos"] = frame_entries(cameras, ["photos/0.jpg.png", "photos/other.png"])
+    content["frames"][0]["photo"] = "0.jpg.png"
+    (out / "transforms.json").write_text(json.dumps(content))
+    capture = read_capture(out)
+    assert capture.photo == ["0.jpg.png", None, None, None, None, "5.jpg", "other.png"]
+    assert (capture.flight, capture.photographs) == (6, [0, 5, 6])
+    torch.testing.assert_close(capture.cameras.intrinsics[6], path_cameras(1).intrinsics[0])
+    torch.testing.assert_close(capture.cameras.world_from_camera[6], cameras.world_from_camera[1])
+    assert float((capture.images[6].float() / 255 - pictures[1, ::2, ::2].float() / 255).abs().mean()) < 0.05
+    (out / "photos" / "other.png").unlink()
+    with pytest.raises(UserError, match="no image"):
+        read_capture(out)
 
 
 def test_photographs_have_their_share_of_the_iterations(tmp_path: Path) -> None:

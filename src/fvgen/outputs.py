@@ -229,13 +229,14 @@ def _photo_files(views: "NovelViews") -> list[str]:
 
 
 def _write_transforms(views: "NovelViews", path: Path, names: list[str]) -> None:
-    from fvgen.scene.formats.transforms_json import write_transforms_json
+    from fvgen.scene.formats.transforms_json import frame_entries, write_transforms_json
 
     files = _photo_files(views)
     extras: list[dict[str, Any]] = [
         {"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo
     ]
-    top = {"ply_file_path": "points.ply"}
+    photos = frame_entries(views.scene.cameras, [f"photos/{name}" for name in files])  # also those off the path
+    top = {"ply_file_path": "points.ply", "photos": photos}
     write_transforms_json(path, views.cameras, [f"images/{name}" for name in names], extras, top)
 
 

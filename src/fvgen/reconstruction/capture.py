@@ -1,7 +1,7 @@
 """What ``fvgen generate`` left in a folder, read and checked: frames, their cameras, what the guide covered, points."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.evaluation.framing import Framing
 from fvgen.progress import track
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.formats.record import image_inside
-from fvgen.scene.formats.transforms_json import read_transforms_json
+from fvgen.scene.formats.transforms_json import read_records, read_transforms_json
+from fvgen.scene.photos import posed_shot
 
 _FEWEST_POINTS = 10
 
@@ -30,6 +32,7 @@ class Capture:
         covered: ``[F, H, W]`` bool, where the guide had points; everywhere in photographs.
         cameras: ``F`` cameras of one size.
         photo: for each frame the file name of the photograph it is, or ``None`` where it was generated.
+        flight: how many of the frames, the first ones, are on the path; the rest are photographs beside it.
         positions: ``[P, 3]`` float32.
         colors: ``[P, 3]`` uint8.
         geometry: where the cameras came from; ``"given"``: they are in the user's own world.
@@ -39,6 +42,7 @@ class Capture:
     covered: Tensor
     cameras: Cameras
     photo: list[str | None]
+    flight: int
     positions: Tensor
     colors: Tensor
     geometry: str
@@ -50,7 +54,8 @@ class Capture:
         """Some of the frames, all of the points."""
         chosen = list(index)
         photo = [self.photo[i] for i in chosen]
-        frames = (self.images[chosen], self.covered[chosen], self.cameras[chosen], photo)
+        flight = sum(i < self.flight for i in chosen)
+        frames = (self.images[chosen], self.covered[chosen], self.cameras[chosen], photo, flight)
         return Capture(*frames, self.positions, self.colors, self.geometry)
 
     @property
@@ -65,7 +70,7 @@ class Capture:
 
 
 def read_capture(folder: str | Path) -> Capture:
-    """Read an output of ``fvgen generate``.
+    """Read an output of ``fvgen generate``: the frames of its path, and the photographs that the path does not pass.
 
     Raises:
         UserError: something is missing, damaged or does not fit the rest; names it.
@@ -89,7 +94,26 @@ def read_capture(folder: str | Path) -> Capture:
         covered.append(_mask(folder, record["file_path"], (width, height), photo[i] is not None))
     positions, colors = _points(folder)
     geometry = _summary(folder).get("geometry", "")
-    return Capture(torch.stack(images), torch.stack(covered), cameras, photo, positions, colors, str(geometry))
+    flight = len(photo)
+    for name, image, camera in _photographs_beside(folder, {p for p in photo if p}, (width, height)):
+        photo.append(name)
+        images.append(image)
+        covered.append(torch.ones_like(covered[0]))
+        cameras = Cameras.concatenate([cameras, camera])
+    return Capture(torch.stack(images), torch.stack(covered), cameras, photo, flight, positions, colors, str(geometry))
+
+
+def _photographs_beside(folder: Path, passed: set[str], size: tuple[int, int]) -> Iterator[tuple[str, Tensor, Cameras]]:
+    """Names, pictures and cameras of photographs that are not on the path, scaled and cut as the frames are."""
+    for record in read_records(folder / "transforms.json", "photos", required=False):
+        path = image_inside(folder, record.file_path or "", record.where)
+        if path.name in passed:
+            continue
+        shot = posed_shot(record, path)
+        assert shot.camera is not None
+        framing = Framing(size)
+        camera, boxes = framing.cameras(shot.camera)
+        yield path.name, (framing.picture(shot.image, boxes[0]) * 255).round().byte(), camera
 
 
 def _photo_of(record: dict[str, Any], where: str) -> str | None:

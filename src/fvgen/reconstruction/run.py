@@ -176,19 +176,19 @@ def _write(
     from fvgen.training.charts import curves
 
     final = Gaussians(**{name: value.detach() for name, value in fit.gaussians.parameters().items()})
-    flight = render_all(final, fit.capture.cameras, fit.renderer)
+    shown = render_all(final, fit.capture.cameras, fit.renderer)
     summary: dict[str, Any] = {"gaussians": len(final), "iterations": fit.iteration, **facts}
     photos = fit.capture.photographs
     if photos:
-        shown = score(flight[photos], fit.capture.images[photos].float() / 255)
-        summary["photographs"] = {name: _mean(values) for name, values in shown.items()}
+        found = score(shown[photos], fit.capture.images[photos].float() / 255)
+        summary["photographs"] = {name: _mean(values) for name, values in found.items()}
     if held_out is not None:
         found = score(render_all(final, held_out.cameras, fit.renderer), held_out.images)
         each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
         summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
     summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
     WRITERS[target.suffix.lower()](work / target.name, final)
-    write_video(work / target.with_suffix(".mp4").name, (flight * 255).round().byte(), fps)
+    write_video(work / target.with_suffix(".mp4").name, (shown[: fit.capture.flight] * 255).round().byte(), fps)
     (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")

@@ -51,14 +51,23 @@ def write_transforms_json(
     top: dict[str, Any] = {"camera_model": "OPENCV", **(extra or {})}
     if blocks and all(b == blocks[0] for b in blocks):
         top |= blocks[0]
-    frames = []
-    for i, matrix in enumerate((cameras.world_from_camera @ _FLIP).tolist()):
-        own = extra_per_frame[i] if extra_per_frame else {}
-        frames.append({"file_path": file_paths[i], **blocks[i], **own, "transform_matrix": matrix})
+    frames = frame_entries(cameras, file_paths, extra_per_frame)
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in top.items()]
     body = ",\n".join(f"    {json.dumps(frame)}" for frame in frames)
     text = "{\n" + "\n".join(lines) + '\n  "frames": [\n' + body + "\n  ]\n}\n"
     Path(path).write_text(text, encoding="utf-8")
+
+
+def frame_entries(
+    cameras: Cameras, file_paths: list[str], extra_per_frame: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Each camera as the file describes it, with its own intrinsics; arguments as for ``write_transforms_json``."""
+    entries = []
+    for i, matrix in enumerate((cameras.world_from_camera @ _FLIP).tolist()):
+        block = _intrinsics_block(cameras.intrinsics[i].tolist(), cameras.sizes[i].tolist())
+        own = extra_per_frame[i] if extra_per_frame else {}
+        entries.append({"file_path": file_paths[i], **block, **own, "transform_matrix": matrix})
+    return entries
 
 
 def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]]]:
@@ -100,8 +109,13 @@ def read_camera_path(
     return _cameras(records)
 
 
-def read_records(path: str | Path) -> list[CameraRecord]:
+def read_records(path: str | Path, key: str = "frames", required: bool = True) -> list[CameraRecord]:
     """The frames of a ``transforms.json``, each with the intrinsics that apply to it, in the file's order.
+
+    Args:
+        path: the file.
+        key: the list that is read; an output of this program lists all of its photographs under ``photos`` too.
+        required: without the list nothing is returned, instead of an error.
 
     Raises:
         UserError: invalid JSON, no frames, a camera model we cannot undo, NaN or non-rigid matrices, or
@@ -109,10 +123,12 @@ def read_records(path: str | Path) -> list[CameraRecord]:
     """
     path = Path(path)
     top = _load(path)
-    frames = top.get("frames")
+    frames = top.get(key)
+    if key not in top and not required:
+        return []
     if not isinstance(frames, list) or not frames:
-        raise UserError(f'{path}: no frames; a transforms.json lists its cameras under "frames"')
-    shared = {key: value for key, value in top.items() if key != "frames"}
+        raise UserError(f'{path}: no frames; a transforms.json lists its cameras under "{key}"')
+    shared = {name: value for name, value in top.items() if name != "frames"}
     records = []
     for i, frame in enumerate(frames):
         if not isinstance(frame, dict):
