@@ -24,6 +24,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("fvgen.cli.generate", "Generate", "novel views from a few photos"),
+    "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "view": Command("fvgen.cli.view", "View", "a page to see a scene, draw a camera path and generate along it"),
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
