@@ -247,7 +247,7 @@ def test_off_loaded_each_part_comes_once_for_all_windows(fresh: VideoModel, monk
     torch.testing.assert_close(found, expected.flatten(0, 1), atol=0, rtol=0)
     assert ran[:12] == [{"unet"}] * 12  # three windows, four steps each, and nothing else on the device
     assert all(here == {"vae"} for here in ran[12:])
-    assert moves.count("unet") == 2
+    assert [moves.count(name) for name in ("unet", "tokens", "vae")] == [2, 2, 4]  # there and back again
     assert not present
 
 
