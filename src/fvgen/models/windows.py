@@ -72,7 +72,7 @@ class WindowSampler:
         # Off-loaded, each part of the model comes once for all batches; otherwise a batch is done before the next.
         groups = [batches] if self.speed.offload else [[batch] for batch in batches]
         for group in track(groups, "windows"):
-            yield from zip(group, self._group(windows, [self._filled(b, len(batches[0])) for b in group], group, stage))
+            yield from self._group(windows, [self._filled(b, len(batches[0])) for b in group], group, stage)
 
     def _filled(self, batch: list[int], size: int) -> list[int]:
         """A compiled network is made for one size of batch: a smaller one gets its last window several times."""
@@ -80,7 +80,7 @@ class WindowSampler:
 
     def _group(
         self, windows: Windows, filled: list[list[int]], kept: list[list[int]], stage: Stage
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[tuple[list[int], Tensor]]:
         model = self.model
         clips = [(windows.pictures[b].movedim(-1, 2) * 2 - 1).to(self.device) for b in filled]
         sources = [self._sources(windows, batch, len(own)) for batch, own in zip(filled, kept)]
@@ -89,12 +89,10 @@ class WindowSampler:
             conditions = [self._encode(*inputs) for inputs in zip(clips, covered, sources)]
         with stage("denoise"), self._here(model.denoiser):
             latents = [self._denoise(*inputs) for inputs in zip(clips, conditions, sources)]
-        for clip, condition, latent, batch in zip(clips, conditions, latents, kept):
-            with stage("decode"), self._here(model.autoencoder):
-                wanted = windows.wanted[batch].flatten().nonzero()[:, 0].to(self.device)
-                own = slice(0, len(batch))
-                made = model.decode(latent[own], condition.concat[own], clip[own], wanted)
-            yield ((made + 1) / 2).clamp(0, 1).movedim(1, -1)
+        with stage("decode"), self._here(model.autoencoder):
+            wanted = [windows.wanted[batch] for batch in kept]
+            made = [self._decode(*inputs) for inputs in zip(latents, conditions, clips, wanted)]
+        yield from zip(kept, made)
 
     def _here(self, *parts: torch.nn.Module) -> AbstractContextManager[None]:
         return on_device(self.device, *parts, offload=self.speed.offload)
@@ -115,3 +113,9 @@ class WindowSampler:
     def _denoise(self, clip: Tensor, condition: Condition, sources: list[torch.Generator]) -> Tensor:
         noise = unit_noise(self.model.latent_shape(clip), sources, self.device)
         return sample_latents(self.model, condition, noise, self.steps, self.guidance_scale, sources, self.callback)
+
+    def _decode(self, latents: Tensor, condition: Condition, clip: Tensor, wanted: Tensor) -> Tensor:
+        """The wanted frames ``[F, H, W, 3]``; ``wanted`` has no rows for windows that only fill up."""
+        own, rows = slice(0, len(wanted)), wanted.flatten().nonzero()[:, 0].to(self.device)
+        made = self.model.decode(latents[own], condition.concat[own], clip[own], rows)
+        return ((made + 1) / 2).clamp(0, 1).movedim(1, -1)

@@ -92,7 +92,7 @@ class OperationCounter(TorchDispatchMode):
 
     def _hold(self, made: Any) -> None:
         """Note tensors that are new, and, when their memory is given back, that they are gone."""
-        for tensor in (leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)):
+        for tensor in (leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and leaf.device.type != "meta"):
             storage = tensor.untyped_storage()
             if id(storage) in self._storages:
                 continue
