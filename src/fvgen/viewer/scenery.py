@@ -104,11 +104,11 @@ class Scenery:
             self._frustum("path", f"/path/key/{i}", path.keys[i], 0.07 if i == selected else 0.05, color)
         return self._nodes.get("path", [])[1 if len(path) > 1 else 0 :]
 
-    def here(self, camera: Cameras | None, picture: np.ndarray | None) -> None:
-        """The camera under the time line, with what it would be shown."""
+    def here(self, camera: Cameras | None) -> None:
+        """The camera under the time line; without a picture, which would hide the scene from who just added a key."""
         self._clear("here")
         if camera is not None:
-            self._frustum("here", "/here", camera, 0.1, HERE, picture, group="path")
+            self._frustum("here", "/here", camera, 0.1, HERE, group="path")
 
     def frames(self, shown: Shown | None) -> None:
         """Some of the frames of a result, evenly, as frusta with their pictures."""
