@@ -331,7 +331,7 @@ def test_what_is_previewed_is_what_is_rendered(session: Session, scene) -> None:
     previews = [session.preview(i) for i in (0, 3, 8)]
     command = session.save("mine")
     file, out = session.workspace.path_file("mine"), session.workspace.result("first")
-    assert command == f"fvgen generate photos --path {file} --size 96x64 --output OUT"
+    assert command == f"fvgen generate photos --path {file} --size 64x48 --output OUT"
     assert session.generate("first")
     assert session.runner.wait(120)
     assert session.status.ending is Ending.DONE, session.status.doing
@@ -412,7 +412,7 @@ def test_frames_come_once_each_and_are_the_views(scene) -> None:
         numbers.extend(which)
         pictures.update(zip(which, frames))
 
-    wanted = follow(path.resized(64, 48), scene.cameras)
+    wanted = follow(path, scene.cameras)
     views = pipeline.along(scene, wanted, callback_on_frames=on_frames, callback_on_guide=guides.append)
     assert sorted(numbers) == list(range(20))
     assert all(torch.equal(pictures[i], views.frames[i]) for i in range(20))

@@ -9,7 +9,7 @@ from fvgen.cameras.poses import look_at
 from fvgen.rendering.splat import render_points
 from fvgen.scene.types import Photos, PointCloud, Scene
 
-SIZE = (96, 64)
+SIZE = (64, 48)
 
 
 def wall(count: int = 40_000) -> PointCloud:
