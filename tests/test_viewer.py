@@ -22,6 +22,7 @@ from fvgen.scene.formats.transforms_json import read_camera_path, read_transform
 from fvgen.viewer import keyframes as keys
 from fvgen.viewer.latest import Latest
 from fvgen.viewer.opening import open_session
+from fvgen.viewer.path_files import load_path, save_path
 from fvgen.viewer.result import is_result, read_result
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
 from fvgen.viewer.session import Options, Session
@@ -273,15 +274,15 @@ def same(a: Cameras, b: Cameras, tolerance: float = 1e-5) -> None:
 
 def test_a_path_file_is_what_was_drawn_and_can_be_edited_again(scene, tmp_path: Path) -> None:
     path, file = drawn(scene), tmp_path / "path.json"
-    keys.save_path(path, file)
+    save_path(path, file)
     same(read_camera_path(file), path.cameras(), 1e-12)
-    again = keys.load_path(file, SIZE, scene.cameras[0])
+    again = load_path(file, SIZE, scene.cameras[0])
     assert again.frames == path.frames
     same(again.cameras(), path.cameras(), 1e-12)
     content = json.loads(file.read_text())
     content["frames"][7]["transform_matrix"][0][3] += 0.01  # by another program
     file.write_text(json.dumps(content))
-    changed = keys.load_path(file, SIZE, scene.cameras[0])
+    changed = load_path(file, SIZE, scene.cameras[0])
     assert len(changed) == 31
     same(changed.cameras(), read_camera_path(file), 1e-12)
 
@@ -681,3 +682,33 @@ def test_the_controls_show_the_session_and_edit_it(page, session: Session, scene
     controls._run._desk.answer(lambda e: controls._run._generate())(event)
     assert "a name has 1 to 64 letters" in message.content
     until(lambda: "Ready" in controls._status._line.content)
+
+
+def test_splats_have_the_covariances_of_their_axes(page, session: Session, tmp_path: Path) -> None:
+    import math
+
+    from fvgen.reconstruction.gaussians import Gaussians
+    from fvgen.viewer.scenery import covariances
+
+    half = math.sqrt(0.5)
+    gaussians = Gaussians(
+        means=torch.zeros(2, 3),
+        log_scales=torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]).log(),
+        quaternions=torch.tensor([[2.0, 0, 0, 0], [half, 0, 0, half]]),  # none, and a quarter turn about z
+        opacity_logits=torch.zeros(2),
+        sh=torch.zeros(2, 1, 3),
+    )
+    expected = torch.stack([torch.diag(torch.tensor([1.0, 4, 9])), torch.diag(torch.tensor([4.0, 1, 9]))])
+    torch.testing.assert_close(covariances(gaussians), expected)
+    page.scenery.splats(gaussians)
+    page.scenery.show("splats", False)
+    assert not page.scenery._nodes["splats"][0].visible
+
+
+def test_a_ply_that_holds_no_splats_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("viser")
+    arguments = ["view", str(out), "--port", "0", "--splats", str(out / "points.ply"), "--model", "none"]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "a point cloud, not 3D Gaussians" in error
+    assert error.count("\n") == 1

@@ -71,8 +71,8 @@ def server(out: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 class Visitor:
     """One tab of the browser."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1000, height: int = 640) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": height})
+    def __init__(self, browser: Any, address: str) -> None:
+        self.page = browser.new_page(viewport={"width": 1000, "height": 640})
         self.page.set_default_timeout(PATIENCE * 1000)
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -178,7 +178,7 @@ def test_draw_generate_watch_reload_and_cancel(browsers: Any, server: tuple[str,
     assert len(path) == 31
     assert float((path.centers[0] - path.centers[30]).norm()) > 0.05
 
-    other = Visitor(second, address, 520, 600)
+    other = Visitor(second, address)
     visitor.note_frames()
     visitor.button("Generate", times=50)
     until(lambda: "Generating" in visitor.status, "the run starts")
