@@ -21,8 +21,8 @@ class Generate:
     """Make novel views from a few photos of a place.
 
     FOLDER receives the fly-through (views.mp4, images/), the point renders that guided it (guide.mp4,
-    coverage/), the photos used, the camera of every frame (transforms.json, sparse/0/), the coloured points
-    (points.ply) and summary.json.
+    coverage/), the photos used and their cameras (transforms_photos.json), the camera of every frame
+    (transforms.json, sparse/0/), the coloured points (points.ply) and summary.json.
     """
 
     photos: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTOS...")]

@@ -10,7 +10,7 @@ from fvgen.errors import UserError
 from fvgen.reconstruction.ply import read_gaussians
 from fvgen.viewer.latest import Latest
 from fvgen.viewer.panels import Controls
-from fvgen.viewer.pictures import larger, smaller
+from fvgen.viewer.pictures import larger
 from fvgen.viewer.runs import Ending, Phase
 from fvgen.viewer.scenery import Scenery
 from fvgen.viewer.server import address_of, close_server, open_server
@@ -25,7 +25,8 @@ class Painter:
         self._wake = threading.Condition()
         self._changed: set[str] = set()
         self._closed = False
-        threading.Thread(target=self._run, name="fvgen page", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="fvgen page", daemon=True)
+        self._thread.start()
 
     def changed(self, what: str) -> None:
         """Note that this is to be drawn again. Returns at once."""
@@ -38,6 +39,7 @@ class Painter:
         with self._wake:
             self._closed = True
             self._wake.notify()
+        self._thread.join(10)
 
     def _run(self) -> None:
         while True:
@@ -88,11 +90,11 @@ class Page:
 
     def close(self) -> None:
         """End the page, and the run; what was half done is gone."""
-        self._previews.close()
         if not self.session.close(2.0):
             print("fvgen: ending what runs ...", file=sys.stderr)
             self.session.close()
         self._painter.close()
+        self._previews.close()
         close_server(self.server)
 
     def _paint(self, what: set[str]) -> None:
@@ -111,7 +113,7 @@ class Page:
         path = self.session.path
         if len(path) == 0:
             self.controls.path.show_preview(None)
-            self.scenery.here(None, None)
+            self.scenery.here(None)
             return
         camera = path.cameras()[min(frame, path.count - 1)] if len(path) > 1 else path.keys[:1]
         try:
@@ -119,7 +121,7 @@ class Page:
         except UserError:  # no scene yet: it is asked for again when there is one
             return
         self.controls.path.show_preview(larger(picture))
-        self.scenery.here(camera, smaller(picture, 192))
+        self.scenery.here(camera)
 
 
 def serve(page: Page) -> None:

@@ -1,10 +1,8 @@
 """A camera path as drawn: key cameras at frames, and the cameras between them. Pure functions, no page."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,13 +10,11 @@ from torch import Tensor
 from fvgen.cameras import Cameras, path_between, path_dolly, path_orbit, path_spiral, path_through
 from fvgen.cameras.poses import rotation_angles
 from fvgen.errors import UserError
-from fvgen.scene.formats.transforms_json import read_camera_path, write_transforms_json
 from fvgen.scene.types import Scene
 
 STEP = 15  # frames from key to key: one window of the models
 MOST_FRAMES = 1000
 PRESETS = ("through", "orbit", "spiral", "dolly")
-_KEYS = "key_frames"
 _PRESET_KEYS = {"orbit": 13, "spiral": 25, "dolly": 7}  # so many follow the curve to a hundredth of its size
 _PRESET_FRAMES = {"orbit": 61, "spiral": 73, "dolly": 31}
 
@@ -100,7 +96,7 @@ def checked_fov(fov: float) -> float:
 def added(path: KeyPath, camera: Cameras) -> KeyPath:
     """Another key after the last, one window later."""
     frame = path.frames[-1] + STEP if path.frames else 0
-    _check_count(frame + 1)
+    check_count(frame + 1)
     return replace(path, keys=Cameras.concatenate([path.keys, camera]), frames=(*path.frames, frame))
 
 
@@ -128,7 +124,7 @@ def retimed(path: KeyPath, index: int, frame: int) -> tuple[KeyPath, int]:
         UserError: another key is there, or the path would be too long.
     """
     _check_key(path, index)
-    _check_count(frame + 1)
+    check_count(frame + 1)
     frames = [frame if i == index else f for i, f in enumerate(path.frames)]
     if frames.count(frame) > 1:
         raise UserError(f"another key is at frame {frame} already")
@@ -153,7 +149,7 @@ def with_count(path: KeyPath, count: int) -> KeyPath:
     """
     if len(path) < 2:
         return path
-    _check_count(count)
+    check_count(count)
     if count < len(path):
         raise UserError(f"{count} frames cannot pass through {len(path)} keys")
     return replace(path, frames=_spread([f / (path.count - 1) for f in path.frames], count))
@@ -209,49 +205,6 @@ def preset(name: str, scene: Scene, size: tuple[int, int]) -> KeyPath:
     return KeyPath(path.cameras[frames], tuple(frames), size)
 
 
-def save_path(path: KeyPath, file: Path) -> None:
-    """Write the path as ``fvgen generate --path`` takes it: one camera per frame, and which frames are keys.
-
-    Raises:
-        UserError: fewer than two keys.
-    """
-    cameras = path.cameras()
-    names = [f"images/{i:05d}.png" for i in range(len(cameras))]
-    write_transforms_json(file, cameras, names, extra={_KEYS: list(path.frames)})
-
-
-def load_path(file: Path, size: tuple[int, int], default: Cameras) -> KeyPath:
-    """Read a path file. Where it does not come from here, or was changed since, every frame becomes a key.
-
-    Args:
-        file: a transforms.json.
-        size: (width, height) of the pictures: views are scaled to cover it and cropped in the centre.
-        default: whose size and intrinsics frames get that have none.
-
-    Raises:
-        UserError: see `fvgen.scene.formats.transforms_json.read_camera_path`; or too many frames.
-    """
-    cameras = read_camera_path(file, default.size, default.intrinsics[0]).covering(*size)[0]
-    _check_count(len(cameras))
-    frames = _listed_keys(file, len(cameras))
-    if frames is not None:
-        path = KeyPath(cameras[frames], tuple(frames), size)
-        again = path.cameras()
-        close = (again.world_from_camera - cameras.world_from_camera).abs().max() < 1e-6
-        if close and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
-            return path
-    return KeyPath(cameras, tuple(range(len(cameras))), size)
-
-
-def _listed_keys(file: Path, count: int) -> list[int] | None:
-    """The frames that the file calls keys, if they can be."""
-    listed = json.loads(file.read_text(encoding="utf-8-sig")).get(_KEYS)
-    if not isinstance(listed, list) or len(listed) < 2 or any(type(f) is not int for f in listed):
-        return None
-    right = listed[0] == 0 and listed[-1] == count - 1 and all(a < b for a, b in zip(listed, listed[1:]))
-    return listed if right else None
-
-
 def _spread(shares: Sequence[float], count: int) -> tuple[int, ...]:
     """Frames of ascending ``shares`` 0..1 of a path of ``count`` frames, at least one apart."""
     frames = [round(share * (count - 1)) for share in shares]
@@ -271,6 +224,7 @@ def _check_key(path: KeyPath, index: int) -> None:
         raise UserError("there is no such key frame: add one first" if len(path) == 0 else f"there is no key {index}")
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
+    """Raise `UserError` for more frames than a path may have."""
     if not 2 <= count <= MOST_FRAMES and count != 1:
         raise UserError(f"{count} frames: a path has 2 to {MOST_FRAMES}")

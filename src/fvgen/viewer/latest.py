@@ -30,6 +30,7 @@ class Latest(Generic[T]):
         with self._wake:
             self._closed = True
             self._wake.notify()
+        self._thread.join(10)
 
     def _run(self) -> None:
         while True:

@@ -123,7 +123,8 @@ class ResultPanel:
             self._pictures.image = side_by_side(None, None, session.size)
             return
         done = set(shown.done)
-        if session.status.phase is Phase.RUNNING and done - self._seen:
+        following = session.status.job == "generate" and session.status.phase is Phase.RUNNING
+        if following and done - self._seen:
             self._frame = sorted(done - self._seen)[len(done - self._seen) // 2]
         self._seen = done
         self._frame = max(0, min(self._frame, len(shown.cameras) - 1))

@@ -45,10 +45,11 @@ class PathPanel:
         self._through.on_update(answer(self._scrub))
         width, height = desk.session.size
         self._empty = larger(torch.full((height, width, 3), 24, dtype=torch.uint8))
-        self._preview = gui.add_image(self._empty, label="Guide at the time line")
+        self._preview = gui.add_image(self._empty, label="Guide at the time line", visible=False)
 
     def show_preview(self, picture: np.ndarray | None) -> None:
-        """The guide at the time line, dark where there is none."""
+        """The guide at the time line, if there is one."""
+        self._preview.visible = picture is not None
         self._preview.image = self._empty if picture is None else picture
 
     def refresh(self) -> None:
@@ -89,8 +90,9 @@ class PathPanel:
 
     def _add(self, event: Any) -> None:
         camera = self._here(event)
-        self._edit(lambda path: keys.added(path, camera))
-        self._pick(len(self._desk.session.path) - 1, event)
+        made = keys.added(self._desk.session.path, camera)
+        self._selected, self._frame = len(made) - 1, made.count - 1  # before it is shown
+        self._edit(lambda path: made)
 
     def _pick(self, index: int, event: Any) -> None:
         frames = self._desk.session.path.frames
@@ -122,8 +124,8 @@ class PathPanel:
         except UserError:
             session.on_change("path")  # shows the old number again
             raise
+        self._selected, self._frame = index, path.frames[index]
         self._edit(lambda before: path)
-        self._pick(index, None)
 
     def _set_fov(self) -> None:
         i, fov = self._selected, float(self._fov.value)

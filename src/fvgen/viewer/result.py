@@ -11,7 +11,6 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.transforms_json import read_transforms_json
@@ -93,10 +92,23 @@ def read_result(folder: Path) -> Result:
 
 def _frames(folder: Path, records: list[dict[str, Any]]) -> Tensor:
     files = [_image(folder, record, "transforms.json") for record in records]
-    frames = [read_photo(file).image for file in track(files, "reading frames")]
+    frames = [_pixels(file) for file in track(files, "reading frames")]
     if any(frame.shape != frames[0].shape for frame in frames):
         raise UserError(f"{folder}: its images differ in size; run fvgen generate again")
     return torch.stack(frames)
+
+
+def _pixels(file: Path) -> Tensor:
+    """``[H, W, 3]`` uint8; unlike a photograph a frame may be tiny."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(
+                image.height, image.width, 3
+            )
+    except (OSError, ValueError, SyntaxError):
+        raise UserError(f"{file}: damaged or cut off; run fvgen generate again") from None
 
 
 def _image(folder: Path, record: dict[str, Any], name: str) -> Path:

@@ -13,12 +13,13 @@ from fvgen.cameras.poses import rotation_log
 from fvgen.reconstruction.gaussians import Gaussians
 from fvgen.viewer.keyframes import KeyPath
 from fvgen.viewer.pictures import smaller
-from fvgen.viewer.session import Shown
+from fvgen.viewer.shown import Shown
 
 MOST_POINTS = 250_000
 MOST_SPLATS = 500_000
 _THUMBNAIL = 192
 _FRAMES = 16  # pictures in space at once
+_NEAREST = 0.06  # nearer is not drawn: from where a frame was taken its own small picture would hide everything
 PHOTO, PATH, KEY, HERE, FRAME = (60, 110, 220), (235, 140, 20), (235, 140, 20), (215, 40, 60), (40, 160, 110)
 
 
@@ -44,7 +45,7 @@ class Scenery:
         up = up if float(up.norm()) > 0.3 else -pose[:3, 1]
         self._server.scene.set_up_direction(tuple(up.tolist()))
         start = self._server.initial_camera
-        start.near, start.far = self.unit / 500, self.unit * 500
+        start.near, start.far = _NEAREST * self.unit, 500 * self.unit
         start.fov = math.radians(60)
         start.up = tuple(up.tolist())
         start.position = tuple((pose[:3, 3] - 0.5 * self.unit * pose[:3, 2] - 0.25 * self.unit * pose[:3, 1]).tolist())
@@ -104,11 +105,11 @@ class Scenery:
             self._frustum("path", f"/path/key/{i}", path.keys[i], 0.07 if i == selected else 0.05, color)
         return self._nodes.get("path", [])[1 if len(path) > 1 else 0 :]
 
-    def here(self, camera: Cameras | None, picture: np.ndarray | None) -> None:
-        """The camera under the time line, with what it would be shown."""
+    def here(self, camera: Cameras | None) -> None:
+        """The camera under the time line; without a picture, which would hide the scene from who just added a key."""
         self._clear("here")
         if camera is not None:
-            self._frustum("here", "/here", camera, 0.1, HERE, picture, group="path")
+            self._frustum("here", "/here", camera, 0.1, HERE, group="path")
 
     def frames(self, shown: Shown | None) -> None:
         """Some of the frames of a result, evenly, as frusta with their pictures."""
@@ -119,7 +120,7 @@ class Scenery:
         chosen = sorted({round(k * (count - 1) / (_FRAMES - 1)) for k in range(_FRAMES)})
         for i in chosen:
             picture = smaller(shown.frames[i], _THUMBNAIL) if i in shown.done else None
-            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.05, FRAME, picture)
+            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.02, FRAME, picture)
 
     def splats(self, gaussians: Gaussians) -> None:
         """Gaussians, the most opaque where there are too many for a browser."""

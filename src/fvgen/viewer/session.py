@@ -3,7 +3,7 @@
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,36 +11,19 @@ from torch import Tensor
 
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
-from fvgen.outputs import output_folder, write_files, write_photos
+from fvgen.outputs import output_folder, write_files
 from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide
 from fvgen.progress import watched
 from fvgen.rendering.guide import render_guide
 from fvgen.scene.build import build_scene
-from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.types import Photos, Scene
-from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
+from fvgen.viewer.kept import kept_scene
+from fvgen.viewer.keyframes import KeyPath, empty_path
+from fvgen.viewer.path_files import load_path, save_path
 from fvgen.viewer.result import Result, read_result
 from fvgen.viewer.runs import Phase, Reporter, Runner, Status
+from fvgen.viewer.shown import Shown, shown_whole
 from fvgen.viewer.workspace import Workspace
-
-
-@dataclass
-class Shown:
-    """A result as far as it is there.
-
-    Attributes:
-        name: of the result.
-        cameras: ``F``.
-        guide: ``[F, H, W, 3]`` uint8, or ``None`` before it is rendered.
-        frames: ``[F, H, W, 3]`` uint8, black where not yet done.
-        done: the frames that are.
-    """
-
-    name: str
-    cameras: Cameras
-    guide: Tensor | None
-    frames: Tensor
-    done: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -90,7 +73,7 @@ class Session:
         self.scene: Scene | None = None
         self.size = pipeline.frame_size(photos, self.options.size)
         self.path = empty_path(self.size)
-        self.shown = None if result is None else _shown(result)
+        self.shown = None if result is None else shown_whole(result)
         self.on_change: Callable[[str], None] = lambda what: None
         self.lock = threading.RLock()
         self.runner = Runner(lambda status: self.on_change("status"))
@@ -138,7 +121,7 @@ class Session:
         temporary = file.with_suffix(".partial")
         save_path(path, temporary)
         temporary.replace(file)
-        source = self.source if scene.geometry == "given" else [str(self._kept_scene(scene))]
+        source = self.source if scene.geometry == "given" else [str(kept_scene(self.workspace, scene))]
         size = f"{path.size[0]}x{path.size[1]}"
         return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
 
@@ -166,7 +149,7 @@ class Session:
         opened = self.opened is not None and name == self.opened.name
         result = self.opened if opened else read_result(self.workspace.result(name))
         assert result is not None
-        self._show(_shown(result), "result")
+        self._show(shown_whole(result), "result")
 
     def generate(self, name: object, seed: int = 0) -> bool:
         """Start to generate along the drawn path.
@@ -225,19 +208,6 @@ class Session:
             raise UserError("the scene is not there yet: wait for it")
         return self.scene
 
-    def _kept_scene(self, scene: Scene) -> Path:
-        """The photos with their estimated cameras in the workspace, so that a path stays in their world."""
-        for folder in self.workspace.scene_folders():
-            listed = folder / "transforms_photos.json"
-            if not folder.exists():
-                with output_folder(folder) as fresh:
-                    write_photos(scene, fresh)
-                return listed
-            known = read_transforms_json(listed)[0] if listed.is_file() else None
-            if known is not None and _same(known, scene.cameras):
-                return listed
-        raise AssertionError("there is always a free name")
-
     def _build(self, report: Reporter) -> str:
         with watched(report):
             scene = build_scene(
@@ -292,19 +262,7 @@ class Session:
         self.on_change(what)
 
 
-def _same(a: Cameras, b: Cameras) -> bool:
-    """Whether these are the same cameras of the same photos, up to the digits of a file."""
-    if len(a) != len(b) or not torch.equal(a.sizes, b.sizes):
-        return False
-    moved = (a.world_from_camera - b.world_from_camera).abs().max()
-    return bool(moved < 1e-9) and bool((a.intrinsics - b.intrinsics).abs().max() < 1e-6)
-
-
 def follow_one(camera: Cameras, photos: Cameras) -> CameraPath:
     """A path of one frame, marked where it is a photo's."""
     path = follow(Cameras.concatenate([camera, camera]), photos)
     return CameraPath(path.cameras[:1], path.photo[:1])
-
-
-def _shown(result: Result) -> Shown:
-    return Shown(result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))))
