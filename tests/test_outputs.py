@@ -122,6 +122,18 @@ def test_videos_have_all_frames(views: Any, tmp_path: Path) -> None:
             assert len(list(video.decode(stream))) == FRAMES
 
 
+def test_a_file_tells_where_all_photographs_were_taken(views: Any, tmp_path: Path) -> None:
+    from fvgen.scene.formats.transforms_json import read_records
+
+    write_outputs(views, tmp_path / "out")
+    records = read_records(tmp_path / "out" / "transforms_photos.json")
+    assert len(records) == len(views.scene.photos)
+    for record, pose, matrix in zip(records, views.scene.cameras.world_from_camera, views.scene.cameras.intrinsics):
+        assert (tmp_path / "out" / (record.file_path or "")).is_file()
+        assert torch.equal(record.world_from_camera, pose)
+        assert torch.equal(record.intrinsics(), matrix)
+
+
 def test_transforms_hold_the_camera_and_source_of_each_frame(views: Any, tmp_path: Path) -> None:
     write_outputs(views, tmp_path / "out")
     frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]

@@ -1,14 +1,39 @@
 """Gaussians from views: the splatter against closed forms and finite differences; files, fitting, errors."""
 
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from fvgen.cameras import Cameras
+from fvgen.cli.main import main
 from fvgen.errors import UserError
+from fvgen.reconstruction.capture import Capture, read_capture
+from fvgen.reconstruction.corrections import rigid
+from fvgen.reconstruction.density import Limits, contributions, floaters
 from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.reconstruction.harmonics import sh_basis, view_colors
+from fvgen.reconstruction.held_out import read_held_out, render_all
+from fvgen.reconstruction.initial import fill_holes
+from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss
+from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.ply import read_gaussians, write_gaussians
+from fvgen.reconstruction.projection import project
+from fvgen.reconstruction.render import splat_gsplat, splat_torch
+from fvgen.reconstruction.run import check_output, reconstruct
+from fvgen.reconstruction.spz import write_spz
+from fvgen.scene.formats.images import write_png
+from fvgen.scene.formats.ply import write_ply
+from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json
+from fvgen.scene.formats.video import frame_times
 
 
 def random_gaussians(count: int, coefficients: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Gaussians:
@@ -76,3 +101,496 @@ def test_files_that_are_no_gaussians_are_refused_in_one_line(tmp_path: Path) -> 
     write_gaussians(path, Gaussians(*(v * float("nan") for v in random_gaussians(2).parameters().values())))
     with pytest.raises(UserError, match="not finite"):
         read_gaussians(path)
+
+
+def camera(width: int = 37, height: int = 26, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """A camera near the origin, turned and shifted a little: camera_from_world and intrinsics."""
+    view = rigid(torch.tensor([0.05, -0.1, 0.2], dtype=dtype), torch.tensor([0.1, -0.05, 0.2], dtype=dtype))
+    focal = 0.9 * width
+    k = torch.tensor([[focal, 0, width / 2 - 1.3], [0, focal, height / 2 + 0.7], [0, 0, 1]], dtype=dtype)
+    return view, k
+
+
+def brute_force(gaussians: Gaussians, view: torch.Tensor, k: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """``[H, W, 5]`` colour, z and alpha, one Gaussian after the other over the whole picture, from the definitions."""
+    width, height = size
+    image, through = torch.zeros(height, width, 5, dtype=torch.float64), torch.ones(height, width, dtype=torch.float64)
+    open_ = torch.ones(height, width, dtype=torch.bool)
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    pixels = torch.stack([u, v], -1).double()
+    seen = gaussians.means @ view[:3, :3].T + view[:3, 3]
+    eye = -view[:3, :3].T @ view[:3, 3]
+    for i in seen[:, 2].argsort().tolist():
+        p = seen[i]
+        if p[2] <= 0.01:
+            continue
+        w, x, y, z = gaussians.quaternions[i] / gaussians.quaternions[i].norm()
+        q = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+        r = torch.eye(3, dtype=torch.float64) + 2 * w * q + 2 * q @ q  # Rodrigues
+        cov = view[:3, :3] @ r @ torch.diag(gaussians.scales[i] ** 2) @ r.T @ view[:3, :3].T
+        fx, fy = k[0, 0], k[1, 1]
+        edges = [
+            ((side / f) * 0.15, c / f, (side - c) / f) for side, f, c in ((width, fx, k[0, 2]), (height, fy, k[1, 2]))
+        ]
+        tx, ty = (
+            (p[a] / p[2]).clamp(-low - margin, high + margin) * p[2] for a, (margin, low, high) in enumerate(edges)
+        )
+        j = torch.tensor(
+            [[fx / p[2], 0, -fx * tx / p[2] ** 2], [0, fy / p[2], -fy * ty / p[2] ** 2]], dtype=torch.float64
+        )
+        flat = j @ cov @ j.T + 0.3 * torch.eye(2, dtype=torch.float64)
+        d = pixels - (k @ p / p[2])[:2]
+        power = -0.5 * torch.einsum("hwi,ij,hwj->hw", d, torch.linalg.inv(flat), d)
+        alpha = (gaussians.opacities[i] * power.exp()).clamp(max=0.999)
+        alpha = torch.where(alpha < 1 / 255, 0.0, alpha)
+        open_ &= through * (1 - alpha) > 1e-4
+        weight = torch.where(open_, alpha * through, 0.0)
+        color = view_colors(gaussians.means[i : i + 1], gaussians.sh[i : i + 1], eye)[0]
+        image += weight[..., None] * torch.cat([color, p[2:3], torch.ones(1, dtype=torch.float64)])
+        through = through * torch.where(open_, 1 - alpha, 1.0)
+    return image
+
+
+@pytest.mark.parametrize(("size", "count", "seed"), [((37, 26), 60, 0), ((64, 16), 150, 1), ((9, 50), 150, 2)])
+def test_splatter_equals_one_gaussian_after_the_other(size: tuple[int, int], count: int, seed: int) -> None:
+    gaussians = random_gaussians(count, 9, seed, torch.float64)
+    gaussians.means[0] = torch.tensor([5.0, 0.2, 0.4])  # wide, far outside: the projection is limited there
+    gaussians.log_scales[0] = 0.3
+    gaussians.means[1] = torch.tensor([0.0, 0.0, -2.0])  # behind the camera
+    gaussians.opacity_logits[2:20] = 9.0  # opaque: pixels that are finished
+    view, k = camera(*size)
+    drawn = splat_torch(gaussians, view, k, size)
+    expected = brute_force(gaussians, view, k, size)
+    got = torch.cat([drawn.image, drawn.depth[..., None], drawn.alpha[..., None]], -1)
+    torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
+    assert float(drawn.alpha.max()) > 0.99
+    assert not bool(drawn.drawn[1])
+
+
+def test_splatter_in_float32_is_that_in_float64() -> None:
+    gaussians, (view, k) = random_gaussians(300, 4, 3), camera(80, 60)
+    exact = splat_torch(Gaussians(*(v.double() for v in gaussians.parameters().values())), view, k, (80, 60))
+    single = splat_torch(gaussians, view.float(), k.float(), (80, 60))
+    assert float((single.image.double() - exact.image).abs().max()) < 1 / 255
+    assert float((single.image.double() - exact.image).abs().mean()) < 2e-6
+
+
+def test_one_gaussian_is_a_gaussian_in_the_picture() -> None:
+    sigma, depth, focal = 0.05, 2.0, 100.0
+    one = Gaussians(
+        torch.tensor([[0.0, 0.0, depth]]).double(),
+        torch.full((1, 3), sigma).double().log(),
+        torch.tensor([[1.0, 0, 0, 0]]).double(),
+        torch.tensor([0.8]).double().logit(),
+        torch.zeros(1, 1, 3).double(),
+    )
+    k = torch.tensor([[focal, 0, 16.5], [0, focal, 16.5], [0, 0, 1]]).double()
+    drawn = splat_torch(one, torch.eye(4).double(), k, (33, 33))
+    variance = (focal * sigma / depth) ** 2 + 0.3
+    offset = torch.arange(33).double() - 16
+    expected = 0.8 * torch.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * variance))
+    expected[expected < 1 / 255] = 0
+    torch.testing.assert_close(drawn.alpha, expected)
+    torch.testing.assert_close(drawn.image, 0.5 * expected[..., None].expand(-1, -1, 3))
+    torch.testing.assert_close(drawn.depth, depth * expected)
+
+
+def test_gradients_equal_finite_differences() -> None:
+    gaussians, (view, k), size = random_gaussians(25, 4, 4, torch.float64), camera(20, 14), (20, 14)
+    weights = torch.randn(14, 20, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    motion = torch.zeros(6, dtype=torch.float64)
+    inputs = {**gaussians.parameters(), "motion": motion}
+
+    def value(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        own = {name: v for name, v in parts.items() if name != "motion"}
+        moved = rigid(parts["motion"][:3], parts["motion"][3:]) @ view
+        drawn = splat_torch(Gaussians(**own), moved, k, size)
+        return (weights * torch.cat([drawn.image, drawn.depth[..., None], drawn.alpha[..., None]], -1)).sum()
+
+    leaves = {name: v.clone().requires_grad_() for name, v in inputs.items()}
+    value(leaves).backward()
+    for name, v in inputs.items():
+        gradient, step = leaves[name].grad, 1e-6
+        assert gradient is not None
+        numeric = torch.zeros_like(v)
+        for i in range(v.numel()):
+            up, down = v.clone(), v.clone()
+            up.view(-1)[i] += step
+            down.view(-1)[i] -= step
+            numeric.view(-1)[i] = (value({**inputs, name: up}) - value({**inputs, name: down})) / (2 * step)
+        torch.testing.assert_close(gradient, numeric, atol=2e-5, rtol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_nothing_in_sight_is_black() -> None:
+    gaussians = random_gaussians(5)
+    behind = Gaussians(**{**gaussians.parameters(), "means": (gaussians.means * -1).requires_grad_()})
+    drawn = splat_torch(behind, torch.eye(4), torch.tensor([[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]), (16, 16))
+    drawn.over(0.25).sum().backward()
+    assert torch.equal(drawn.over(0.25), torch.full((16, 16, 3), 0.25))
+    assert behind.means.grad is not None
+    assert not bool(behind.means.grad.any())
+
+
+def test_harmonics_are_orthonormal() -> None:
+    points = torch.randn(400_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    basis = sh_basis(torch.nn.functional.normalize(points, dim=1), 3)
+    gram = 4 * torch.pi * basis.T @ basis / len(points)
+    torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.02, rtol=0)
+
+
+def test_projection_and_harmonics_are_those_of_gsplat() -> None:
+    pytest.importorskip("gsplat", reason="gsplat IS ABSENT: not compared")
+    plain = importlib.import_module("gsplat.cuda._torch_impl")
+    gaussians, (view, k), size = random_gaussians(500, 16, 6, torch.float64), camera(64, 40), (64, 40)
+    gaussians.means[:9] = torch.tensor([5.0, 0.2, 0.4])
+    parts = (gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.opacities)
+    splats = project(*parts, view, k, size)
+    covariance, _ = plain._quat_scale_to_covar_preci(gaussians.quaternions, gaussians.scales)
+    found = plain._fully_fused_projection(gaussians.means, covariance, view[None], k[None], *size)
+    radii, centers, depths, conics = (v[0] for v in found[:4])
+    shown = (radii > 0).reshape(500, -1).all(1) & splats.drawn
+    assert int(shown.sum()) > 400
+    for ours, theirs in ((splats.centers, centers), (splats.depths, depths), (splats.conics, conics)):
+        torch.testing.assert_close(ours[shown], theirs[shown])
+    directions = torch.nn.functional.normalize(gaussians.means, dim=1)
+    theirs = plain._spherical_harmonics(3, directions, gaussians.sh)
+    torch.testing.assert_close((sh_basis(directions, 3)[..., None] * gaussians.sh).sum(1), theirs)
+
+
+def test_gsplat_draws_the_same_picture_and_gradients() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("NO GPU: gsplat is not compared")
+    pytest.importorskip("gsplat", reason="gsplat IS ABSENT: not compared")
+    gaussians, (view, k), size = random_gaussians(2000, 4, 5), camera(256, 160, torch.float32), (256, 160)
+    weights = torch.randn(160, 256, 3, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for name, draw, device in (("torch", splat_torch, "cpu"), ("gsplat", splat_gsplat, "cuda")):
+        leaves = {n: v.to(device).clone().requires_grad_() for n, v in gaussians.parameters().items()}
+        pose = view.to(device).clone().requires_grad_()
+        drawn = draw(Gaussians(**leaves), pose, k.to(device), size)
+        ((weights.to(device) * drawn.image).sum() + drawn.alpha.sum() + 0.1 * drawn.depth.sum()).backward()
+        grads = {n: v.grad.cpu() for n, v in {**leaves, "pose": pose}.items() if v.grad is not None}
+        found[name] = {"image": drawn.image, "alpha": drawn.alpha, "depth": drawn.depth, **grads}
+    for name, expected in found["gsplat"].items():
+        got, expected = found["torch"][name].detach().cpu(), expected.detach().cpu()
+        error = (got - expected).norm() / expected.norm()
+        assert float(error) < 1e-3, (name, float(error))
+
+
+def test_dissimilarity_is_that_of_ssim_away_from_the_border() -> None:
+    from fvgen.evaluation.metrics.pixels import ssim_torchmetrics
+
+    g = torch.Generator().manual_seed(0)
+    a = torch.rand(40, 50, 3, generator=g, dtype=torch.float64)
+    b = (a + 0.1 * torch.randn(40, 50, 3, generator=g, dtype=torch.float64)).clamp(0, 1)
+    inner = 1 - 2 * dissimilarity(a, b)[5:-5, 5:-5].mean()
+    whole = [torch.nn.functional.pad(v.movedim(-1, 0), (5, 5, 5, 5)).movedim(0, -1)[None] for v in (a, b)]
+    assert float(dissimilarity(a, a).abs().max()) < 1e-12
+    padded = 1 - 2 * dissimilarity(whole[0][0], whole[1][0])[5:-5, 5:-5].mean()
+    assert float(padded) == pytest.approx(float(1 - 2 * dissimilarity(a, b).mean()))
+    cut = [v[None] for v in (a, b)]
+    assert float(inner) == pytest.approx(float(ssim_torchmetrics(*cut)[0]), abs=5e-3)
+
+
+SIZE = (96, 64)
+
+
+def surface(count: int = 900, seed: int = 0) -> Gaussians:
+    """A bumpy coloured wall at depth 3, which a camera at the origin sees whole."""
+    g = torch.Generator().manual_seed(seed)
+    xy = (torch.rand(count, 2, generator=g) - 0.5) * torch.tensor([4.5, 3.2])
+    z = 3 + 0.2 * torch.sin(3 * xy[:, :1])
+    colors = 0.5 + 0.4 * torch.sin(torch.cat([2 * xy, xy.sum(1, keepdim=True)], 1) * 2)
+    flat = torch.full((count, 3), 0.12).log()
+    turn = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1)
+    sh = ((colors - 0.5) / 0.28209479)[:, None]
+    return Gaussians(torch.cat([xy, z], 1), flat, turn, torch.full((count,), 3.0), sh)
+
+
+def path_cameras(count: int) -> Cameras:
+    """Cameras side by side that look along z."""
+    poses = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    poses[:, 0, 3] = torch.linspace(-0.3, 0.3, count, dtype=torch.float64)
+    k = torch.tensor([[80.0, 0, SIZE[0] / 2], [0, 80, SIZE[1] / 2], [0, 0, 1]], dtype=torch.float64)
+    return Cameras(poses, k.repeat(count, 1, 1), torch.tensor([SIZE]).repeat(count, 1))
+
+
+def write_out(folder: Path, frames: int = 6) -> Path:
+    """An output as ``fvgen generate`` leaves it, of views of a known scene; first and last are photographs."""
+    scene, cameras = surface(), path_cameras(frames)
+    pictures = (render_all(scene, cameras, splat_torch) * 255).round().byte()
+    for part in ("images", "coverage"):
+        (folder / part).mkdir(parents=True)
+    extras: list[dict] = [{"source": "generated"} for _ in range(frames)]
+    for i in (0, frames - 1):
+        extras[i] = {"source": "photo", "photo": f"{i}.jpg"}
+    for i, picture in enumerate(pictures):
+        write_png(folder / "images" / f"{i:05d}.png", picture)
+        write_png(folder / "coverage" / f"{i:05d}.png", torch.ones(SIZE[1], SIZE[0], dtype=torch.bool))
+    names = [f"images/{i:05d}.png" for i in range(frames)]
+    write_transforms_json(folder / "transforms.json", cameras, names, extras, {"ply_file_path": "points.ply"})
+    noise = 0.02 * torch.randn(scene.means.shape, generator=torch.Generator().manual_seed(1))
+    write_ply(folder / "points.ply", scene.means + noise, (scene.base_colors.clamp(0, 1) * 255).byte())
+    (folder / "summary.json").write_text(json.dumps({"geometry": "given", "version": "0", "seconds": {}}))
+    return folder
+
+
+def test_a_scene_is_fitted_and_everything_is_written(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    truth = tmp_path / "truth"
+    (truth / "images").mkdir(parents=True)
+    cameras = path_cameras(8)[[2, 5]]
+    for i, picture in enumerate((render_all(surface(), cameras, splat_torch) * 255).round().byte()):
+        write_png(truth / "images" / f"t{i}.png", picture)
+    write_transforms_json(truth / "transforms.json", cameras, ["images/t0.png", "images/t1.png"])
+    line = ["reconstruct", str(out), "-o", str(tmp_path / "new" / "scene.ply")]
+    line += ["--truth", str(truth / "transforms.json")]
+    assert main([*line, "--iterations", "100", "--device", "cpu"]) == 0
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "scene.json",
+        "scene.mp4",
+        "scene.ply",
+        "scene.svg",
+    ]
+    summary = json.loads((tmp_path / "new" / "scene.json").read_text())
+    assert summary["held_out"]["psnr"] > 27
+    assert summary["photographs"]["psnr"] > 27
+    assert set(summary["held_out"]["frames"]["psnr"]) == {"t0.png", "t1.png"}
+    assert summary["frames"] == {"photo": 2, "generated": 4}
+    assert len(read_gaussians(tmp_path / "new" / "scene.ply")) == summary["gaussians"]
+    assert len(frame_times(tmp_path / "new" / "scene.mp4")) == 6
+    assert main([*line, "--device", "cpu"]) == 2  # there already
+
+
+def test_interrupted_it_goes_on_to_the_same_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, options = write_out(tmp_path / "out"), {"iterations": 100}
+    reconstruct(out, tmp_path / "whole.ply", options=options, device="cpu")
+    step = Optimisation.step
+
+    def stop_at_70(self: Optimisation) -> dict[str, float]:
+        if self.iteration == 70:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Optimisation, "step", stop_at_70)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(out, tmp_path / "parts.ply", options=options, device="cpu")
+    assert not (tmp_path / "parts.ply").exists()
+    monkeypatch.undo()
+    summary = reconstruct(out, tmp_path / "parts.ply", options=options, device="cpu")
+    assert summary["resumed_from"] == 50
+    assert (tmp_path / "parts.ply").read_bytes() == (tmp_path / "whole.ply").read_bytes()
+    assert not (tmp_path / "parts.ply.work").exists()
+
+
+def test_another_command_does_not_go_on_with_a_checkpoint(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    reconstruct(out, tmp_path / "a.ply", options={"iterations": 60}, device="cpu", keep_work=True)
+    assert (tmp_path / "a.ply.work" / "checkpoint.pt").exists()
+    options = {"iterations": 60, "seed": 1}
+    summary = reconstruct(out, tmp_path / "a.ply", options=options, device="cpu", overwrite=True)
+    assert summary["resumed_from"] == 0
+    (tmp_path / "a.ply.work").mkdir()
+    (tmp_path / "a.ply.work" / "checkpoint.pt").write_bytes(b"half of it")
+    with pytest.raises(UserError, match="damaged"):
+        reconstruct(out, tmp_path / "a.ply", options=options, device="cpu", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda out: (out / "transforms.json").unlink(), "no transforms.json"),
+        (lambda out: (out / "points.ply").unlink(), "points.ply: missing"),
+        (lambda out: (out / "summary.json").write_text("{"), "summary.json: missing or damaged"),
+        (lambda out: (out / "images" / "00003.png").unlink(), "no image"),
+        (lambda out: (out / "coverage" / "00003.png").unlink(), "coverage/00003.png: missing"),
+        (lambda out: (out / "coverage" / "00003.png").write_bytes(b"x"), "damaged"),
+        (lambda out: write_png(out / "images" / "00003.png", torch.zeros(64, 70, 3).byte()), "70x64 pixels"),
+        (lambda out: write_ply(out / "points.ply", torch.zeros(3, 3), torch.zeros(3, 3).byte()), "3 points"),
+        (
+            lambda out: write_transforms_json(out / "transforms.json", path_cameras(2), ["images/00000.png"] * 2),
+            "no source",
+        ),
+        (lambda out: shutil.rmtree(out), "no such folder"),
+    ],
+)
+def test_an_incomplete_output_is_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write_out(tmp_path / "out", 5)
+    spoil(out)
+    assert main(["reconstruct", str(out), "-o", str(tmp_path / "scene.ply"), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message.replace("/", os.sep) in error
+    assert "\n" not in error
+    assert not list(tmp_path.glob("scene*"))
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ends in \.ply or \.spz"):
+        check_output(tmp_path / "scene.splat", False)
+    (tmp_path / "scene.mp4").touch()
+    with pytest.raises(UserError, match="there already"):
+        check_output(tmp_path / "scene.ply", False)
+    assert check_output(tmp_path / "scene.ply", True) == tmp_path / "scene.ply"
+    with pytest.raises(UserError, match="below a file"):
+        check_output(tmp_path / "scene.mp4" / "scene.ply", True)
+    if importlib.util.find_spec("gsply") is None:
+        with pytest.raises(UserError, match=r"fvgen\[spz\]"):
+            check_output(tmp_path / "new.spz", False)
+
+
+def test_true_frames_of_another_world_are_refused(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    capture = read_capture(out)
+    assert capture.photographs == [0, 5]
+    (out / "summary.json").write_text(json.dumps({"geometry": "colmap"}))
+    with pytest.raises(UserError, match="worlds differ"):
+        read_held_out(out / "transforms.json", read_capture(out))
+
+
+@pytest.mark.parametrize("coefficients", [1, 16])
+def test_spz_through_its_library_gives_back_nearly_the_same(tmp_path: Path, coefficients: int) -> None:
+    gsply = pytest.importorskip("gsply", reason="SPZ LIBRARY ABSENT: gsply")
+    gaussians = random_gaussians(100, coefficients)
+    write_spz(tmp_path / "scene.spz", gaussians)
+    back = gsply.read_spz(tmp_path / "scene.spz")
+    assert np.abs(back.means - gaussians.means.numpy()).max() < 1e-5
+    assert np.abs(back.scales - gaussians.log_scales.numpy()).max() < 0.04
+    assert np.abs(back.sh0 - gaussians.sh[:, 0].numpy()).max() < 0.02
+    opacities = 1 / (1 + np.exp(-back.opacities.reshape(-1)))
+    assert np.abs(opacities - gaussians.opacities.numpy()).max() < 0.005
+
+
+def test_colours_and_cameras_of_generated_frames_are_corrected(tmp_path: Path) -> None:
+    """Generated frames that are all too red, one of them seen from beside its camera, teach the scene less of it."""
+    capture = read_capture(write_out(tmp_path / "out"))
+    images, true = capture.images.clone(), capture.images[2].float() / 255
+    shift = path_cameras(6)
+    shift.world_from_camera[2, 0, 3] += 0.05
+    odd = render_all(surface(), shift[[1, 2, 3, 4]], splat_torch) * torch.tensor([1.15, 1.0, 0.9])
+    images[1:5] = (odd.clamp(0, 1) * 255).byte()
+    errors = {}
+    for name, settings in (("naive", Settings(iterations=80).naive()), ("ours", Settings(iterations=80))):
+        fit = Optimisation(replace(capture, images=images), settings, splat_torch, torch.device("cpu"))
+        while not fit.done:
+            fit.step()
+        errors[name] = float((render_all(fit.gaussians, capture.cameras[[2]], splat_torch)[0] - true).square().mean())
+    assert errors["ours"] < 0.5 * errors["naive"]
+    gains = fit.corrections.colors[2, :, :3].sum(1)
+    assert float(gains[0]) > 0.01 > -0.01 > float(gains[2])
+    assert float(-fit.corrections.motions[2, 3] * fit.depth) > 0.002
+
+
+def test_floaters_are_found() -> None:
+    scene = surface()
+    cameras = path_cameras(4)
+    pictures = (render_all(scene, cameras, splat_torch) * 255).round().byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    names = ["a.jpg", None, None, "b.jpg"]
+    capture = Capture(pictures, covered, cameras, names, 4, scene.means, torch.zeros(len(scene), 3).byte(), "given")
+    odd = scene[:4]
+    means = torch.tensor([[0.0, 0, 0.05], [0, 0, 2.5], [0, 0, 2.5], [2.02, 0, 2.0]])  # before a lens; only frame b
+    scales = torch.tensor([0.05, 1.0, 0.05, 0.02]).log()[:, None].repeat(1, 3)  # the second is huge
+    logits = torch.tensor([3.0, 3, -6, 3])  # the third is faint
+    odd = Gaussians(means, scales, odd.quaternions, logits, odd.sh)
+    both = Gaussians.concatenate([scene, odd])
+    gone = floaters(both, capture, splat_torch, 3.0, Limits())
+    assert gone[-4:-1].all()
+    kept = contributions(scene, capture, splat_torch)[[0, 3]].amax(0) > 1
+    assert not bool(gone[:-4][kept & (scene.means[:, 0].abs() < 1)].all())
+
+
+def test_contributions_add_up_to_the_picture() -> None:
+    scene, cameras = surface(), path_cameras(3)
+    pictures = torch.zeros(3, SIZE[1], SIZE[0], 3).byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    capture = Capture(pictures, covered, cameras, [None] * 3, 3, scene.means, torch.zeros(len(scene), 3).byte(), "")
+    found = contributions(scene, capture, splat_torch)
+    for i in range(3):
+        view, k = cameras.camera_from_world[i].float(), cameras.intrinsics[i].float()
+        alpha = splat_torch(scene, view, k, SIZE).alpha
+        assert float(found[i].sum()) == pytest.approx(float(alpha.sum()), rel=1e-4)
+
+
+def test_holes_get_gaussians_at_the_depth_of_what_is_behind() -> None:
+    wall = surface(2000)
+    hole = wall.means[:, :2].norm(dim=1) < 0.5
+    cameras = path_cameras(3)
+    pictures = (render_all(wall, cameras, splat_torch) * 255).round().byte()
+    covered = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    capture = Capture(pictures, covered, cameras, [None] * 3, 3, wall.means, torch.zeros(len(wall), 3).byte(), "")
+    filled = fill_holes(wall[~hole], capture, splat_torch)
+    added = filled[int((~hole).sum()) :]
+    assert len(added) > 4
+    assert float((added.means[:, 2] - 3).abs().max()) < 0.4
+    after = render_all(filled, cameras, splat_torch)
+    error = (after - pictures.float() / 255).abs()[1, 24:40, 40:56].mean()
+    assert float(error) < 0.1
+
+
+def test_photographs_beside_the_path_are_used_too(tmp_path: Path) -> None:
+    out = write_out(tmp_path / "out")
+    (out / "photos").mkdir()
+    cameras = path_cameras(2).resized(2 * SIZE[0], 2 * SIZE[1])
+    cameras.world_from_camera[:, 1, 3] = -0.3
+    pictures = (render_all(surface(), cameras, splat_torch) * 255).round().byte()
+    for name, picture in zip(("0.jpg.png", "other.png"), pictures):
+        write_png(out / "photos" / name, picture)
+    content = json.loads((out / "transforms.json").read_text())
+    write_transforms_json(out / "transforms_photos.json", cameras, ["photos/0.jpg.png", "photos/other.png"])
+    content["frames"][0]["photo"] = "0.jpg.png"
+    (out / "transforms.json").write_text(json.dumps(content))
+    capture = read_capture(out)
+    assert capture.photo == ["0.jpg.png", None, None, None, None, "5.jpg", "other.png"]
+    assert (capture.flight, capture.photographs) == (6, [0, 5, 6])
+    torch.testing.assert_close(capture.cameras.intrinsics[6], path_cameras(1).intrinsics[0])
+    torch.testing.assert_close(capture.cameras.world_from_camera[6], cameras.world_from_camera[1])
+    assert float((capture.images[6].float() / 255 - pictures[1, ::2, ::2].float() / 255).abs().mean()) < 0.05
+    (out / "photos" / "other.png").unlink()
+    with pytest.raises(UserError, match="no image"):
+        read_capture(out)
+
+
+def test_photographs_have_their_share_of_the_iterations(tmp_path: Path) -> None:
+    capture = read_capture(write_out(tmp_path / "out"))
+    fit = Optimisation(capture, Settings(iterations=100, photo_share=0.3), splat_torch, torch.device("cpu"))
+    shown = [fit._frame(i) for i in range(100)]
+    assert sum(i in (0, 5) for i in shown) == 30
+    assert {shown.count(i) for i in (1, 2, 3, 4)} <= {17, 18}
+    naive = Optimisation(capture, Settings(iterations=60).naive(), splat_torch, torch.device("cpu"))
+    assert {[naive._frame(i) for i in range(60)].count(i) for i in range(6)} == {10}
+
+
+def test_outliers_hardly_pull() -> None:
+    target = torch.full((12, 12, 3), 0.5)
+    rendered = target.clone()
+    rendered[:, :6] += 0.02
+    rendered[:, 6:] += 0.45
+    rendered.requires_grad_()
+    generated_loss(rendered, target, torch.ones(12, 12), 0.0, 0.1).backward()
+    assert rendered.grad is not None
+    assert float(rendered.grad[:, :6].mean()) > 15 * float(rendered.grad[:, 6:].mean())
+    plain = rendered.detach().requires_grad_()
+    generated_loss(plain, target, torch.ones(12, 12), 0.2, float("inf")).backward()
+    other = rendered.detach().requires_grad_()
+    photo_loss(other, target, 0.2).backward()
+    torch.testing.assert_close(plain.grad, other.grad)
+
+
+def test_photos_to_splats_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Settings(iterations=4, gaussians=400)
+    monkeypatch.setattr("fvgen.reconstruction.run.default_settings", lambda device: few)
+    demo = Path(__file__).resolve().parent.parent / "examples" / "demo"
+    cameras, records = read_transforms_json(demo / "transforms_photos.json")
+    for i in (0, 1):
+        with Image.open(demo / records[i]["file_path"]) as image:
+            image.convert("RGB").resize((128, 80), Image.Resampling.LANCZOS).save(tmp_path / f"{i}.png")
+    write_transforms_json(tmp_path / "transforms.json", cameras[[0, 1]].resized(128, 80), ["0.png", "1.png"])
+    line = ["generate", str(tmp_path / "transforms.json"), "-o", str(tmp_path / "out"), "--model", "none"]
+    assert main([*line, "--frames", "4", "--splats", "--size", "96x64", "--device", "cpu"]) == 0
+    written = {p.name for p in (tmp_path / "out").glob("splats*")}
+    assert written == {"splats.ply", "splats.mp4", "splats.svg", "splats.json"}
+    assert len(read_gaussians(tmp_path / "out" / "splats.ply")) > 100
+    summary = json.loads((tmp_path / "out" / "splats.json").read_text())
+    assert summary["frames"] == {"photo": 2, "generated": 2}

@@ -77,6 +77,10 @@ class Generate:
     fps: Annotated[float, arg(metavar="FLOAT")] = 10.0
     """Frames per second of the videos."""
 
+    splats: bool = False
+    """Make 3D Gaussians of the views too: FOLDER/splats.ply, and beside it .mp4, .svg and .json, as fvgen reconstruct
+    FOLDER -o FOLDER/splats.ply does, which goes on with it if this is interrupted."""
+
     overwrite: bool = False
     """Replace what an earlier run left in FOLDER. It is replaced only once the new run has succeeded."""
 
@@ -118,6 +122,15 @@ class Generate:
         for photo in views.scene.photos.dropped:
             print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
         print(f"{len(views.photo)} frames in {self.output}")
+        if self.splats:
+            self._reconstruct()
+
+    def _reconstruct(self) -> None:
+        from fvgen.cli.reconstruct import told
+        from fvgen.reconstruction.run import reconstruct
+
+        scene = self.output / "splats.ply"
+        print(told(reconstruct(self.output, scene, device=self.device, fps=self.fps, overwrite=self.overwrite), scene))
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command("fvgen.cli.generate", "Generate", "novel views from a few photos"),
     "view": Command("fvgen.cli.view", "View", "a page to see a scene, draw a camera path and generate along it"),
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
+    "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),

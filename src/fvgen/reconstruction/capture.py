@@ -1,0 +1,172 @@
+"""What ``fvgen generate`` left in a folder, read and checked: frames, their cameras, what the guide covered, points."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.evaluation.framing import Framing
+from fvgen.progress import track
+from fvgen.scene.formats.images import read_photo
+from fvgen.scene.formats.ply import read_ply
+from fvgen.scene.formats.record import image_inside
+from fvgen.scene.formats.transforms_json import read_records, read_transforms_json
+from fvgen.scene.photos import posed_shot
+
+_FEWEST_POINTS = 10
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Frames along a path and the points they were made from, in one world.
+
+    Attributes:
+        images: ``[F, H, W, 3]`` uint8.
+        covered: ``[F, H, W]`` bool, where the guide had points; everywhere in photographs.
+        cameras: ``F`` cameras of one size.
+        photo: for each frame the file name of the photograph it is, or ``None`` where it was generated.
+        flight: how many of the frames, the first ones, are on the path; the rest are photographs beside it.
+        positions: ``[P, 3]`` float32.
+        colors: ``[P, 3]`` uint8.
+        geometry: where the cameras came from; ``"given"``: they are in the user's own world.
+    """
+
+    images: Tensor
+    covered: Tensor
+    cameras: Cameras
+    photo: list[str | None]
+    flight: int
+    positions: Tensor
+    colors: Tensor
+    geometry: str
+
+    def __len__(self) -> int:
+        return len(self.photo)
+
+    def __getitem__(self, index: Sequence[int]) -> "Capture":
+        """Some of the frames, all of the points."""
+        chosen = list(index)
+        photo = [self.photo[i] for i in chosen]
+        flight = sum(i < self.flight for i in chosen)
+        frames = (self.images[chosen], self.covered[chosen], self.cameras[chosen], photo, flight)
+        return Capture(*frames, self.positions, self.colors, self.geometry)
+
+    @property
+    def photographs(self) -> list[int]:
+        """Numbers of the frames that are photographs."""
+        return [i for i, name in enumerate(self.photo) if name is not None]
+
+    @property
+    def generated(self) -> list[int]:
+        """Numbers of the others."""
+        return [i for i, name in enumerate(self.photo) if name is None]
+
+
+def read_capture(folder: str | Path) -> Capture:
+    """Read an output of ``fvgen generate``: the frames of its path, and the photographs that the path does not pass.
+
+    Raises:
+        UserError: something is missing, damaged or does not fit the rest; names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; name one that fvgen generate wrote")
+    if not (folder / "transforms.json").is_file():
+        raise UserError(f"{folder}: no transforms.json in it; name a folder that fvgen generate wrote")
+    cameras, records = read_transforms_json(folder / "transforms.json")
+    photo = [_photo_of(record, f"{folder / 'transforms.json'}, frame {i}") for i, record in enumerate(records)]
+    if len(photo) < 2:
+        raise UserError(f"{folder}: only one frame in its transforms.json; two are needed at least")
+    try:
+        width, height = cameras.size
+    except ValueError:
+        raise UserError(f"{folder / 'transforms.json'}: its frames differ in size; fvgen generate writes one") from None
+    images, covered = [], []
+    for i, record in enumerate(track(records, "reading frames")):
+        images.append(_picture(folder, record["file_path"], (width, height)))
+        covered.append(_mask(folder, record["file_path"], (width, height), photo[i] is not None))
+    positions, colors = _points(folder)
+    geometry = _summary(folder).get("geometry", "")
+    flight = len(photo)
+    for name, image, camera in _photographs_beside(folder, {p for p in photo if p}, (width, height)):
+        photo.append(name)
+        images.append(image)
+        covered.append(torch.ones_like(covered[0]))
+        cameras = Cameras.concatenate([cameras, camera])
+    return Capture(torch.stack(images), torch.stack(covered), cameras, photo, flight, positions, colors, str(geometry))
+
+
+def _photographs_beside(folder: Path, passed: set[str], size: tuple[int, int]) -> Iterator[tuple[str, Tensor, Cameras]]:
+    """Names, pictures and cameras of photographs that are not on the path, scaled and cut as the frames are."""
+    listed = folder / "transforms_photos.json"
+    for record in read_records(listed) if listed.is_file() else ():
+        path = image_inside(folder, record.file_path or "", record.where)
+        if path.name in passed:
+            continue
+        shot = posed_shot(record, path)
+        assert shot.camera is not None
+        framing = Framing(size)
+        camera, boxes = framing.cameras(shot.camera)
+        yield path.name, (framing.picture(shot.image, boxes[0]) * 255).round().byte(), camera
+
+
+def _photo_of(record: dict[str, Any], where: str) -> str | None:
+    source = record.get("source")
+    if source not in ("photo", "generated") or not isinstance(record.get("file_path"), str):
+        raise UserError(f"{where}: no file_path, or no source: photo or generated; fvgen generate writes both")
+    return str(record.get("photo", record["file_path"])) if source == "photo" else None
+
+
+def _picture(folder: Path, name: str, size: tuple[int, int]) -> Tensor:
+    path = image_inside(folder, name, f"{folder / 'transforms.json'}")
+    image = read_photo(path).upright()
+    if (image.shape[1], image.shape[0]) != size:
+        raise UserError(
+            f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but transforms.json says {size[0]}x{size[1]}"
+        )
+    return image
+
+
+def _mask(folder: Path, name: str, size: tuple[int, int], photo: bool) -> Tensor:
+    """What the guide covered of a frame."""
+    if photo:
+        return torch.ones(size[1], size[0], dtype=torch.bool)
+    from PIL import Image
+
+    path = folder / "coverage" / Path(name).name
+    try:
+        with Image.open(path) as image:
+            mask = torch.from_numpy(np.array(image.convert("L"))) > 127
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; this output is incomplete, generate it again") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    if (mask.shape[1], mask.shape[0]) != size:
+        raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, but its frame has {size[0]}x{size[1]}")
+    return mask
+
+
+def _points(folder: Path) -> tuple[Tensor, Tensor]:
+    path = folder / "points.ply"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; this output is incomplete, generate it again")
+    positions, colors = read_ply(path)
+    finite = positions.isfinite().all(1)
+    if int(finite.sum()) < _FEWEST_POINTS:
+        raise UserError(f"{path}: {int(finite.sum())} points; too few to begin with")
+    return positions[finite], colors[finite]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder / 'summary.json'}: missing or damaged; this output is incomplete") from None
+    return content if isinstance(content, dict) else {}

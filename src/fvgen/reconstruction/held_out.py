@@ -1,0 +1,81 @@
+"""How near renders come to frames that were never shown: PSNR and SSIM at their true cameras."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fvgen.cameras import Cameras
+from fvgen.errors import UserError
+from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.metrics.pixels import psnr_of_frames, ssim_skimage11
+from fvgen.progress import track
+from fvgen.reconstruction.capture import Capture
+from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.reconstruction.render import Renderer
+from fvgen.scene.formats.record import image_inside
+from fvgen.scene.formats.transforms_json import read_records
+from fvgen.scene.photos import posed_shot
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Frames to compare with.
+
+    Attributes:
+        names: of the ``F`` frames.
+        images: ``[F, H, W, 3]`` float 0..1.
+        cameras: ``F``, in the world of the Gaussians.
+    """
+
+    names: list[str]
+    images: Tensor
+    cameras: Cameras
+
+
+def read_held_out(path: str | Path, capture: Capture) -> HeldOut:
+    """The frames of a ``transforms.json`` that are none of the photographs, scaled and cut to the capture's size.
+
+    Raises:
+        UserError: the capture's cameras were not given with its photographs, so that worlds differ; no frame is left.
+    """
+    path = Path(path)
+    if capture.geometry != "given":
+        raise UserError(f"--truth {path}: these cameras were not given with the photos, so the worlds differ")
+    used = {name for name in capture.photo if name is not None}
+    names, images, cameras = [], [], []
+    for record in track(read_records(path), "reading true frames"):
+        if record.file_path is None:
+            raise UserError(f"{record.where}: no file_path")
+        file = image_inside(path.parent, record.file_path, record.where)
+        if file.name in used:
+            continue
+        shot = posed_shot(record, file)
+        if shot.camera is None:
+            raise UserError(f"{record.where}: no camera")
+        framing = Framing(capture.cameras.size)
+        fitted, boxes = framing.cameras(shot.camera)
+        names.append(file.name)
+        images.append(framing.picture(shot.image, boxes[0]))
+        cameras.append(fitted)
+    if not names:
+        raise UserError(f"--truth {path}: all of its frames are photographs that were used")
+    return HeldOut(names, torch.stack(images), Cameras.concatenate(cameras))
+
+
+@torch.no_grad()
+def render_all(gaussians: Gaussians, cameras: Cameras, renderer: Renderer) -> Tensor:
+    """``[F, H, W, 3]`` float 0..1 in front of black, on the CPU; cameras share one size."""
+    device = gaussians.means.device
+    views, intrinsics = cameras.camera_from_world.float().to(device), cameras.intrinsics.float().to(device)
+    pictures = []
+    for view, matrix in zip(track(views, "rendering", len(views)), intrinsics):
+        pictures.append(renderer(gaussians, view, matrix, cameras.size).image.clamp(0, 1).cpu())
+    return torch.stack(pictures)
+
+
+def score(rendered: Tensor, truth: Tensor) -> dict[str, list[float]]:
+    """``psnr`` (dB) and ``ssim`` of each frame ``[F, H, W, 3]``; see docs/evaluation.md for their definitions."""
+    values = {"psnr": psnr_of_frames(rendered, truth), "ssim": ssim_skimage11(rendered, truth)}
+    return {name: [round(v, 4) for v in value.tolist()] for name, value in values.items()}

@@ -1,0 +1,201 @@
+"""The whole job: an output of ``fvgen generate`` in; scene, video, curve and summary out. Interrupted, it goes on.
+
+While it works, ``OUTPUT.work/checkpoint.pt`` holds everything that the fit goes on from.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fvgen import __version__
+from fvgen.errors import UserError
+from fvgen.progress import track
+from fvgen.reconstruction.capture import Capture, read_capture
+from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.reconstruction.held_out import HeldOut, read_held_out, render_all, score
+from fvgen.reconstruction.optimise import Optimisation, Settings
+from fvgen.reconstruction.ply import write_gaussians
+from fvgen.reconstruction.render import Renderer, find_renderer
+from fvgen.reconstruction.spz import check_spz, write_spz
+from fvgen.scene.formats.video import write_video
+
+WRITERS: dict[str, Callable[[Path, Gaussians], None]] = {".ply": write_gaussians, ".spz": write_spz}
+_BESIDE = (".mp4", ".svg", ".json")
+_EVERY = 50  # iterations from one checkpoint to the next
+
+
+def default_settings(device: torch.device) -> Settings:
+    """What a CPU does in a few minutes, or a GPU in one."""
+    return Settings(iterations=3000, gaussians=200_000) if device.type == "cuda" else Settings()
+
+
+def check_output(output: str | Path, overwrite: bool) -> Path:
+    """Say at once whether a scene may be written there.
+
+    Raises:
+        UserError: a suffix that nothing here writes, a library that is absent, or a file that is there already.
+    """
+    output = Path(output)
+    if output.suffix.lower() not in WRITERS:
+        raise UserError(f"--output {output}: name a file that ends in .ply or .spz")
+    if output.suffix.lower() == ".spz":
+        check_spz()
+    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
+        raise UserError(f"--output {output}: it is a folder or lies below a file; name a file")
+    there = [p for p in (output, *(output.with_suffix(s) for s in _BESIDE)) if p.exists()]
+    if there and not overwrite:
+        raise UserError(f"{there[0]} is there already; choose another name, or add --overwrite")
+    return output
+
+
+def reconstruct(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    renderer: str = "auto",
+    device: str = "auto",
+    truth: str | Path | None = None,
+    fps: float = 10.0,
+    overwrite: bool = False,
+    keep_work: bool = False,
+) -> dict[str, Any]:
+    """Fit Gaussians to an output of ``fvgen generate``.
+
+    Written are the scene, and beside it under the same name ``.mp4`` (the frames' path flown through), ``.svg`` (the
+    curves of the fit) and ``.json`` (the summary). The same call again after an interruption goes on where the last
+    checkpoint was, with the same result as if nothing had happened.
+
+    Args:
+        folder: the output.
+        output: the scene to write, ``.ply`` or ``.spz``.
+        options: what of the fit's `Settings` is not as `default_settings` has it.
+        renderer: ``torch``, ``gsplat``, or ``auto``; see `find_renderer`.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
+        truth: a ``transforms.json`` with true frames in the same world, to compare with.
+        fps: of the video.
+        overwrite: replace files that are there.
+        keep_work: keep the checkpoint afterwards.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: for everything that the caller can mend.
+    """
+    start = time.perf_counter()
+    target = check_output(output, overwrite)
+    place = _device(device)
+    draw = find_renderer(renderer, place)
+    settings = replace(default_settings(place), **(options or {}))
+    capture = read_capture(folder)
+    held_out = None if truth is None else read_held_out(truth, capture)
+    work = target.with_name(target.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    fit = Optimisation(capture, settings, draw, place)
+    resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
+    facts = {
+        "frames": {"photo": len(capture.photographs), "generated": len(capture.generated)},
+        "settings": {name: value if value != float("inf") else None for name, value in asdict(settings).items()},
+        "renderer": draw.__name__,  # type: ignore[attr-defined]
+        "device": str(place),
+        "resumed_from": resumed,
+    }
+    summary = _write(fit, target, work, held_out, fps, facts, start)
+    if not keep_work:
+        shutil.rmtree(work)
+    return summary
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _fingerprint(capture: Capture, settings: Settings, draw: Renderer, device: torch.device) -> str:
+    """Of everything that a fit depends on."""
+    digest = hashlib.sha256(f"{asdict(settings)} {draw.__name__} {device.type} {capture.photo}".encode())  # type: ignore[attr-defined]
+    cameras = capture.cameras
+    tensors = (capture.images, capture.covered, capture.positions, capture.colors)
+    for tensor in (*tensors, cameras.world_from_camera, cameras.intrinsics):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _run(fit: Optimisation, checkpoint: Path, fingerprint: str) -> int:
+    """Do what is left of a fit.
+
+    Returns:
+        The iteration that it went on from.
+    """
+    known = _read_checkpoint(checkpoint)
+    if known.get("fingerprint") == fingerprint:
+        fit.restore(known["state"])
+    first = fit.iteration
+    for _ in track(range(first, fit.settings.iterations), "fitting"):
+        fit.step()
+        if fit.iteration % _EVERY == 0 or fit.done:
+            partial = checkpoint.with_suffix(".partial")
+            torch.save({"fingerprint": fingerprint, "state": fit.state()}, partial)
+            os.replace(partial, checkpoint)
+    return first
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever damaged bytes lead to
+        raise UserError(f"{path}: damaged ({type(error).__name__}); delete it to begin again") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _write(
+    fit: Optimisation,
+    target: Path,
+    work: Path,
+    held_out: HeldOut | None,
+    fps: float,
+    facts: dict[str, Any],
+    start: float,
+) -> dict[str, Any]:
+    """Everything into the folder of work first, then each file into its place."""
+    from fvgen.training.charts import curves
+
+    final = Gaussians(**{name: value.detach() for name, value in fit.gaussians.parameters().items()})
+    shown = render_all(final, fit.capture.cameras, fit.renderer)
+    summary: dict[str, Any] = {"gaussians": len(final), "iterations": fit.iteration, **facts}
+    photos = fit.capture.photographs
+    if photos:
+        found = score(shown[photos], fit.capture.images[photos].float() / 255)
+        summary["photographs"] = {name: _mean(values) for name, values in found.items()}
+    if held_out is not None:
+        found = score(render_all(final, held_out.cameras, fit.renderer), held_out.images)
+        each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
+        summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
+    summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
+    WRITERS[target.suffix.lower()](work / target.name, final)
+    write_video(work / target.with_suffix(".mp4").name, (shown[: fit.capture.flight] * 255).round().byte(), fps)
+    (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
+    for place in (*(target.with_suffix(s) for s in _BESIDE), target):  # the scene last: where it is, all is
+        os.replace(work / place.name, place)
+    return summary
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4)
