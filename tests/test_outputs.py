@@ -122,7 +122,7 @@ def test_videos_have_all_frames(views: Any, tmp_path: Path) -> None:
             assert len(list(video.decode(stream))) == FRAMES
 
 
-def test_transforms_tell_where_all_photographs_were_taken(views: Any, tmp_path: Path) -> None:
+def test_a_file_tells_where_all_photographs_were_taken(views: Any, tmp_path: Path) -> None:
     from fvgen.scene.formats.transforms_json import read_records
 
     write_outputs(views, tmp_path / "out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fvgen.cameras import Cameras
 from fvgen.cli.main import main
@@ -31,7 +32,7 @@ from fvgen.reconstruction.run import check_output, reconstruct
 from fvgen.reconstruction.spz import write_spz
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.ply import write_ply
-from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json
 from fvgen.scene.formats.video import frame_times
 
 
@@ -536,8 +537,8 @@ def test_photographs_beside_the_path_are_used_too(tmp_path: Path) -> None:
     pictures = (render_all(surface(), cameras, splat_torch) * 255).round().byte()
     for name, picture in zip(("0.jpg.png", "other.png"), pictures):
         write_png(out / "photos" / name, picture)
-    write_transforms_json(out / "transforms_photos.json", cameras, ["photos/0.jpg.png", "photos/other.png"])
     content = json.loads((out / "transforms.json").read_text())
+    write_transforms_json(out / "transforms_photos.json", cameras, ["photos/0.jpg.png", "photos/other.png"])
     content["frames"][0]["photo"] = "0.jpg.png"
     (out / "transforms.json").write_text(json.dumps(content))
     capture = read_capture(out)
@@ -575,3 +576,21 @@ def test_outliers_hardly_pull() -> None:
     other = rendered.detach().requires_grad_()
     photo_loss(other, target, 0.2).backward()
     torch.testing.assert_close(plain.grad, other.grad)
+
+
+def test_photos_to_splats_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Settings(iterations=4, gaussians=400)
+    monkeypatch.setattr("fvgen.reconstruction.run.default_settings", lambda device: few)
+    demo = Path(__file__).resolve().parent.parent / "examples" / "demo"
+    cameras, records = read_transforms_json(demo / "transforms_photos.json")
+    for i in (0, 1):
+        with Image.open(demo / records[i]["file_path"]) as image:
+            image.convert("RGB").resize((128, 80), Image.Resampling.LANCZOS).save(tmp_path / f"{i}.png")
+    write_transforms_json(tmp_path / "transforms.json", cameras[[0, 1]].resized(128, 80), ["0.png", "1.png"])
+    line = ["generate", str(tmp_path / "transforms.json"), "-o", str(tmp_path / "out"), "--model", "none"]
+    assert main([*line, "--frames", "4", "--splats", "--size", "96x64", "--device", "cpu"]) == 0
+    written = {p.name for p in (tmp_path / "out").glob("splats*")}
+    assert written == {"splats.ply", "splats.mp4", "splats.svg", "splats.json"}
+    assert len(read_gaussians(tmp_path / "out" / "splats.ply")) > 100
+    summary = json.loads((tmp_path / "out" / "splats.json").read_text())
+    assert summary["frames"] == {"photo": 2, "generated": 2}

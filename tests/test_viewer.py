@@ -85,7 +85,7 @@ def test_a_cancelled_run_goes_through_all_phases() -> None:
     assert runner.wait(5)
     phases = [phase for i, (phase, _) in enumerate(seen) if i == 0 or seen[i - 1][0] is not phase]
     assert phases == [Phase.RUNNING, Phase.CANCELLING, Phase.IDLE]
-    assert (runner.status.ending, runner.status.doing) == (Ending.CANCELLED, "cancelled; nothing was kept")
+    assert (runner.status.ending, runner.status.doing) == (Ending.CANCELLED, "nothing was kept")
     assert reached == ["cleaned up"]
 
 

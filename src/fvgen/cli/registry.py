@@ -24,9 +24,9 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command("fvgen.cli.generate", "Generate", "novel views from a few photos"),
-    "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "view": Command("fvgen.cli.view", "View", "a page to see a scene, draw a camera path and generate along it"),
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
+    "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
@@ -41,8 +41,6 @@ COMMANDS: dict[str, Command] = {
     "data": Command("fvgen.cli.data", "Data", "what a folder of training pairs holds"),
     "benchmark stages": Command("fvgen.cli.benchmark", "Stages", "seconds and memory of each stage of a generation"),
     "benchmark count": Command("fvgen.cli.benchmark_count", "Count", "operations and bytes of each stage, counted"),
-    "benchmark fast": Command("fvgen.cli.benchmark_fast", "Fast", "ways of running a model: seconds, memory, changes"),
-    "benchmark memory": Command("fvgen.cli.benchmark_fast", "Memory", "memory that a model needs, counted"),
     "benchmark data": Command("fvgen.cli.benchmark", "Data", "how fast training pairs are read"),
     "export": Command("fvgen.cli.distill", "Export", "a distillation's student as a model folder"),
     "plot": Command("fvgen.cli.distill", "Plot", "the curves of training runs"),

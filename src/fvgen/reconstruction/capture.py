@@ -106,7 +106,7 @@ def read_capture(folder: str | Path) -> Capture:
 def _photographs_beside(folder: Path, passed: set[str], size: tuple[int, int]) -> Iterator[tuple[str, Tensor, Cameras]]:
     """Names, pictures and cameras of photographs that are not on the path, scaled and cut as the frames are."""
     listed = folder / "transforms_photos.json"
-    for record in read_records(listed) if listed.is_file() else []:
+    for record in read_records(listed) if listed.is_file() else ():
         path = image_inside(folder, record.file_path or "", record.where)
         if path.name in passed:
             continue

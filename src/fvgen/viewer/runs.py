@@ -139,7 +139,7 @@ class Runner:
         try:
             words = job(Reporter(self))
         except Cancelled:
-            ending, words = Ending.CANCELLED, "cancelled; nothing was kept"
+            ending, words = Ending.CANCELLED, "nothing was kept"
         except UserError as error:
             ending, words = Ending.FAILED, str(error)
         except Exception as error:  # the page must learn of it, and the log says where
