@@ -8,7 +8,7 @@ FOLDER/PAIR, so that another run does not make them again. Then Gaussians are fi
 
     photos         the two photographs alone,
     naive          all frames alike, a plain loss,
-    naive-filled   the same, beginning with Gaussians in the holes of the point cloud too,
+    naive-filled   the same, but beginning with Gaussians in the holes of the point cloud too,
     ours           `fvgen reconstruct`.
 
 All begin with the same points and take as many iterations. FOLDER gets splats.json, splats.md and a contact sheet per

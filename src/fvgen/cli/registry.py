@@ -41,6 +41,8 @@ COMMANDS: dict[str, Command] = {
     "data": Command("fvgen.cli.data", "Data", "what a folder of training pairs holds"),
     "benchmark stages": Command("fvgen.cli.benchmark", "Stages", "seconds and memory of each stage of a generation"),
     "benchmark count": Command("fvgen.cli.benchmark_count", "Count", "operations and bytes of each stage, counted"),
+    "benchmark fast": Command("fvgen.cli.benchmark_fast", "Fast", "ways of running a model: seconds, memory, changes"),
+    "benchmark memory": Command("fvgen.cli.benchmark_fast", "Memory", "memory that a model needs, counted"),
     "benchmark data": Command("fvgen.cli.benchmark", "Data", "how fast training pairs are read"),
     "export": Command("fvgen.cli.distill", "Export", "a distillation's student as a model folder"),
     "plot": Command("fvgen.cli.distill", "Plot", "the curves of training runs"),
