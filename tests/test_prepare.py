@@ -32,7 +32,7 @@ RECIPE = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, long
 def film(seed: int, frames: int = 8, width: int = 192, height: int = 120):
     """A procedural scene's pictures ``[T, H, W, 3]`` and cameras: footage whose truth is known."""
     scene = procedural_scene(seed, frames, width, height)
-    pictures = np.concatenate([scene.film(scene.cameras[i], 1.0)[0] for i in range(frames)])
+    pictures = np.concatenate([scene.film(scene.cameras[i])[0] for i in range(frames)])
     return torch.from_numpy(pictures), scene.cameras
 
 

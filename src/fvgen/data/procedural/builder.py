@@ -181,9 +181,10 @@ class MeshBuilder:
                     material, place, away=behind,
                 )  # fmt: skip
         for left, low, right, high in holes:
-            x, y, back = np.array([right - left, 0, 0]), np.array([0, high - low, 0]), np.array([0, 0, -depth])
-            corner, middle = np.array([left, low, 0.0]), np.array([(left + right) / 2, (low + high) / 2, -depth / 2])
-            for origin, side in ((corner, x), (corner + y, x), (corner, y), (corner + x, y)):
+            across, up = np.array([right - left, 0, 0]), np.array([0, high - low, 0])
+            back, corner = np.array([0, 0, -depth]), np.array([left, low, 0.0])
+            middle = corner + (across + up + back) / 2
+            for origin, side in ((corner, across), (corner + up, across), (corner, up), (corner + across, up)):
                 self.panel(origin, side, back, material, place, away=2 * origin + side + back - middle)
         self.next_part(place, (0, 0, -depth), (width, height, 0))
 
