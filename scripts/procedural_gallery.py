@@ -2,7 +2,7 @@
 
     python scripts/procedural_gallery.py --output docs/images/procedural.jpg [--seed 0] [--textures FOLDER...]
 
-Each scene shows the middle frame of a clip of five and, under it, the guide that the clip's first and last frame give.
+Each scene shows the middle one of three frames and, under it, the guide that the other two give.
 """
 
 import argparse
@@ -27,10 +27,10 @@ def tile(kind: str, seed: int, bank: TextureBank) -> np.ndarray:
     """``[2 H, W, 3]``: the middle frame and its guide, of the first seed from ``seed`` on whose photos overlap."""
     for attempt in range(10):
         try:
-            pair = procedural_pair(seed + attempt, 5, WIDTH, HEIGHT, bank, kind=kind)
+            pair = procedural_pair(seed + attempt, 3, WIDTH, HEIGHT, bank, kind=kind)
         except UserError:
             continue
-        return np.concatenate([pair.frames[2], pair.guide[2]])
+        return np.concatenate([pair.frames[1], pair.guide[1]])
     raise SystemExit(f"no pair of a {kind} from seed {seed} on")
 
 

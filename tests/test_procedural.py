@@ -242,8 +242,8 @@ def test_flaws_are_drawn_and_applied_by_the_seed():
 
 def test_pairs_with_flaws_differ_only_in_their_guides():
     options = (4, 64, 48, None, "exact")
-    plain = procedural_pair(8, *options, kind="room")
-    spoilt = procedural_pair(8, *options, flaws=Flaws(depth_noise=0.2, missing_points=0.6), kind="room")
+    plain = procedural_pair(9, *options, kind="room")
+    spoilt = procedural_pair(9, *options, flaws=Flaws(depth_noise=0.2, missing_points=0.6), kind="room")
     assert np.array_equal(plain.frames, spoilt.frames)
     assert not np.array_equal(plain.guide, spoilt.guide)
     assert spoilt.coverage[1:3].mean() < plain.coverage[1:3].mean()
@@ -252,7 +252,7 @@ def test_pairs_with_flaws_differ_only_in_their_guides():
     assert error < 16
 
 
-RECIPE = MadeRecipe(64, 40, 3, 4, depth="exact", reuse=2, window=3, held=1, workers=0)
+RECIPE = MadeRecipe(64, 48, 3, 4, depth="exact", reuse=2, window=3, held=1, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +347,7 @@ def test_wrong_data_is_refused(model, data, line):
 def test_the_command_line_trains_on_scenes_made_on_the_way(tmp_path, model):
     """The released commands, with no pairs on the disk; the worker is a process of its own."""
     model.save(tmp_path / "start", torch.float32)
-    made = "--made.width 64 --made.height 40 --made.frames 4 --made.least-frames 3 --made.depth exact --made.held 1"
+    made = "--made.width 64 --made.height 48 --made.frames 4 --made.least-frames 3 --made.depth exact --made.held 1"
     steps = "--steps 2 --frames 3 --crop 8 8 --full-from 1.0"
     command = f"train teacher --model {tmp_path / 'start'} --data procedural:3 --device cpu {made} {steps}"
     assert main([*command.split(), "--output", str(tmp_path / "run")]) == 0

@@ -74,6 +74,8 @@ class MadeRecipe:
     def __post_init__(self) -> None:
         if not 3 <= self.least_frames <= self.frames:
             raise UserError("clips have at least 3 frames, and least-frames is at most frames")
+        if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
+            raise UserError(f"{self.width}x{self.height}: the networks need multiples of 16")
         if min(self.reuse, self.window, self.held) < 1 or self.workers < 0:
             raise UserError("reuse, window and held are at least 1, workers at least 0")
 
