@@ -94,7 +94,9 @@ def teacher_of(data: Path, folder: Path, steps: int) -> VideoModel:
     )
     model.autoencoder.load_state_dict(mini.autoencoder.state_dict())
     recipe = TeacherRecipe(steps=steps, lr=1e-3, full_from=1.0, terminal=0.2, posed_share=0.75)
-    return make_teacher(model, recipe, EngineConfig(device="cpu", bf16=True, log_every=20), data, folder, World())
+    return make_teacher(
+        model, recipe, EngineConfig(device="cpu", bf16=True, log_every=20), LatentCorpus(data, model), folder, World()
+    )
 
 
 def main() -> None:
@@ -126,7 +128,7 @@ def main() -> None:
         folder, this = given.output / f"{method}-{seed}", variant(recipe, method, seed)
         fresh = VideoModel.load(str(teacher_folder / "model"))
         name = str(teacher_folder / "model")
-        student = make_student(fresh, this, engine, given.data, folder, World(), name)
+        student = make_student(fresh, this, engine, corpus, folder, World(), name)
         figures, shown = measure(student, corpus, recipe.frames, few_steps)
         results.setdefault(method, []).append(figures)
         pictures.setdefault(method, shown["made"])

@@ -75,17 +75,18 @@ def field_docstrings(command: type[Any]) -> dict[str, str]:
     return texts
 
 
-def _rows(owner: type[Any], given: Any) -> list[str]:
+def _rows(owner: type[Any], given: Any, prefix: str = "") -> list[str]:
     """One row per option; the fields of dataclasses within come in their place, with what is given for them."""
     helps, hints, rows = field_docstrings(owner), typing.get_type_hints(owner, include_extras=True), []
     for f in dataclasses.fields(owner):
         if dataclasses.is_dataclass(_bare(hints[f.name])):
             inner = getattr(given, f.name) if given is not None else _value(f)
-            rows += _rows(_bare(hints[f.name]), inner)
+            named = next((m.name for m in getattr(hints[f.name], "__metadata__", ()) if hasattr(m, "name")), f.name)
+            rows += _rows(_bare(hints[f.name]), inner, f"{prefix}{named}." if named else prefix)
         else:
             shown = f if given is None else dataclasses.field(default=getattr(given, f.name))
             shown.name = f.name
-            rows.append(_row(shown, hints[f.name], helps[f.name]))
+            rows.append(_row(shown, hints[f.name], helps[f.name], prefix))
     return rows
 
 
@@ -93,13 +94,13 @@ def _value(field: "dataclasses.Field[Any]") -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _row(field: "dataclasses.Field[Any]", hint: Any, text: str) -> str:
+def _row(field: "dataclasses.Field[Any]", hint: Any, text: str, prefix: str = "") -> str:
     metavar = _metavar(hint, field.name)
     if _is_positional(hint):
         option = f"`{metavar}`"
     else:
         on = _bare(hint) is bool and _has_default(field) and _value(field) is True
-        names = [*_aliases(hint), _flag(f"no-{field.name}" if on else field.name)]
+        names = [*_aliases(hint), _flag(f"{prefix}no-{field.name}" if on else prefix + field.name)]
         option = ", ".join(f"`{n}`" for n in names) + ("" if _bare(hint) is bool else f" `{metavar}`")
     return "| " + " | ".join(part.replace("|", "\\|") for part in (option, _default(field, hint), text)) + " |"
 

@@ -1,11 +1,13 @@
 """``fvgen distill ...``, ``fvgen export``, ``fvgen plot``: a few-step student of a teacher, and what became of it."""
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from fvgen.data.recipe import MadeRecipe
 from fvgen.errors import UserError
 from fvgen.training.recipes import (
     MINI_STUDENT,
@@ -24,8 +26,8 @@ Engine = Annotated[EngineConfig, arg(name="")]
 
 @dataclass(frozen=True)
 class _Distill:
-    data: Annotated[Path, arg(metavar="FOLDER")]
-    """Training pairs, from `fvgen prepare`."""
+    data: Annotated[tuple[str, ...], arg(metavar="FOLDER|procedural:SEED")]
+    """Training pairs of `fvgen prepare`; or procedural scenes, made while the training runs; or both."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
@@ -39,17 +41,22 @@ class _Distill:
     engine: Engine
     """How the run is carried out."""
 
+    made: MadeRecipe = field(default_factory=MadeRecipe, kw_only=True)
+    """How procedural pairs are made."""
+
     def run(self) -> None:
         """Distil."""
-        if not any(self.data.glob("train/*.tar")):
-            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen prepare'")
+        from fvgen.data.corpus import check_data, open_corpus
+
+        check_data(self.data)
         from fvgen.models.model import VideoModel
         from fvgen.training.release import make_student
         from fvgen.training.world import joined
 
         with joined(self.engine.device) as world:
             model = VideoModel.load(self.teacher)
-            make_student(model, self.recipe, self.engine, self.data, self.output, world, self.teacher)
+            with closing(open_corpus(self.data, model, self.made, world.device)) as corpus:
+                make_student(model, self.recipe, self.engine, corpus, self.output, world, self.teacher)
         print(f"student in {self.output / 'model'}")
 
 

@@ -1,11 +1,13 @@
 """``fvgen train ...``: autoencoder, teacher, or everything up to a four-step model."""
 
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
+from fvgen.data.recipe import MadeRecipe
 from fvgen.errors import UserError
 from fvgen.training.recipes import MINI_TEACHER, EngineConfig, TeacherRecipe
 
@@ -48,8 +50,8 @@ class Teacher:
     model: Annotated[Path, arg(metavar="MODEL")]
     """The model folder to start from, such as the one that `fvgen train autoencoder` or `fvgen convert` leaves."""
 
-    data: Annotated[Path, arg(metavar="FOLDER")]
-    """Training pairs, from `fvgen prepare`."""
+    data: Annotated[tuple[str, ...], arg(metavar="FOLDER|procedural:SEED")]
+    """Training pairs of `fvgen prepare`; or procedural scenes, made while the training runs; or both."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
@@ -60,16 +62,21 @@ class Teacher:
     engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: EngineConfig())
     """How the run is carried out."""
 
+    made: MadeRecipe = field(default_factory=MadeRecipe)
+    """How procedural pairs are made."""
+
     def run(self) -> None:
         """Train."""
+        from fvgen.data.corpus import check_data, open_corpus
         from fvgen.models.model import VideoModel
         from fvgen.training.release import make_teacher
         from fvgen.training.world import joined
 
-        if not any(self.data.glob("train/*.tar")):
-            raise UserError(f"--data {self.data}: no training pairs there; make some with 'fvgen prepare'")
+        check_data(self.data)
         with joined(self.engine.device) as world:
-            make_teacher(VideoModel.load(self.model), self.recipe, self.engine, self.data, self.output, world)
+            model = VideoModel.load(self.model)
+            with closing(open_corpus(self.data, model, self.made, world.device)) as corpus:
+                make_teacher(model, self.recipe, self.engine, corpus, self.output, world)
         print(f"teacher in {self.output / 'model'}")
 
 

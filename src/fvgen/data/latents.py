@@ -121,20 +121,28 @@ class LatentCorpus:
         frames: int,
         size: tuple[int, int] | None,
         posed_share: float = 0.5,
+        at: int = 0,
     ) -> ClipBatch:
         """Random windows of ``frames`` frames, some played backwards, cropped to ``size = (h, w)`` latents.
 
         All clips of a batch have the length of the shortest chosen one, at most ``frames``. ``posed_share`` of them
-        are filmed for real, where the corpus has both kinds.
+        are filmed for real, where the corpus has both kinds. ``at``, how many clips a training drew before, matters
+        only to corpora whose clips change.
         """
+        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
+
+    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
+        """``count`` random clips."""
         made = [name for name in self.clips if name.startswith("procedural")]
         filmed = [name for name in self.clips if not name.startswith("procedural")]
         chosen = []
-        for _ in range(batch):
+        for _ in range(count):
             names = filmed if made == [] or (filmed and rng.random() < posed_share) else made
             chosen.append(self.clip(names[rng.integers(len(names))]))
-        length = min(frames, *(c.latents.shape[1] for c in chosen))
-        return collate([drawn(rng, _window(rng, clip, length, size)) for clip in chosen])
+        return chosen
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
 
     def held_batches(self, frames: int) -> Iterator[ClipBatch]:
         """The held-out clips, whole frames, one by one."""
@@ -187,6 +195,12 @@ def _window(rng: np.random.Generator, clip: LatentClip, length: int, size: tuple
 
     deviations = (part if part is None else cut(part) for part in (clip.deviation, clip.guide_deviation))
     return LatentClip(cut(clip.latents), cut(clip.concat), clip.images[rows], *deviations)
+
+
+def windows(rng: np.random.Generator, clips: list[LatentClip], frames: int, size: tuple[int, int] | None) -> ClipBatch:
+    """A random window of each clip, of one length and size, see :meth:`LatentCorpus.sample`."""
+    length = min(frames, *(c.latents.shape[1] for c in clips))
+    return collate([drawn(rng, _window(rng, clip, length, size)) for clip in clips])
 
 
 def drawn(rng: np.random.Generator, clip: LatentClip) -> LatentClip:

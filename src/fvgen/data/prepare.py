@@ -201,7 +201,16 @@ def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[
     frames = int(rng.integers(recipe.least_frames or min(6, recipe.frames), recipe.frames + 1))
     bank = TextureBank(list(recipe.textures), 0.6)
     try:
-        pair = procedural_pair(recipe.seed * 1_000_003 + index, frames, recipe.width, recipe.height, bank)
+        pair = procedural_pair(
+            recipe.seed * 1_000_003 + index,
+            frames,
+            recipe.width,
+            recipe.height,
+            bank,
+            "sweep",
+            recipe.flaws,
+            recipe.device,
+        )
     except UserError as error:
         ledger.drop("geometry", str(error))
         return []

@@ -1,12 +1,83 @@
 """How training pairs are made of footage. Light: imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Suppress, arg
 
 from fvgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Flaws:
+    """What goes wrong on purpose with the guides of procedural pairs: in half of them, up to so much."""
+
+    depth_noise: float = 0.0
+    """Standard deviation of a smooth relative error of depth."""
+
+    missing_points: float = 0.0
+    """Share of each photograph, in patches, that gives no points."""
+
+    thin_coverage: float = 0.0
+    """Share of the points left out one by one."""
+
+    exposure_difference: float = 0.0
+    """Natural logarithm of the ratio of the two photographs' exposures; the clip changes from one to the other."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share < 1 for share in (self.missing_points, self.thin_coverage)):
+            raise UserError("missing-points and thin-coverage are shares: at least 0, below 1")
+        if self.depth_noise < 0:
+            raise UserError("depth-noise is at least 0")
+
+
+@dataclass(frozen=True)
+class MadeRecipe:
+    """Options of pairs that are made while a training asks for them."""
+
+    width: int = 256
+    """Of the pairs, in pixels."""
+
+    height: int = 160
+    """Of the pairs, in pixels."""
+
+    least_frames: int = 6
+    """Clips have a random number of frames from this one ..."""
+
+    frames: int = 16
+    """... to this one."""
+
+    textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
+    """Photographs for textures; without any, all are procedural."""
+
+    depth: Literal["sweep", "exact"] = "sweep"
+    """Depth of the two photographs by our plane sweep, or the scene's own where both see it, which is faster."""
+
+    flaws: Annotated[Flaws, arg(name="")] = field(
+        default_factory=lambda: Flaws(depth_noise=0.01, missing_points=0.2, thin_coverage=0.4, exposure_difference=0.15)
+    )
+    """What goes wrong on purpose."""
+
+    reuse: int = 8
+    """How often each clip is drawn on average, with other windows, crops and noise."""
+
+    window: int = 32
+    """Clips drawn from at any time; a training that is resumed makes so many again."""
+
+    held: int = 4
+    """Clips kept for measuring."""
+
+    workers: int = 1
+    """Processes that make clips for a training on a CPU; 0 for a thread."""
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.least_frames <= self.frames:
+            raise UserError("clips have at least 3 frames, and least-frames is at most frames")
+        if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
+            raise UserError(f"{self.width}x{self.height}: the networks need multiples of 16")
+        if min(self.reuse, self.window, self.held) < 1 or self.workers < 0:
+            raise UserError("reuse, window and held are at least 1, workers at least 0")
 
 
 @dataclass(frozen=True)
@@ -52,6 +123,9 @@ class PrepareRecipe:
 
     textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
     """Photographs that texture procedural scenes; without any, textures are procedural too."""
+
+    flaws: Annotated[Flaws, arg(name="")] = field(default_factory=Flaws)
+    """What goes wrong on purpose with procedural pairs."""
 
     device: str = "cpu"
     """Where geometry and rendering run."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from fvgen.data.corpus import Corpus
 from fvgen.data.farm import prepare
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import PrepareRecipe
@@ -93,10 +94,10 @@ def make_autoencoder(recipe: ReleaseRecipe, folder: Path) -> VideoModel:
 
 
 def make_teacher(
-    model: VideoModel, recipe: TeacherRecipe, engine: EngineConfig, pairs: Path, folder: Path, world: World
+    model: VideoModel, recipe: TeacherRecipe, engine: EngineConfig, corpus: Corpus, folder: Path, world: World
 ) -> VideoModel:
-    """Train the teacher on the pairs of a folder; ``folder/model`` holds the result."""
-    trained = train_teacher(model, LatentCorpus(pairs, model), recipe, folder, engine=engine, world=world)
+    """Train the teacher on a corpus; ``folder/model`` holds the result."""
+    trained = train_teacher(model, corpus, recipe, folder, engine=engine, world=world)
     if world.rank == 0:
         trained.save(folder / "model", torch.float32)
     return trained
@@ -106,7 +107,7 @@ def make_student(
     teacher: VideoModel,
     recipe: StudentRecipe,
     engine: EngineConfig,
-    pairs: Path,
+    corpus: Corpus,
     folder: Path,
     world: World,
     name: str = "",
@@ -117,7 +118,7 @@ def make_student(
         teacher: whose guidance and rescale the real score takes where the recipe's scale is 1.
         recipe: how.
         engine: how the run is carried out.
-        pairs: folder of training pairs.
+        corpus: of training pairs.
         folder: of the run.
         world: the processes.
         name: of the teacher, by which the run remembers it.
@@ -129,7 +130,7 @@ def make_student(
         recipe = replace(recipe, distillation=guided)
     if world.rank == 0:
         remember_teacher(folder, teacher, name)
-    student = distill(teacher, LatentCorpus(pairs, teacher), recipe, folder, engine=engine, world=world)
+    student = distill(teacher, corpus, recipe, folder, engine=engine, world=world)
     if world.rank == 0:
         write_student(folder, student, folder / "model", torch.float32)
     return student
@@ -148,9 +149,12 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
         prepare(recipe.footage, recipe.filmed, pairs, recipe.workers)
     model = make_autoencoder(recipe, folder / "autoencoder")
     with joined(recipe.engine.device) as world:
-        teacher = make_teacher(model, recipe.teacher, recipe.engine, pairs, folder / "teacher", world)
+        teacher = make_teacher(
+            model, recipe.teacher, recipe.engine, LatentCorpus(pairs, model), folder / "teacher", world
+        )
         name = str(folder / "teacher" / "model")
-        student = make_student(teacher, recipe.student, recipe.engine, pairs, folder / "student", world, name)
+        corpus = LatentCorpus(pairs, teacher)
+        student = make_student(teacher, recipe.student, recipe.engine, corpus, folder / "student", world, name)
     teacher.save(folder / f"{recipe.preset}-teacher")
     student.save(folder / recipe.preset)
     return teacher, student

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fvgen.data.latents import LatentCorpus
+from fvgen.data.corpus import Corpus
 from fvgen.diffusion import few_step_sample
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
@@ -32,8 +32,8 @@ from fvgen.training.world import World
 class Data(Protocol):
     """Where clips come from."""
 
-    def draw(self, rng: np.random.Generator, count: int) -> Any:
-        """``count`` clips; may run ahead of time in another thread."""
+    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Any:
+        """``count`` clips, after ``at`` were drawn; may run ahead of time in another thread."""
 
     def ready(self, drawn: Any) -> Clips:
         """This process's share of what was drawn, on its device."""
@@ -42,13 +42,13 @@ class Data(Protocol):
 class VideoData:
     """Clips of a corpus, conditioned by a model's frozen conditioner."""
 
-    def __init__(self, model: VideoModel, corpus: LatentCorpus, recipe: StudentRecipe, world: World) -> None:
+    def __init__(self, model: VideoModel, corpus: Corpus, recipe: StudentRecipe, world: World) -> None:
         self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
 
-    def draw(self, rng: np.random.Generator, count: int) -> Any:
+    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Any:
         """See :class:`Data`."""
         frames = int(rng.integers(2, self.recipe.frames + 1))
-        return self.corpus.sample(rng, count, frames, self.recipe.crop, 0.75)
+        return self.corpus.sample(rng, count, frames, self.recipe.crop, 0.75, at)
 
     @torch.no_grad()
     def ready(self, drawn: Any) -> Clips:
@@ -127,7 +127,8 @@ class DistillationTask:
         if method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher":
             assert self.store is not None
             return method, self.store.draw(rng, self.part)
-        return method, self.data.draw(rng, self.part)
+        drawn = (step * (self.recipe.critic_steps + 1) + turn) * self.recipe.batch + part * self.part
+        return method, self.data.draw(rng, self.part, drawn)
 
     def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """The method's loss of the turn."""
@@ -181,7 +182,7 @@ class VideoDistillationTask(DistillationTask):
     def __init__(
         self,
         model: VideoModel,
-        corpus: LatentCorpus,
+        corpus: Corpus,
         recipe: StudentRecipe,
         folder: Path,
         engine: EngineConfig,
@@ -276,7 +277,7 @@ def student_of(folder: Path, teacher: VideoModel, steps: int) -> VideoModel:
 
 def distill(
     model: VideoModel,
-    corpus: LatentCorpus,
+    corpus: Corpus,
     recipe: StudentRecipe,
     folder: Path,
     engine: EngineConfig | None = None,

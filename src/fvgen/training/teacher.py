@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.data.latents import ClipBatch, LatentCorpus
+from fvgen.data.corpus import Corpus
+from fvgen.data.latents import ClipBatch
 from fvgen.distillation.draws import Draws
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
@@ -58,7 +59,7 @@ def local_clips(world: World, batch: ClipBatch) -> ClipBatch:
 
 @torch.no_grad()
 def held_out_loss(
-    model: VideoModel, corpus: LatentCorpus, times: tuple[int, ...], frames: int, world: World
+    model: VideoModel, corpus: Corpus, times: tuple[int, ...], frames: int, world: World
 ) -> dict[str, float]:
     """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; the same in all processes."""
     errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
@@ -100,7 +101,7 @@ class TeacherTask:
     name = "teacher"
 
     def __init__(
-        self, model: VideoModel, corpus: LatentCorpus, recipe: TeacherRecipe, engine: EngineConfig, world: World
+        self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, engine: EngineConfig, world: World
     ) -> None:
         self.model, self.corpus, self.recipe, self.engine, self.world = model, corpus, recipe, engine, world
         self.steps, self.seed = recipe.steps, recipe.seed
@@ -128,20 +129,21 @@ class TeacherTask:
         """One: the teacher."""
         return (Turn("teacher", ("teacher",)),)
 
-    def _clips(self, step: int, rng: np.random.Generator) -> ClipBatch:
+    def _clips(self, step: int, part: int, rng: np.random.Generator) -> ClipBatch:
         recipe = self.recipe
         if step >= recipe.full_from * recipe.steps:
             frames, batch, crop = int(rng.integers(2, recipe.full_frames + 1)), recipe.full_batch, None
         else:
             frames, batch, crop = int(rng.integers(2, recipe.frames + 1)), recipe.batch, recipe.crop
-        return self.corpus.sample(rng, max(1, batch // self.engine.accumulate), frames, crop, recipe.posed_share)
+        count = max(1, batch // self.engine.accumulate)
+        return self.corpus.sample(rng, count, frames, crop, recipe.posed_share, at=step * recipe.batch + part * count)
 
     def batch(self, step: int, turn: int, part: int) -> _Noised:
         """Clips, times and noise of a step; deterministic by the recipe's seed and the clips there are."""
         if step % 50 == 0 and part == 0 and self.world.size == 1:
             self.corpus.refresh(limit=40)
         key = (self.seed, step) if part == 0 else (self.seed, step, 0, part)
-        clips = self._clips(step, np.random.default_rng(key))
+        clips = self._clips(step, part, np.random.default_rng(key))
         rng = np.random.default_rng((self.seed, step, 1) if part == 0 else (self.seed, step, 1, part))
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         total = self.model.config.schedule.num_timesteps
@@ -184,7 +186,7 @@ def load_average(folder: Path, role: str, module: nn.Module) -> Path:
 
 def train_teacher(
     model: VideoModel,
-    corpus: LatentCorpus,
+    corpus: Corpus,
     recipe: TeacherRecipe,
     folder: Path,
     engine: EngineConfig | None = None,

@@ -153,7 +153,7 @@ class ToyData:
     def __init__(self, mixture: Mixture, world: World) -> None:
         self.mixture, self.world = mixture, world
 
-    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
+    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Tensor:
         """Points of the mixture."""
         return self.mixture.sample(count, torch.Generator().manual_seed(int(rng.integers(1 << 62))))
 

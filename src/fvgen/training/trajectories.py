@@ -45,7 +45,7 @@ class TrajectoryStore:
         """Follow the teacher from noise, under conditions of ``data``, until there are ``files`` files of ``batch``."""
         wanted = [n for n in range(files) if n % self.world.size == self.world.rank and not self._file(n).exists()]
         for number in track(wanted, "teacher's trajectories"):
-            clips: Clips = data.ready(data.draw(np.random.default_rng((seed, number, 5)), batch))
+            clips: Clips = data.ready(data.draw(np.random.default_rng((seed, number, 5)), batch, number * batch))
             generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
             noise = torch.randn(clips.x0.shape, generator=generator).to(clips.x0.device)
             found = trajectories(teacher, noise, clips.condition, config)

@@ -1,0 +1,141 @@
+"""Where trainings get clips from: a folder of pairs, procedural scenes made on the way, or both."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fvgen.data.latent_cache import LatentClip
+from fvgen.data.latents import ClipBatch, LatentCorpus, windows
+from fvgen.data.made import ProceduralCorpus
+from fvgen.data.recipe import MadeRecipe
+from fvgen.errors import UserError
+from fvgen.models.model import VideoModel
+
+
+class Corpus(Protocol):
+    """See :class:`fvgen.data.latents.LatentCorpus`."""
+
+    @property
+    def clips(self) -> list[str]:
+        """Names of the clips for training."""
+
+    @property
+    def held(self) -> list[str]:
+        """Names of the held-out clips."""
+
+    def refresh(self, limit: int | None = None) -> int:
+        """Find new clips; how many there are for training."""
+
+    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
+        """Random clips of a training that drew ``at`` clips before."""
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        size: tuple[int, int] | None,
+        posed_share: float = 0.5,
+        at: int = 0,
+    ) -> ClipBatch:
+        """Random windows of random clips."""
+
+    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
+        """The held-out clips."""
+
+    def close(self) -> None:
+        """End what runs in the background."""
+
+
+class MixedCorpus:
+    """Two corpora: filmed clips of one, procedural ones of the other, in the proportion that a recipe asks for."""
+
+    def __init__(self, filmed: Corpus, made: Corpus) -> None:
+        self.filmed, self.made = filmed, made
+
+    @property
+    def clips(self) -> list[str]:
+        """Of both."""
+        return self.filmed.clips + self.made.clips
+
+    @property
+    def held(self) -> list[str]:
+        """Of the filmed one, or where it has none of the other."""
+        return self.filmed.held or self.made.held
+
+    def refresh(self, limit: int | None = None) -> int:
+        """See :class:`Corpus`."""
+        return self.filmed.refresh(limit) + self.made.refresh(limit)
+
+    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
+        """See :class:`Corpus`."""
+        made = int(rng.binomial(count, 1 - posed_share))
+        clips = self.filmed.choose(rng, count - made, 1.0, at) if made < count else []
+        # What the procedural corpus has drawn so far is its share of all.
+        return clips + (self.made.choose(rng, made, 0.0, int(at * (1 - posed_share))) if made else [])
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        size: tuple[int, int] | None,
+        posed_share: float = 0.5,
+        at: int = 0,
+    ) -> ClipBatch:
+        """See :class:`Corpus`."""
+        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
+
+    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
+        """See :attr:`held`."""
+        return (self.filmed if self.filmed.held else self.made).held_batches(frames)
+
+    def close(self) -> None:
+        """See :class:`Corpus`."""
+        self.filmed.close()
+        self.made.close()
+
+
+def check_data(data: Sequence[str]) -> None:
+    """Refuse what :func:`open_corpus` would, without a model.
+
+    Raises:
+        UserError: nothing, two folders, a folder without pairs, a seed that is no number.
+    """
+    folders = [name for name in data if not _is_made(name)]
+    for name in data:
+        if name in folders and not any(Path(name).glob("train/*.tar")):
+            raise UserError(f"--data {name}: no training pairs there; make some with 'fvgen prepare'")
+        if name not in folders and name != "procedural" and not name.partition(":")[2].isdigit():
+            raise UserError(f"--data {name}: write procedural or procedural:SEED, such as procedural:7")
+    if not data or len(folders) > 1 or len(data) - len(folders) > 1:
+        raise UserError("--data: name one folder of training pairs, procedural:SEED, or both")
+
+
+def open_corpus(
+    data: Sequence[str], model: VideoModel, made: MadeRecipe | None = None, device: torch.device | str = "cpu"
+) -> Corpus:
+    """The corpus that ``--data`` names.
+
+    Args:
+        data: a folder of pairs, ``procedural`` or ``procedural:SEED``, or one of each.
+        model: whose autoencoder encodes clips.
+        made: how procedural clips are made.
+        device: of the training.
+
+    Raises:
+        UserError: see :func:`check_data`.
+    """
+    check_data(data)
+    found: list[Corpus] = [LatentCorpus(Path(name), model) for name in data if not _is_made(name)]
+    for name in data:
+        if _is_made(name):
+            found.append(ProceduralCorpus(model, made or MadeRecipe(), int(name.partition(":")[2] or 0), device))
+    return found[0] if len(found) == 1 else MixedCorpus(*found)
+
+
+def _is_made(name: str) -> bool:
+    return name == "procedural" or name.startswith("procedural:")

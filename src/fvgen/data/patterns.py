@@ -1,0 +1,271 @@
+"""Procedural textures with natural statistics, all seamless: each edge continues the one across from it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Image8 = NDArray[np.uint8]  # [S, S, 3]
+Pattern = Callable[[np.random.Generator, int], Image8]
+Color = tuple[int, int, int]
+
+
+def palette(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """``[n, 3]`` colours in 0..1 around a common tint: surfaces share a light, few are saturated."""
+    base = rng.uniform(0.15, 0.85)
+    tint = rng.normal(0, 0.05, 3)
+    spread = rng.uniform(0.05, 0.3)
+    return np.clip(base + tint + rng.normal(0, spread, (n, 1)) + rng.normal(0, spread * 0.25, (n, 3)), 0.02, 0.98)
+
+
+def power_law_noise(
+    rng: np.random.Generator, size: int, exponent: float, stretch: float | None = None
+) -> NDArray[np.float64]:
+    """``[size, size]`` noise whose amplitude falls as ``f ** -exponent``, scaled to mean 0 and deviation 1.
+
+    ``stretch`` > 1 draws it out horizontally; by default now and then by a random factor.
+    """
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
+    if stretch is None:
+        stretch = rng.uniform(0.3, 3.0) if rng.random() < 0.3 else 1.0
+        fy = fy * stretch
+    else:
+        fx = fx * stretch
+    frequency = np.hypot(fy, fx)
+    frequency[0, 0] = 1.0
+    spectrum = (rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)) / frequency**exponent
+    spectrum[0, 0] = 0
+    noise = np.fft.irfft2(spectrum, s=(size, size))
+    return (noise - noise.mean()) / (noise.std() + 1e-9)
+
+
+def to_image(values: NDArray[np.float64]) -> Image8:
+    """0..1 as bytes."""
+    return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _bytes(color: NDArray[np.float64]) -> Color:
+    r, g, b = (int(c * 255) for c in np.clip(color, 0, 1))
+    return r, g, b
+
+
+def _grain(rng: np.random.Generator, image: Image8, most: float = 0.08) -> Image8:
+    noise = power_law_noise(rng, image.shape[0], rng.uniform(0.4, 1.3))
+    return to_image(image / 255.0 + noise[..., None] * rng.uniform(0.01, most))
+
+
+def _ramp(colors: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours ``[h, w, 3]`` for values 0..1 along a list of colours."""
+    position = np.clip(value, 0, 0.9999) * (len(colors) - 1)
+    low, mix = position.astype(int), (position % 1)[..., None]
+    return colors[low] * (1 - mix) + colors[low + 1] * mix
+
+
+def _wrapped(size: int, x: float, y: float, reach: float) -> list[tuple[float, float]]:
+    """Where a shape must be drawn so that what leaves one edge comes in at the other."""
+    xs = [x + d for d in (-size, 0, size) if -reach < x + d < size + reach]
+    ys = [y + d for d in (-size, 0, size) if -reach < y + d < size + reach]
+    return [(a, b) for a in xs for b in ys]
+
+
+def marble(rng: np.random.Generator, size: int) -> Image8:
+    """Layers of 1/f noise mapped through a short colour ramp: plaster, stone, foliage far away."""
+    value = power_law_noise(rng, size, rng.uniform(0.8, 1.7))
+    if rng.random() < 0.4:
+        value = np.sin(value * rng.uniform(2, 8))
+    return to_image(_ramp(palette(rng, 4), (value + 2) / 4))
+
+
+def plaster(rng: np.random.Generator, size: int) -> Image8:
+    """Nearly one colour, lit from the side: painted walls, paper, concrete."""
+    height = power_law_noise(rng, size, rng.uniform(0.7, 1.4))
+    relief = height - np.roll(height, 1, axis=(0, 1))
+    stains = power_law_noise(rng, size, 1.8)
+    value = relief / relief.std() * rng.uniform(0.01, 0.06) + stains * rng.uniform(0.0, 0.05)
+    return to_image(palette(rng, 1)[0] * 0.6 + 0.3 + value[..., None])
+
+
+def dead_leaves(rng: np.random.Generator, size: int) -> Image8:
+    """Occluding shapes with power-law sizes (Lee, Mumford and Huang 2001): edges at every scale."""
+    colors = palette(rng, 48)
+    image = Image.new("RGB", (size, size), _bytes(colors[0]))
+    draw = ImageDraw.Draw(image)
+    smallest = rng.uniform(0.006, 0.03)
+    for _ in range(int(rng.integers(200, 900))):
+        radius = min(size * smallest * (1 - rng.random() * 0.995) ** -0.5, size * 0.45)
+        x, y = rng.uniform(0, size, 2)
+        color, is_round = _bytes(colors[rng.integers(48)]), rng.random() < 0.4
+        corners = int(rng.integers(3, 7))
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        reach = radius * rng.uniform(0.6, 1.4, corners)
+        for cx, cy in _wrapped(size, x, y, 1.4 * radius):
+            if is_round:
+                draw.ellipse([cx - radius, cy - radius, cx + radius, cy + radius], fill=color)
+            else:
+                draw.polygon([(cx + r * np.cos(a), cy + r * np.sin(a)) for r, a in zip(reach, angles)], fill=color)
+    return _grain(rng, np.asarray(image))
+
+
+def _rows(
+    rng: np.random.Generator, size: int, rows: int, aspect: float, gap: float, colors: NDArray[np.float64], joint: Color
+) -> Image.Image:
+    """Rows of blocks, ``aspect`` wide for one high, with joints; each row shifted, wrapped around."""
+    image = Image.new("RGB", (size, size), joint)
+    draw, height = ImageDraw.Draw(image), size / rows
+    for row in range(rows):
+        widths = rng.uniform(0.7, 1.3, max(1, round(size / (height * aspect))))
+        ends = np.cumsum(widths) / widths.sum() * size
+        shift = rng.uniform(0, size)
+        for start, end in zip([0.0, *ends[:-1]], ends):
+            color = _bytes(colors[rng.integers(len(colors))])
+            for x in (start + shift, start + shift - size):
+                if x < size and x + end - start > 0:
+                    draw.rectangle([x, row * height, x + end - start - gap, (row + 1) * height - gap], fill=color)
+    return image
+
+
+def bricks(rng: np.random.Generator, size: int) -> Image8:
+    """Rows of blocks with joints: walls, tiles, floorboards, book spines, depending on the proportions."""
+    rows, aspect = int(rng.integers(3, 20)), float(rng.choice([0.15, 0.4, 1.0, 2.0, 4.0, 8.0]))
+    gap = rng.uniform(0.0, 0.12) * min(size / rows, size / rows * aspect)
+    image = _rows(rng, size, rows, aspect, gap, palette(rng, 32), _bytes(palette(rng, 1)[0]))
+    return _grain(rng, np.asarray(image if rng.random() < 0.6 else image.rotate(90)))
+
+
+def masonry(rng: np.random.Generator, size: int) -> Image8:
+    """Brickwork: courses twice as long as high, stones of one clay, each stained."""
+    rows, base = int(rng.choice([8, 10, 12, 16])), palette(rng, 1)[0]
+    colors = np.clip(base + rng.normal(0, 0.07, (24, 1)) + rng.normal(0, 0.02, (24, 3)), 0, 1)
+    joint = _bytes(base * 0.4 + rng.uniform(0.2, 0.5))
+    image = _rows(rng, size, rows, float(rng.uniform(1.8, 2.8)), 0.1 * size / rows, colors, joint)
+    return _grain(rng, np.asarray(image), 0.12)
+
+
+def tiles(rng: np.random.Generator, size: int) -> Image8:
+    """A regular grid of squares in one or two colours, with joints."""
+    count, colors = int(rng.choice([2, 4, 6, 8])), palette(rng, 2)
+    cell = (np.arange(size) * count / size).astype(int)
+    odd = ((cell[:, None] + cell[None]) % 2)[..., None] * (rng.random() < 0.5)
+    each = rng.normal(0, 0.03, (count, count))[cell][:, cell][..., None]
+    value = colors[0] * (1 - odd) + colors[1] * odd + each
+    inside = np.arange(size) * count / size % 1
+    joint = (inside < rng.uniform(0.02, 0.06))[:, None] | (inside < rng.uniform(0.02, 0.06))[None]
+    value = np.where(joint[..., None], value * 0.5 + rng.uniform(0, 0.3), value)
+    return _grain(rng, to_image(value + 0.04 * power_law_noise(rng, size, 1.5)[..., None]), 0.03)
+
+
+def boards(rng: np.random.Generator, size: int) -> Image8:
+    """Wood: rings drawn out along the grain, in one piece or in boards."""
+    count = int(rng.choice([1, 4, 6, 8]))
+    bent = power_law_noise(rng, size, 1.9, stretch=8.0) * rng.uniform(0.5, 2.0)
+    fibre = power_law_noise(rng, size, 0.8, stretch=14.0)
+    rows = np.arange(size) / size
+    ring = np.sin(2 * np.pi * (rows[:, None] * rng.integers(2, 12) + bent * 0.5))
+    value = 0.5 + 0.18 * ring + 0.12 * fibre
+    board = (rows * count).astype(int)
+    if count > 1:
+        shifts = rng.integers(0, size, count)[board]
+        value = value[np.arange(size)[:, None], (np.arange(size)[None] + shifts[:, None]) % size]
+        value = value + rng.normal(0, 0.08, count)[board][:, None]
+        value[(rows * count) % 1 < 0.03] -= 0.3
+    dark = np.clip(np.array([0.36, 0.22, 0.12]) * rng.uniform(0.4, 1.8) + rng.normal(0, 0.02, 3), 0.02, 0.8)
+    light = np.clip(dark + rng.uniform(0.12, 0.4) * np.array([1.0, 0.85, 0.65]), 0, 0.95)
+    image = to_image(_ramp(np.stack([dark, light]), value))
+    return image if rng.random() < 0.5 else np.ascontiguousarray(image.transpose(1, 0, 2))
+
+
+def weave(rng: np.random.Generator, size: int) -> Image8:
+    """Stripes and checks: cloth, blinds, wallpaper."""
+    axis = np.arange(size) / size
+    colors = palette(rng, 3)
+    a = np.sin(2 * np.pi * axis * rng.integers(4, 40) + rng.uniform(0, 6))
+    b = np.sin(2 * np.pi * axis * rng.integers(4, 40) + rng.uniform(0, 6)) * rng.choice([0.0, 0.5, 1.0])
+    sharp = rng.choice([0.8, 3.0, 20.0])
+    u = 1 / (1 + np.exp(-sharp * a))[None, :, None]
+    v = 1 / (1 + np.exp(-sharp * b))[:, None, None]
+    return _grain(rng, to_image(colors[0] * u + colors[1] * (1 - u) + (colors[2] - 0.5) * (v - 0.5)))
+
+
+def pebbles(rng: np.random.Generator, size: int) -> Image8:
+    """Cells around random points, shaded to their edges: gravel, cobbles, scales, cracked earth."""
+    count = int(rng.choice([30, 80, 200, 400]))
+    at = rng.uniform(0, size, (count, 2))
+    many = (at[:, None] + np.array([(i, j) for i in (-size, 0, size) for j in (-size, 0, size)])).reshape(-1, 2)
+    near = ((many > -0.25 * size) & (many < 1.25 * size)).all(1)
+    from scipy.spatial import cKDTree
+
+    distance, cell = cKDTree(many[near]).query(np.indices((size, size)).reshape(2, -1).T + 0.5, k=2)
+    edge = np.clip((distance[:, 1] - distance[:, 0]) / np.sqrt(size * size / count) * rng.uniform(1.5, 4), 0, 1)
+    colors = palette(rng, 24)[(np.repeat(np.arange(count), 9)[near][cell[:, 0]]) % 24]
+    value = colors * (0.35 + 0.65 * edge[:, None] ** rng.uniform(0.4, 1.2))
+    return _grain(rng, to_image(value.reshape(size, size, 3)), 0.06)
+
+
+def grass(rng: np.random.Generator, size: int) -> Image8:
+    """Short strokes in nearby colours, one over another: lawn, straw, fur, carpet."""
+    colors = palette(rng, 16)
+    image = Image.new("RGB", (size, size), _bytes(colors.mean(0) * 0.6))
+    draw, lean, spread = ImageDraw.Draw(image), rng.uniform(0, 6.3), rng.uniform(0.3, 1.6)
+    longest = size * rng.uniform(0.03, 0.1)
+    for _ in range(1100):
+        x, y = rng.uniform(0, size, 2)
+        angle, length = lean + rng.normal(0, spread), longest * rng.uniform(0.4, 1)
+        dx, dy, color = np.cos(angle) * length, np.sin(angle) * length, _bytes(colors[rng.integers(16)])
+        for cx, cy in _wrapped(size, x, y, longest):
+            draw.line([(cx, cy), (cx + dx, cy + dy)], fill=color, width=2)
+    return _grain(rng, np.asarray(image), 0.05)
+
+
+def facade(rng: np.random.Generator, size: int) -> Image8:
+    """Rows of windows in a wall: buildings seen from the street."""
+    wall = (plaster if rng.random() < 0.5 else masonry)(rng, size)
+    image = Image.fromarray(wall)
+    draw, rows, columns = ImageDraw.Draw(image), int(rng.integers(2, 5)), int(rng.integers(2, 6))
+    frame, glass = _bytes(palette(rng, 1)[0] * 0.5 + 0.4), palette(rng, 3) * np.array([0.5, 0.6, 0.75])
+    wide, high = size / columns, size / rows
+    share_x, share_y, bar = rng.uniform(0.35, 0.75), rng.uniform(0.45, 0.75), max(1, round(size * 0.008))
+    for row in range(rows):
+        for column in range(columns):
+            x0, y0 = (column + (1 - share_x) / 2) * wide, (row + (1 - share_y) / 2) * high
+            x1, y1 = x0 + share_x * wide, y0 + share_y * high
+            draw.rectangle([x0 - bar, y0 - bar, x1 + bar, y1 + 2 * bar], fill=frame)
+            draw.rectangle([x0, y0, x1, y1], fill=_bytes(glass[rng.integers(3)]))
+            draw.line([((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1)], fill=frame, width=bar)
+            draw.line([(x0, y0 + (y1 - y0) * 0.35), (x1, y0 + (y1 - y0) * 0.35)], fill=frame, width=bar)
+            if rng.random() < 0.3:
+                draw.rectangle([x0, y0, x1, y0 + (y1 - y0) * rng.uniform(0.2, 0.8)], fill=_bytes(palette(rng, 1)[0]))
+    return _grain(rng, np.asarray(image), 0.03)
+
+
+def print_page(rng: np.random.Generator, size: int) -> Image8:
+    """Lines of letter-like strokes and a picture or two: posters, labels, pages."""
+    paper, ink = palette(rng, 2)
+    paper = np.clip(paper + (0.35 if rng.random() < 0.7 else -0.2), 0, 1)
+    image = Image.new("RGB", (size, size), _bytes(paper))
+    draw = ImageDraw.Draw(image)
+    line = size / rng.integers(8, 30)
+    color = _bytes(ink * 0.5)
+    y = line
+    while y < size - 2 * line:
+        x = line
+        while x < size - 2 * line:
+            step = line * rng.uniform(0.25, 0.6)
+            if rng.random() < 0.85:
+                x1, y1 = x + step * rng.uniform(-0.2, 0.9), y + line * 0.6 * rng.uniform(-0.2, 1)
+                draw.line([(x, y), (x1, y + line * 0.6), (x1, y1)], fill=color, width=max(1, int(line * 0.12)))
+            x += step
+        y += line
+    for _ in range(int(rng.integers(0, 4))):
+        side = int(size * rng.uniform(0.1, 0.4))
+        x, y = rng.uniform(1, size - side - 1, 2)
+        image.paste(Image.fromarray(marble(rng, 64)).resize((side, side)), (int(x), int(y)))
+    return np.asarray(image)
+
+
+KINDS: dict[str, Pattern] = {
+    kind.__name__: kind
+    for kind in (
+        marble, plaster, dead_leaves, bricks, masonry, tiles, boards, weave, pebbles, grass, facade, print_page
+    )
+}  # fmt: skip

@@ -1,0 +1,278 @@
+"""Builds meshes out of curved sheets: boxes, walls with holes, turned and tubular solids, cards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fvgen.data.procedural.mesh import Array, Block, Material, Mesh, Place, cross, grid_normals, length
+
+_FINEST = 48  # most cells along a side of a sheet
+_WORLD = Place()
+
+
+@dataclass
+class MeshBuilder:
+    """Collects sheets; :meth:`build` returns the mesh.
+
+    Attributes:
+        detail: longest cell of flat surfaces in metres; light is worked out at their corners.
+        materials: all materials used.
+    """
+
+    rng: np.random.Generator
+    detail: float = 0.4
+    materials: list[Material] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._vertices: list[tuple[Array, Array, Array]] = []
+        self._parts: list[NDArray[np.int64]] = []
+        self._faces: list[NDArray[np.int64]] = []
+        self._face_material: list[NDArray[np.int64]] = []
+        self._sheet: list[NDArray[np.int64]] = []
+        self._solid: list[NDArray[np.bool_]] = []
+        self._count = self._part = self._sheets = 0
+        self._known: dict[Material, int] = {}
+        self.blocks: list[Block] = []
+
+    def sheet(
+        self,
+        points: Array,
+        material: Material,
+        place: Place = _WORLD,
+        *,
+        reach: tuple[float, float] | None = None,
+        wrap: bool = False,
+        solid: bool = False,
+        away: Array | None = None,
+        flat: Array | None = None,
+    ) -> None:
+        """A curved surface.
+
+        Args:
+            points: ``[n, m, 3]`` local.
+            material: of all of it.
+            place: of the local frame.
+            reach: local length along both axes for the texture; by default measured through the middle.
+            wrap: the last column is the first again.
+            solid: its back is never seen.
+            flat: the one local normal of a flat sheet.
+            away: local point or, for a flat sheet, any point behind it, that the normals point away from.
+        """
+        n, m = points.shape[:2]
+        normals = grid_normals(points, wrap) if flat is None else np.broadcast_to(flat, points.shape)
+        if away is not None and ((points - away) * normals).sum() < 0:
+            normals = -normals
+        if reach is None:
+            reach = (length(points[:, m // 2]), length(points[n // 2]))
+        vv, uu = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, m), indexing="ij")
+        uv = np.stack([uu, vv], -1)
+        if material.scale > 0:
+            repeats = np.array([reach[1], reach[0]]) * place.size / material.scale
+            if wrap:
+                repeats[0] = max(1.0, round(repeats[0]))
+            uv = uv * repeats + self.rng.uniform(0, 1, 2)
+        world, out = place.points(points), place.vectors(normals)
+        index = np.arange(n * m).reshape(n, m)
+        a, b, c, d = (x.ravel() for x in (index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]))
+        faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+        self._add(world.reshape(-1, 3), out.reshape(-1, 3), uv.reshape(-1, 2), faces, material, solid)
+
+    def _add(
+        self,
+        positions: Array,
+        normals: Array,
+        uv: Array,
+        faces: NDArray[np.int64],
+        material: Material,
+        solid: bool,
+        sheets: int = 1,
+    ) -> None:
+        corner = positions[faces]
+        turn = cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        area = np.linalg.norm(turn, axis=1)
+        wrong = (turn * normals[faces].sum(1)).sum(1) < 0
+        sheet = self._sheets + np.arange(len(faces)) * sheets // len(faces)
+        self._sheet.append(sheet[area > 1e-10])
+        self._sheets += sheets
+        faces = np.where(wrong[:, None], faces[:, [0, 2, 1]], faces)[area > 1e-10]
+        number = self._known.setdefault(material, len(self.materials))
+        if number == len(self.materials):
+            self.materials.append(material)
+        self._vertices.append((positions, normals, uv))
+        self._parts.append(np.full(len(positions), self._part))
+        self._faces.append(faces + self._count)
+        self._face_material.append(np.full(len(faces), number))
+        self._solid.append(np.full(len(faces), solid))
+        self._count += len(positions)
+
+    def next_part(
+        self, place: Place, low: Sequence[float] | Array, high: Sequence[float] | Array, blocks: bool = True
+    ) -> None:
+        """Close the part in hand, whose local bounds are given; what follows belongs to the next."""
+        if blocks:
+            low_, high_ = np.asarray(low, float), np.asarray(high, float)
+            half = (high_ - low_) / 2 * place.size
+            self.blocks.append(Block(place.points((low_ + high_) / 2), half, place.turn, self._part))
+        self._part += 1
+
+    def panel(self, origin: Array, u: Array, v: Array, material: Material, place: Place = _WORLD, **kw: Any) -> None:
+        """The parallelogram ``origin + a u + b v``, cut into cells fine enough for light."""
+        n, m = (int(np.clip(np.ceil(np.linalg.norm(x) * place.size / self.detail), 1, _FINEST)) for x in (v, u))
+        b, a = np.linspace(0, 1, n + 1)[:, None, None], np.linspace(0, 1, m + 1)[None, :, None]
+        points = np.asarray(origin) + a * np.asarray(u) + b * np.asarray(v)
+        normal = np.cross(np.asarray(v, float), np.asarray(u, float))
+        reach = (float(np.linalg.norm(v)), float(np.linalg.norm(u)))
+        self.sheet(points, material, place, reach=reach, flat=normal / np.linalg.norm(normal), **kw)
+
+    def box(self, half: Sequence[float], material: Material, place: Place, *, top: Material | None = None) -> None:
+        """A box that stands on its place; ``half`` are half its sizes."""
+        h = np.asarray(half, float)
+        if top is None and h.max() * 2 * place.size <= self.detail:
+            self._small_box(h, material, place)
+            return
+        middle = np.array([0, h[1], 0])
+        for i in range(3):
+            j, k = (i + 1) % 3, (i + 2) % 3
+            for side in (-1.0, 1.0):
+                corner, u, v = middle.copy(), np.zeros(3), np.zeros(3)
+                corner += np.where(np.arange(3) == i, side * h, -h)
+                u[j], v[k] = 2 * h[j], 2 * h[k]
+                face = (corner, v, u) if j == 1 else (corner, u, v)  # textures stand upright on the sides
+                chosen = top if top is not None and i == 1 else material
+                self.panel(*face, chosen, place, solid=True, away=middle)
+        self.next_part(place, (-h[0], 0, -h[2]), (h[0], 2 * h[1], h[2]))
+
+    def _small_box(self, h: Array, material: Material, place: Place) -> None:
+        """A box with one cell on each side, all at once."""
+        points, uv = _BOX_POINTS * h + np.array([0, h[1], 0]), _BOX_UV
+        if material.scale > 0:
+            lengths = 2 * h[_BOX_AXES] * place.size / material.scale
+            uv = uv * np.repeat(lengths, 4, 0) + self.rng.uniform(0, 1, 2)
+        world, out = place.points(points), place.vectors(_BOX_NORMALS)
+        self._add(world, out, uv, _BOX_FACES, material, True, sheets=6)
+        self.next_part(place, (-h[0], 0, -h[2]), (h[0], 2 * h[1], h[2]))
+
+    def wall(
+        self,
+        width: float,
+        height: float,
+        holes: Sequence[tuple[float, float, float, float]],
+        material: Material,
+        place: Place,
+        depth: float = 0.15,
+    ) -> None:
+        """An upright wall in the local plane ``z = 0``, seen from ``z > 0``, with holes (left, bottom, right, top).
+
+        Holes have reveals ``depth`` deep.
+        """
+        xs = sorted({0.0, width, *(x for h in holes for x in (h[0], h[2]))})
+        ys = sorted({0.0, height, *(y for h in holes for y in (h[1], h[3]))})
+        behind = np.array([width / 2, height / 2, -1.0])
+        for left, right in zip(xs, xs[1:]):
+            for low, high in zip(ys, ys[1:]):
+                x, y = (left + right) / 2, (low + high) / 2
+                if any(h[0] < x < h[2] and h[1] < y < h[3] for h in holes):
+                    continue
+                self.panel(
+                    np.array([left, low, 0]), np.array([right - left, 0, 0]), np.array([0, high - low, 0]),
+                    material, place, away=behind,
+                )  # fmt: skip
+        for left, low, right, high in holes:
+            across, up = np.array([right - left, 0, 0]), np.array([0, high - low, 0])
+            back, corner = np.array([0, 0, -depth]), np.array([left, low, 0.0])
+            middle = corner + (across + up + back) / 2
+            for origin, side in ((corner, across), (corner + up, across), (corner, up), (corner + across, up)):
+                self.panel(origin, side, back, material, place, away=2 * origin + side + back - middle)
+        self.next_part(place, (0, 0, -depth), (width, height, 0))
+
+    def lathe(self, profile: Sequence[tuple[float, float]], material: Material, place: Place, sides: int = 14) -> None:
+        """A turned solid: ``profile`` lists (radius, height) from the bottom up."""
+        outline = np.asarray(profile, float)
+        angle = np.linspace(0, 2 * np.pi, sides + 1)
+        r, y = outline[:, :1], outline[:, 1:]
+        points = np.stack([r * np.cos(angle), y + 0 * angle, r * np.sin(angle)], -1)
+        axis = np.zeros_like(points)
+        axis[..., 1] = y
+        reach = (length(outline), 2 * np.pi * float(outline[:, 0].max()))
+        self.sheet(points, material, place, reach=reach, wrap=True, away=axis)
+        big = float(outline[:, 0].max())
+        self.next_part(place, (-big, float(y.min()), -big), (big, float(y.max()), big))
+
+    def ball(self, radii: Sequence[float], material: Material, place: Place, bumps: float = 0.0, n: int = 12) -> None:
+        """An ellipsoid that stands on its place, with a lumpy surface where ``bumps`` > 0."""
+        lat, lon = np.meshgrid(np.linspace(0, np.pi, n), np.linspace(0, 2 * np.pi, 2 * n + 1), indexing="ij")
+        unit = np.stack([np.sin(lat) * np.cos(lon), -np.cos(lat), np.sin(lat) * np.sin(lon)], -1)
+        grow = np.ones_like(lat)
+        for octave in range(4 if bumps else 0):
+            wave = self.rng.normal(size=3) * 2.0 * 1.7**octave
+            grow += bumps * 0.6**octave * np.sin(unit @ wave + self.rng.uniform(0, 6))
+        r = np.asarray(radii, float)
+        points = unit * grow[..., None] * r + np.array([0, r[1], 0])
+        center = np.array([0, r[1], 0])
+        self.sheet(points, material, place, wrap=True, solid=True, away=center)
+        self.next_part(place, center - r * 0.8, center + r * 0.8)
+
+    def tube(self, path: Array, radius: float | Array, material: Material, place: Place, sides: int = 6) -> None:
+        """A tube of some radius along ``path [k, 3]``: legs, poles, branches, cables."""
+        path = np.asarray(path, float)
+        ahead = np.gradient(path, axis=0)
+        ahead /= np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-9)
+        other = np.where(np.abs(ahead[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 0, 1.0]])
+        a = np.cross(ahead, other)
+        a /= np.linalg.norm(a, axis=1, keepdims=True)
+        b = np.cross(ahead, a)
+        angle = np.linspace(0, 2 * np.pi, sides + 1)[None, :, None]
+        ring = np.cos(angle) * a[:, None] + np.sin(angle) * b[:, None]
+        points = path[:, None] + ring * np.broadcast_to(np.asarray(radius, float), len(path))[:, None, None]
+        axis = np.broadcast_to(path[:, None], points.shape)
+        self.sheet(points, material, place, wrap=True, solid=True, away=axis)
+        wide = float(np.max(radius))
+        self.next_part(place, path.min(0) - wide, path.max(0) + wide)
+
+    def card(self, width: float, height: float, material: Material, place: Place, bend: float = 0.0) -> None:
+        """An upright picture or cut-out that stands on its place, seen from both sides."""
+        n = 3 if bend else 1
+        t = np.linspace(-1, 1, n + 1)
+        points = np.zeros((2, n + 1, 3))
+        points[..., 0], points[..., 2] = t * width / 2, bend * t**2 * width
+        points[1, :, 1] = height
+        self.sheet(points, material.stretched(), place)
+        self._part += 1
+
+    def build(self) -> Mesh:
+        """Everything collected."""
+        positions, normals, uv = (np.concatenate(x).astype(np.float32) for x in zip(*self._vertices))
+        return Mesh(
+            positions,
+            normals,
+            uv,
+            np.concatenate(self._parts),
+            np.concatenate(self._faces),
+            np.concatenate(self._face_material),
+            np.concatenate(self._sheet),
+            np.concatenate(self._solid),
+            self.materials,
+            self.blocks,
+        )
+
+
+def _unit_box() -> tuple[Array, Array, Array, NDArray[np.int64], NDArray[np.int64]]:
+    """Corners ``[24, 3]``, normals and uv of a box of half size 1 side by side, its faces, each side's two axes."""
+    points, normals, uv, axes = [], [], [], []
+    for i, u, v in ((0, 2, 1), (1, 0, 2), (2, 0, 1)):
+        for side in (-1.0, 1.0):
+            for b, a in ((0, 0), (0, 1), (1, 1), (1, 0)):
+                corner = np.zeros(3)
+                corner[i], corner[u], corner[v] = side, 2 * a - 1, 2 * b - 1
+                points.append(corner)
+                normals.append(side * np.eye(3)[i])
+                uv.append((float(a), float(b)))
+            axes.append((u, v))
+    faces = [(4 * k, 4 * k + a, 4 * k + a + 1) for k in range(6) for a in (1, 2)]
+    return np.array(points), np.array(normals), np.array(uv), np.array(faces), np.array(axes)
+
+
+_BOX_POINTS, _BOX_NORMALS, _BOX_UV, _BOX_FACES, _BOX_AXES = _unit_box()
