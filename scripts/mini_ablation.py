@@ -1,6 +1,6 @@
 """Every method on mini-xs over several seeds, and the curves of them all.
 
-    python scripts/mini_ablation.py --data PAIRS --output FOLDER [--seeds 3] [--steps 240]
+    python scripts/mini_ablation.py --data PAIRS --output FOLDER [--seeds 3] [--steps 160]
 
 PAIRS is a folder of `fvgen prepare`. A teacher with mini-xs's network on mini's autoencoder is trained first, into
 FOLDER/teacher. FOLDER then receives one run per method and seed, curves.svg (first seed), frames.png (one held-out
@@ -106,16 +106,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=[*RECIPES, "fvgen+step"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=240, help="student updates, half of them of the first stage")
-    parser.add_argument("--teacher-steps", type=int, default=4000)
-    parser.add_argument("--critic-steps", type=int, default=5, help="updates of critic and fake score per student's")
-    parser.add_argument("--head-lr", type=float, default=50.0, help="of the critic's head, times the student's")
+    parser.add_argument("--steps", type=int, default=160, help="student updates, half of them of the first stage")
+    parser.add_argument("--teacher-steps", type=int, default=2400)
+    parser.add_argument("--critic-steps", type=int, default=3, help="updates of critic and fake score per student's")
+    parser.add_argument("--head-lr", type=float, default=10.0, help="of the critic's head, times the fake score's")
     given = parser.parse_args()
     engine = EngineConfig(device="cpu", bf16=True, log_every=5)
     half = given.steps // 2
     options = replace(XS_STUDENT.distillation, ode_pairs=64, ode_steps=24)
-    recipe = replace(XS_STUDENT, init_steps=half, match_steps=given.steps - half, critic_steps=given.critic_steps, distillation=options)
-    recipe = replace(recipe, frames=8, crop=(32, 32), lr=1e-4, head_lr=given.head_lr, ema=0.98)
+    recipe = replace(XS_STUDENT, init_steps=half, match_steps=given.steps - half, distillation=options)
+    recipe = replace(recipe, critic_steps=given.critic_steps, head_lr=given.head_lr)
+    recipe = replace(recipe, frames=8, crop=(32, 32), lr=1e-4, ema=0.98)
     teacher_folder = given.output / "teacher"
     teacher = teacher_of(given.data, teacher_folder, given.teacher_steps)
     corpus = LatentCorpus(given.data, teacher)
