@@ -7,6 +7,7 @@ import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -474,3 +475,10 @@ def test_the_memory_table_in_the_docs_is_that_of_the_code() -> None:
     assert max(by_choice.values()) < 16
     assert by_choice[torch.float32, 1, True] < 9
     assert by_choice[torch.bfloat16, 4, False] < 9
+
+
+def test_the_example_of_the_page_is_true() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "speed.md").read_text()
+    made: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], made)
+    assert made["pipeline"].speed == Speed(compile=True, window_batch=2)
