@@ -1,56 +1,20 @@
 """Where trainings get clips from: a folder of pairs, procedural scenes made on the way, or both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from fvgen.data.latent_cache import LatentClip
-from fvgen.data.latents import ClipBatch, LatentCorpus, windows
+from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.made import ProceduralCorpus
 from fvgen.data.recipe import MadeRecipe
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
 
-class Corpus(Protocol):
-    """See :class:`fvgen.data.latents.LatentCorpus`."""
-
-    @property
-    def clips(self) -> list[str]:
-        """Names of the clips for training."""
-
-    @property
-    def held(self) -> list[str]:
-        """Names of the held-out clips."""
-
-    def refresh(self, limit: int | None = None) -> int:
-        """Find new clips; how many there are for training."""
-
-    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
-        """Random clips of a training that drew ``at`` clips before."""
-
-    def sample(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames: int,
-        size: tuple[int, int] | None,
-        posed_share: float = 0.5,
-        at: int = 0,
-    ) -> ClipBatch:
-        """Random windows of random clips."""
-
-    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
-        """The held-out clips."""
-
-    def close(self) -> None:
-        """End what runs in the background."""
-
-
-class MixedCorpus:
+class MixedCorpus(Corpus):
     """Two corpora: filmed clips of one, procedural ones of the other, in the proportion that a recipe asks for."""
 
     def __init__(self, filmed: Corpus, made: Corpus) -> None:
@@ -77,21 +41,9 @@ class MixedCorpus:
         # What the procedural corpus has drawn so far is its share of all.
         return clips + (self.made.choose(rng, made, 0.0, int(at * (1 - posed_share))) if made else [])
 
-    def sample(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames: int,
-        size: tuple[int, int] | None,
-        posed_share: float = 0.5,
-        at: int = 0,
-    ) -> ClipBatch:
-        """See :class:`Corpus`."""
-        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
-
-    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
+    def held_clip(self, name: str) -> LatentClip:
         """See :attr:`held`."""
-        return (self.filmed if self.filmed.held else self.made).held_batches(frames)
+        return (self.filmed if self.filmed.held else self.made).held_clip(name)
 
     def close(self) -> None:
         """See :class:`Corpus`."""

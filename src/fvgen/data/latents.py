@@ -1,6 +1,7 @@
 """Training pairs as latents, read from the disk as they are needed, and random clips cut from them."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +35,59 @@ class ClipBatch:
     images: Tensor
 
 
-class LatentCorpus:
+class Corpus(ABC):
+    """Where a training gets its clips from."""
+
+    @property
+    @abstractmethod
+    def clips(self) -> list[str]:
+        """Names of the clips for training."""
+
+    @property
+    @abstractmethod
+    def held(self) -> list[str]:
+        """Names of the held-out clips."""
+
+    @abstractmethod
+    def refresh(self, limit: int | None = None) -> int:
+        """Find new clips; how many there are for training."""
+
+    @abstractmethod
+    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
+        """``count`` random clips of a training that drew ``at`` clips before."""
+
+    @abstractmethod
+    def held_clip(self, name: str) -> LatentClip:
+        """A held-out clip."""
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        frames: int,
+        size: tuple[int, int] | None,
+        posed_share: float = 0.5,
+        at: int = 0,
+    ) -> ClipBatch:
+        """Random windows of ``frames`` frames, some played backwards, cropped to ``size = (h, w)`` latents.
+
+        All clips of a batch have the length of the shortest chosen one, at most ``frames``. ``posed_share`` of them
+        are filmed for real, where the corpus has both kinds. ``at``, how many clips a training drew before, matters
+        only to corpora whose clips change.
+        """
+        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
+
+    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
+        """The held-out clips, whole frames, one by one."""
+        for name in self.held:
+            c = self.held_clip(name)
+            yield collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])])
+
+    def close(self) -> None:  # noqa: B027
+        """End what runs in the background, if anything does."""
+
+
+class LatentCorpus(Corpus):
     """All pairs of a folder as latents; scenes that appear later are picked up by :meth:`refresh`.
 
     Only as many clips as fit into the memory allowed stay there, those used last; it need not hold the corpus.
@@ -46,22 +99,28 @@ class LatentCorpus:
         posterior: draw latents from the autoencoder's posterior instead of taking its means.
 
     Attributes:
-        clips: the clips for training as ``SCENE/KEY``, sorted; scenes whose names start with ``procedural`` are made,
-            all others filmed.
-        held: the held-out clips, likewise.
         damaged: see :class:`fvgen.data.reader.PairShards`.
     """
 
     def __init__(self, folder: Path, model: VideoModel, memory_gb: float = 4.0, posterior: bool = False) -> None:
         self.folder, self.model, self.posterior = folder, model, posterior
-        self.clips: list[str] = []
-        self.held: list[str] = []
+        self._names: dict[str, list[str]] = {split: [] for split in SPLITS}
         self.damaged: dict[str, str] = {}
         self._files: dict[str, Path] = {}
         self._known: dict[tuple[str, str], list[str]] = {}  # by tar and its digest
         self._memory = _Memory(int(memory_gb * 1e9))
         self._fingerprint = fingerprint(model)
         self._seen: tuple[int, ...] | None = None
+
+    @property
+    def clips(self) -> list[str]:
+        """Sorted names, ``SCENE/KEY``; scenes that start with ``procedural`` are made, all others filmed."""
+        return self._names["train"]
+
+    @property
+    def held(self) -> list[str]:
+        """Likewise."""
+        return self._names["heldout"]
 
     @property
     def cached_in(self) -> Path:
@@ -94,7 +153,7 @@ class LatentCorpus:
                 self._known[shard.name, shard.sha256] = keys
                 found[split] |= {f"{shard.scene}/{key}": cache.path(shard) for key in keys}
             self.damaged |= shards.damaged
-        self.clips, self.held = (sorted(found[split]) for split in SPLITS)
+        self._names = {split: sorted(found[split]) for split in SPLITS}
         self._files = found["heldout"] | found["train"]
         self._seen = state if all_done else None
         return len(self.clips)
@@ -114,25 +173,8 @@ class LatentCorpus:
             self._memory.put(name, kept)
         return kept
 
-    def sample(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames: int,
-        size: tuple[int, int] | None,
-        posed_share: float = 0.5,
-        at: int = 0,
-    ) -> ClipBatch:
-        """Random windows of ``frames`` frames, some played backwards, cropped to ``size = (h, w)`` latents.
-
-        All clips of a batch have the length of the shortest chosen one, at most ``frames``. ``posed_share`` of them
-        are filmed for real, where the corpus has both kinds. ``at``, how many clips a training drew before, matters
-        only to corpora whose clips change.
-        """
-        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
-
     def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
-        """``count`` random clips."""
+        """See :class:`Corpus`; ``at`` changes nothing."""
         made = [name for name in self.clips if name.startswith("procedural")]
         filmed = [name for name in self.clips if not name.startswith("procedural")]
         chosen = []
@@ -141,14 +183,9 @@ class LatentCorpus:
             chosen.append(self.clip(names[rng.integers(len(names))]))
         return chosen
 
-    def close(self) -> None:
-        """Nothing runs in the background."""
-
-    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
-        """The held-out clips, whole frames, one by one."""
-        for name in self.held:
-            c = self.clip(name)
-            yield collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])])
+    def held_clip(self, name: str) -> LatentClip:
+        """See :meth:`clip`."""
+        return self.clip(name)
 
 
 class _Memory:

@@ -3,7 +3,6 @@
 import copy
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from fvgen.data.latent_cache import LatentClip, encode_pair
-from fvgen.data.latents import ClipBatch, collate, windows
+from fvgen.data.latents import Corpus
 from fvgen.data.pairs import Pair, procedural_pair
 from fvgen.data.recipe import MadeRecipe
 from fvgen.data.textures import TextureBank
@@ -63,9 +62,9 @@ def _work(number: int) -> LatentClip:
     return _maker.clip(number)
 
 
-class ProceduralCorpus:
+class ProceduralCorpus(Corpus):
     """Clips of procedural scenes, numbered; a training that has drawn ``n`` clips draws from the last few of the first
-    ``n / reuse`` ones. See :class:`fvgen.data.latents.LatentCorpus` for what it shares with a folder of pairs.
+    ``n / reuse`` ones.
 
     Clips are made ahead of time by processes of this machine, or where the training is on a GPU by one thread on that
     GPU; as many are ahead as there are workers, so nothing piles up.
@@ -79,7 +78,6 @@ class ProceduralCorpus:
 
     def __init__(self, model: VideoModel, recipe: MadeRecipe, seed: int, device: torch.device | str = "cpu") -> None:
         self.recipe, self.seed = recipe, seed
-        self.held = [f"procedural-held-{k}" for k in range(recipe.held)]
         self._clips: dict[int, Future[LatentClip]] = {}
         self._lock = threading.Lock()
         self._pool: Executor
@@ -101,6 +99,11 @@ class ProceduralCorpus:
         """The clips that are kept or being made now."""
         with self._lock:
             return [f"procedural-{number:06d}" for number in sorted(self._clips) if number < _HELD]
+
+    @property
+    def held(self) -> list[str]:
+        """Their number is the recipe's."""
+        return [f"procedural-held-{k}" for k in range(self.recipe.held)]
 
     def refresh(self, limit: int | None = None) -> int:
         """Nothing appears by itself. Returns 1: there is always something to train on."""
@@ -126,25 +129,11 @@ class ProceduralCorpus:
             self._clips[number] = self._pool.submit(self._work, number)
         return self._clips[number]
 
-    def sample(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames: int,
-        size: tuple[int, int] | None,
-        posed_share: float = 0.5,
-        at: int = 0,
-    ) -> ClipBatch:
-        """As :meth:`fvgen.data.latents.LatentCorpus.sample`; a function of ``rng`` and ``at``."""
-        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
-
-    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
-        """The held-out clips, whole frames, one by one."""
-        for k in range(len(self.held)):
-            with self._lock:
-                future = self._future(_HELD + k)
-            c = future.result()
-            yield collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])])
+    def held_clip(self, name: str) -> LatentClip:
+        """Made, if it was not yet."""
+        with self._lock:
+            future = self._future(_HELD + self.held.index(name))
+        return future.result()
 
     def close(self) -> None:
         """End the workers."""

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from fvgen.data.corpus import Corpus
 from fvgen.data.farm import prepare
-from fvgen.data.latents import LatentCorpus
+from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset

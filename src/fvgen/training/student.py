@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fvgen.data.corpus import Corpus
+from fvgen.data.latents import Corpus
 from fvgen.diffusion import few_step_sample
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.diagnostics import QUANTILES, CriticRecord

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.data.corpus import Corpus
-from fvgen.data.latents import ClipBatch
+from fvgen.data.latents import ClipBatch, Corpus
 from fvgen.distillation.draws import Draws
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel

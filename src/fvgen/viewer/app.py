@@ -1,9 +1,8 @@
 """``fvgen view``: the page, from start to Ctrl-C."""
 
+import operator
 import sys
 import threading
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from fvgen.errors import UserError
@@ -15,43 +14,6 @@ from fvgen.viewer.runs import Ending, Phase
 from fvgen.viewer.scenery import Scenery
 from fvgen.viewer.server import address_of, close_server, open_server
 from fvgen.viewer.session import Session
-
-
-class Painter:
-    """Draws what changed, in a thread of its own: changes that come faster than they are drawn are drawn once."""
-
-    def __init__(self, paint: Callable[[set[str]], None]) -> None:
-        self._paint = paint
-        self._wake = threading.Condition()
-        self._changed: set[str] = set()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="fvgen page", daemon=True)
-        self._thread.start()
-
-    def changed(self, what: str) -> None:
-        """Note that this is to be drawn again. Returns at once."""
-        with self._wake:
-            self._changed.add(what)
-            self._wake.notify()
-
-    def close(self) -> None:
-        """Draw nothing more."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._changed or self._closed)
-                if self._closed:
-                    return
-                what, self._changed = self._changed, set()
-            try:
-                self._paint(what)
-            except Exception:  # the next change may be drawn all the same
-                traceback.print_exc()
 
 
 class Page:
@@ -75,7 +37,7 @@ class Page:
         self.scenery = Scenery(self.server)
         self._previews: Latest[int] = Latest(self._preview)
         self.controls = Controls(self.server, session, self.scenery, self._previews.request)
-        self._painter = Painter(self._paint)
+        self._painter: Latest[set[str]] = Latest(self._paint, operator.or_)
         if session.opened is not None:
             opened = session.opened
             self.scenery.place(opened.photo_cameras, opened.positions)
@@ -84,9 +46,8 @@ class Page:
         if gaussians is not None:
             self.scenery.splats(gaussians)
             self.controls.offer_splats()
-        session.on_change = self._painter.changed
-        for what in ("status", "path", "result"):
-            self._painter.changed(what)
+        session.on_change = lambda what: self._painter.request({what})
+        self._painter.request({"status", "path", "result"})
 
     def close(self) -> None:
         """End the page, and the run; what was half done is gone."""

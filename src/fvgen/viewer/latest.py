@@ -1,4 +1,4 @@
-"""Work that only its newest request matters for, such as the picture under a slider."""
+"""Work in a thread of its own that is asked for more often than it can be done, such as the picture under a slider."""
 
 import threading
 import traceback
@@ -9,20 +9,26 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Calls ``work`` in a thread of its own with the newest request; those it had no time for are dropped."""
+    """Calls ``work`` with what was asked for since it last began.
 
-    def __init__(self, work: Callable[[T], None]) -> None:
-        self._work = work
+    Args:
+        work: in a thread of its own.
+        merge: what becomes of a request that was not begun when the next one comes: ``(old, new)`` to both in one; by
+            default the old one is dropped.
+    """
+
+    def __init__(self, work: Callable[[T], None], merge: Callable[[T, T], T] = lambda old, new: new) -> None:
+        self._work, self._merge = work, merge
         self._wake = threading.Condition()
         self._request: T | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="fvgen preview", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fvgen page", daemon=True)
         self._thread.start()
 
     def request(self, what: T) -> None:
-        """Ask for ``what`` instead of whatever was asked for and not begun."""
+        """Ask for ``what``. Returns at once."""
         with self._wake:
-            self._request = what
+            self._request = what if self._request is None else self._merge(self._request, what)
             self._wake.notify()
 
     def close(self) -> None:
@@ -42,5 +48,5 @@ class Latest(Generic[T]):
             assert what is not None
             try:
                 self._work(what)
-            except Exception:  # one bad picture must not end all later ones
+            except Exception:  # what fails must not end all that comes later
                 traceback.print_exc()
