@@ -17,7 +17,9 @@ from fvgen.distillation.phases import Fake, Phases
 from fvgen.distillation.roles import Roles
 from fvgen.errors import UserError
 from fvgen.models import Condition, VideoModel, preset
+from fvgen.models.efficientnet import LITE1, EfficientNetLite
 from fvgen.training.engine import Trainer
+from fvgen.training.look import DecodedLook
 from fvgen.training.recipes import EngineConfig, StudentRecipe
 from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
 from fvgen.training.world import World
@@ -47,6 +49,64 @@ def learners(roles, trains, loss_of):
     loss_of().backward()
     grads = {name: [p.grad for p in getattr(roles, name).parameters()] for name in NAMES}
     return {name for name in NAMES if any(g is not None and g.any() for g in grads[name])}
+
+
+@pytest.fixture(scope="module")
+def look():
+    torch.manual_seed(1)
+    autoencoder = VideoModel.build(preset("mini-xs")).autoencoder.requires_grad_(False)
+    return DecodedLook(autoencoder, EfficientNetLite(LITE1).eval().requires_grad_(False))
+
+
+def test_a_look_is_the_pixels_error_and_a_distance_per_clip(look):
+    truth = torch.randn(2, 12, 3, 8, 8)
+    x0 = torch.stack([truth[0], truth[1] + 0.3])
+    pixels, distance = look(x0, truth)
+    expected = (look.autoencoder.decode(x0) - look.autoencoder.decode(truth)).abs().mean((1, 2, 3, 4))
+    torch.testing.assert_close(pixels, expected)
+    assert pixels[0] == distance[0] == 0 < min(pixels[1], distance[1])
+    alone = torch.stack([look(x0[1:, :, [k]], truth[1:, :, [k]])[1][0] for k in range(3)])
+    torch.testing.assert_close(distance[1], alone.mean())  # frame by frame
+    assert DecodedLook(look.autoencoder, None)(x0, truth)[1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("method", [GanInit, SoftDmd, Dmd2])
+def test_an_anchor_is_added_to_what_the_method_asks(setting, look, method):
+    roles, batch = setting
+    plain, options = DistillationConfig(), {"perceptual_weight": 3.0, "pixel_weight": 0.5, "anchor_frames": 2}
+    seen = replace(roles, look=look)
+    own = method(seen, plain).student_turn(batch, Draws(0))
+    anchored = method(seen, DistillationConfig(**options))
+    both = anchored.student_turn(batch, Draws(0))
+    added = 3 * both.figures["perceptual_distance"].mean() + 0.5 * both.figures["pixel_error"].mean()
+    assert added > 0.1
+    torch.testing.assert_close(both.loss, own.loss + added)
+    assert learners(seen, {"student"}, lambda: anchored.student_turn(batch, Draws(0)).loss) == {"student"}
+    with pytest.raises(ValueError, match="look"):
+        method(roles, DistillationConfig(**options)).student_turn(batch, Draws(0))
+
+
+def test_an_anchor_looks_at_some_frames(setting, look):
+    roles, batch = setting
+    phases = Phases(replace(roles, look=look), DistillationConfig(pixel_weight=1.0, anchor_frames=1))
+    x0 = batch.x0.clone()
+    x0[:, :, 1] += 1
+    errors = [float(phases.anchor(batch.x0, Fake(x0, torch.zeros(1).long()), Draws(s)).loss) for s in range(12)]
+    assert len(set(errors)) == 2
+    assert min(errors) == 0
+    assert Draws(5).several(9, 3) == [0, 1, 2]
+
+
+def test_the_published_network_looks():
+    options = DistillationConfig(perceptual_weight=1.0)
+    model = VideoModel.build(preset("mini-xs"))
+    look = DecodedLook.wanted(model.autoencoder, options, torch.device("cpu"))
+    assert look is not None
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    noisy = (pictures + 0.1 * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert look.network is not None
+    assert (look.network.distance(pictures, noisy) > 0.1).all()  # untrained networks hardly see that
+    assert DecodedLook.wanted(model.autoencoder, DistillationConfig(), torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("inputs", ["noised_real", "simulated"])

@@ -9,7 +9,7 @@ import torch
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available, lpips
-from fvgen.evaluation.metrics.weights import ALEXNET, INCEPTION, VGG_HEADS, WeightFile, Weights
+from fvgen.models.weight_files import ALEXNET, INCEPTION, VGG_HEADS, WeightFile, Weights
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from fvgen.evaluation.metrics import FrameMetrics, SetMetrics, inception, lpips
 from fvgen.evaluation.metrics.efficientnet import efficientnet_lite0
 from fvgen.evaluation.metrics.inception import InceptionFid
 from fvgen.evaluation.metrics.moments import Moments, frechet_distance, frechet_distance_of_few, kernel_distance
-from fvgen.evaluation.metrics.weights import ALEXNET, EFFICIENTNET_LITE0, INCEPTION, VGG16, WeightFile, Weights
+from fvgen.models.weight_files import ALEXNET, EFFICIENTNET_LITE0, INCEPTION, VGG16, WeightFile, Weights
 
 Package = Callable[[str], ModuleType]
 
@@ -233,7 +233,7 @@ def test_efficientnet_is_that_of_its_package(
     pictures = torch.rand(2, *size, 3, generator=generator)
     with torch.no_grad():
         expected = reference.extract_features((images(pictures) * 255 - 127) / 128)
-        found = efficientnet_lite0(weights).eval()(pictures)
+        found = efficientnet_lite0(weights).eval()(images(pictures))
     report(f"efficientnet features, standard deviation {expected.std():.3f}", found - expected)
     assert (found - expected).abs().max() < 1e-4
 

@@ -23,8 +23,8 @@ class DistillationConfig:
     most_time: int = 980
     """Most noise at which distributions are compared."""
 
-    guidance_scale: float = 1.0
-    """Classifier-free guidance of the real score; 1 is none."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance of the real score: 1 is none; by default as the teacher is sampled."""
 
     guidance_rescale: float = 0.7
     """Rescale of the guided real score, as the teacher samples."""
@@ -66,6 +66,16 @@ class DistillationConfig:
     critic_weight: float = 1e-2
     """Joint training (DMD2): weight of the critic's loss beside the fake score's."""
 
+    perceptual_weight: float = 0.0
+    """Weight of a distance between what a student's clips look like and the true ones: EfficientNet-Lite1's features of
+    decoded frames. Ours: the paper has no such term. Needs the extra `train`."""
+
+    pixel_weight: float = 0.0
+    """Weight of the mean absolute error of the same frames' pixels, in -1..1. Ours too."""
+
+    anchor_frames: int = 3
+    """Frames of each clip, chosen at random, that these two look at."""
+
     ode_pairs: int = 1500
     """Teacher trajectories for the regression, where a method has one."""
 
@@ -79,6 +89,18 @@ class DistillationConfig:
             raise UserError(f"{self.ode_steps} trajectory steps do not pass through the times of {self.steps} steps")
         if self.r1_sigma <= 0:
             raise UserError("the r1 sigma must be above 0")
+        if min(self.perceptual_weight, self.pixel_weight) < 0 or self.anchor_frames < 1:
+            raise UserError("perceptual-weight and pixel-weight are at least 0, anchor-frames at least 1")
+
+    @property
+    def scale(self) -> float:
+        """Of guidance, 1 where it was left open."""
+        return 1.0 if self.guidance_scale is None else self.guidance_scale
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the student's pictures are compared with the true ones."""
+        return self.perceptual_weight > 0 or self.pixel_weight > 0
 
     def require_ratio(self) -> None:
         """Refuse a critic whose logit is not the log ratio of the densities where the weight is made of it.

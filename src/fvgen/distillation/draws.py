@@ -30,6 +30,10 @@ class Draws:
         """``[B]`` integers from ``low`` to ``high - 1``, on the device of ``like [B, ...]``."""
         return self._mine(torch.randint(low, high, (like.shape[0] * self.size,), generator=self.generator), like)
 
+    def several(self, count: int, high: int) -> list[int]:
+        """``count`` different integers from 0 to ``high - 1`` in order, or all there are; the same in all processes."""
+        return sorted(torch.randperm(high, generator=self.generator)[:count].tolist())
+
     def one(self, high: int) -> int:
         """One integer from 0 to ``high - 1``, the same in all processes."""
         return int(torch.randint(high, (), generator=self.generator))

@@ -53,7 +53,22 @@ class Method(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no critics")
 
 
-class GanInit(Method):
+class ClipMethod(Method):
+    """A method whose student makes clips from batches of :class:`Clips`."""
+
+    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
+        """The loss that trains the student: the method's own, and what anchors it to the truth."""
+        fake = self.phases.fake(batch.x0, batch.condition, draws)
+        own = self.student_loss(batch, fake, draws)
+        anchor = self.phases.anchor(batch.x0, fake, draws)
+        return Outcome(own.loss + anchor.loss, own.figures | anchor.figures)
+
+    @abstractmethod
+    def student_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
+        """What the method asks of ``fake``."""
+
+
+class GanInit(ClipMethod):
     """Stage 1: the student against a critic on the frozen teacher's features (the paper's section 4.1)."""
 
     critics = ("head",)
@@ -61,12 +76,11 @@ class GanInit(Method):
     def critics_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         return self.phases.critic(batch.x0, fake, batch.condition, draws)
 
-    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.fake(batch.x0, batch.condition, draws)
+    def student_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         return self.phases.adversarial(batch.x0, fake, batch.condition, draws)
 
 
-class SoftDmd(Method):
+class SoftDmd(ClipMethod):
     """Stage 2: distribution matching, weighted by the critic (the paper's section 4.2).
 
     The critic keeps learning where the weight needs it, unless it is frozen.
@@ -86,12 +100,11 @@ class SoftDmd(Method):
         shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
         return Outcome(critic.loss + denoising.loss, critic.figures | shown)
 
-    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.fake(batch.x0, batch.condition, draws)
+    def student_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         return self.phases.distribution_matching(fake, batch.condition, draws)
 
 
-class Dmd2(Method):
+class Dmd2(ClipMethod):
     """Joint training: distribution matching plus an adversarial term (Yin et al. 2024, DMD2)."""
 
     critics = ("head", "fake_score")
@@ -106,8 +119,7 @@ class Dmd2(Method):
         shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
         return Outcome(denoising.loss + self.config.critic_weight * critic.loss, critic.figures | shown)
 
-    def student_turn(self, batch: Clips, draws: Draws) -> Outcome:
-        fake = self.phases.fake(batch.x0, batch.condition, draws)
+    def student_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
         matching = self.phases.distribution_matching(fake, batch.condition, draws)
         adversarial = self.phases.adversarial(batch.x0, fake, batch.condition, draws)
         loss = matching.loss + self.config.adversarial_weight * adversarial.loss

@@ -37,10 +37,10 @@ def trajectories(teacher: Denoiser, noise: Tensor, condition: Any, config: Disti
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         conditional = teacher.velocity(x, t, condition)
-        if config.guidance_scale == 1.0:
+        if config.scale == 1.0:
             return conditional
         unconditional = teacher.velocity(x, t, teacher.drop(condition))
-        return guide(conditional, unconditional, config.guidance_scale, config.guidance_rescale)
+        return guide(conditional, unconditional, config.scale, config.guidance_rescale)
 
     states, every = [noise.float()], config.ode_steps // config.steps
 

@@ -118,6 +118,18 @@ class Phases:
         loss = generator_loss(fake_logit=fake_logit, kind=self.config.adversarial, real_logit=real_logit)
         return Outcome(loss, {"student_logit": fake_logit.detach()})
 
+    def anchor(self, real: Tensor, fake: Fake, draws: Draws) -> Outcome:
+        """What the student's clips look like beside the true ones; nothing where no weight asks for it."""
+        config, look = self.config, self.roles.look
+        if not config.anchored:
+            return Outcome(fake.x0.new_zeros(()), {})
+        if look is None:
+            raise ValueError("perceptual and pixel weights need a way to look at clips")
+        seen = draws.several(config.anchor_frames, real.shape[2])
+        pixels, perceptual = look(fake.x0[:, :, seen], real[:, :, seen])
+        loss = config.pixel_weight * pixels.mean() + config.perceptual_weight * perceptual.mean()
+        return Outcome(loss, {"pixel_error": pixels.detach(), "perceptual_distance": perceptual.detach()})
+
     def fake_denoising(self, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """The fake score learns the student's distribution: velocity error on its clips."""
         x0, schedule = fake.x0.detach(), self.roles.fake_score.schedule
@@ -146,7 +158,7 @@ class Phases:
         """Real and fake ``x0`` at ``noised``, and the weight ``[B]``."""
         roles, config = self.roles, self.config
         real_x0, features = roles.teacher.x0_and_features(noised, t, condition)
-        if config.guidance_scale != 1.0:
+        if config.scale != 1.0:
             real_x0 = self._guided(real_x0, noised, t, condition)
         if not needs_ratio(config.divergence):
             return real_x0, roles.fake_score.x0(noised, t, condition), torch.ones(len(t), device=t.device)
@@ -160,7 +172,7 @@ class Phases:
         teacher, config = self.roles.teacher, self.config
         conditional = teacher.schedule.velocity_from_x0(noised, x0, t)
         unconditional = teacher.velocity(noised, t, teacher.drop(condition))
-        v = guide(conditional, unconditional, config.guidance_scale, config.guidance_rescale)
+        v = guide(conditional, unconditional, config.scale, config.guidance_rescale)
         return teacher.schedule.x0_from_velocity(noised, v, t)
 
     def _time(self, like: Tensor, draws: Draws) -> Tensor:

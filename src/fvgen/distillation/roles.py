@@ -33,6 +33,13 @@ class Denoiser(Protocol):
         """The condition of the unguided branch."""
 
 
+class Look(Protocol):
+    """How a student's clips ``[B, C, T, h, w]`` are compared with the true ones as pictures, frame by frame."""
+
+    def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean absolute error of the pixels, and a perceptual distance, each ``[B]``."""
+
+
 @dataclass
 class Roles:
     """The networks.
@@ -42,9 +49,11 @@ class Roles:
         student: starts as the teacher.
         fake_score: starts as the teacher (Algorithm 1, line 2).
         head: features, and the index ``[B]`` of the student's time, to ``[B]`` logits, positive for real.
+        look: compares clips as pictures, where a loss asks for it.
     """
 
     teacher: Denoiser
     student: Denoiser
     fake_score: Denoiser
     head: nn.Module
+    look: Look | None = None

@@ -123,7 +123,7 @@ def make_student(
         name: of the teacher, by which the run remembers it.
     """
     options, sampling = recipe.distillation, teacher.config.sampling
-    if options.guidance_scale == 1.0:
+    if options.guidance_scale is None:
         scale, rescale = sampling.guidance_scale, sampling.guidance_rescale
         guided = replace(options, guidance_scale=scale, guidance_rescale=rescale)
         recipe = replace(recipe, distillation=guided)

@@ -23,6 +23,7 @@ from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 from fvgen.training.engine import Role, Trainer, Turn
 from fvgen.training.logs import sheet
+from fvgen.training.look import DecodedLook
 from fvgen.training.recipes import EngineConfig, StudentRecipe
 from fvgen.training.teacher import batch_condition, load_average, local_clips
 from fvgen.training.trajectories import TrajectoryStore
@@ -193,7 +194,8 @@ class VideoDistillationTask(DistillationTask):
             corpus.refresh()
         model.to(world.device).eval().requires_grad_(False)
         student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
-        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe))
+        look = DecodedLook.wanted(model.autoencoder, recipe.distillation, world.device)
+        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look)
         data, store = VideoData(model, corpus, recipe, world), None
         if needs_trajectories(recipe):
             times = torch.tensor(model.denoiser.schedule.trailing_timesteps(recipe.distillation.steps))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.evaluation.metrics.pictures import as_images
-from fvgen.evaluation.metrics.weights import INCEPTION, Weights
+from fvgen.models.weight_files import INCEPTION, Weights
 
 Kernel = int | tuple[int, int]
 

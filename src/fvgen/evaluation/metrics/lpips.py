@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.evaluation.metrics.pictures import as_images
-from fvgen.evaluation.metrics.weights import ALEXNET, ALEXNET_HEADS, VGG16, VGG_HEADS, WeightFile, Weights
+from fvgen.models.efficientnet import unit_channels
+from fvgen.models.weight_files import ALEXNET, ALEXNET_HEADS, VGG16, VGG_HEADS, WeightFile, Weights
 
 # The statistics of ImageNet for values in -1..1, as the authors of LPIPS rounded them.
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -95,11 +96,6 @@ class Lpips(nn.Module):
     def _features(self, pictures: Tensor, scaled: bool) -> list[Tensor]:
         images = as_images(pictures)
         return self.trunk(((2 * images - 1 if scaled else images) - self.shift) / self.scale)
-
-
-def unit_channels(features: Tensor) -> Tensor:
-    """Feature vectors ``[F, C, h, w]`` of length one along ``C``."""
-    return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
 def lpips_vgg16(weights: Weights) -> Lpips:

@@ -14,7 +14,7 @@ from fvgen.evaluation.metrics.efficientnet import EfficientNetDistance, Efficien
 from fvgen.evaluation.metrics.inception import inception_fid
 from fvgen.evaluation.metrics.lpips import Lpips, lpips_alexnet, lpips_vgg16
 from fvgen.evaluation.metrics.moments import FrechetDistance, KernelDistance
-from fvgen.evaluation.metrics.weights import (
+from fvgen.models.weight_files import (
     ALEXNET,
     ALEXNET_HEADS,
     EFFICIENTNET_LITE0,

