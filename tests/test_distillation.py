@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fvgen.distillation.config import DistillationConfig
+from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.diagnostics import CriticRecord, calibration_error
 from fvgen.distillation.draws import Draws
@@ -19,7 +19,7 @@ from fvgen.errors import UserError
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.efficientnet import LITE1, EfficientNetLite
 from fvgen.training.engine import Trainer
-from fvgen.training.look import DecodedLook
+from fvgen.training.look import DecodedLook, gradient_energy, texture_difference
 from fvgen.training.recipes import EngineConfig, StudentRecipe
 from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
 from fvgen.training.world import World
@@ -58,55 +58,64 @@ def look():
     return DecodedLook(autoencoder, EfficientNetLite(LITE1).eval().requires_grad_(False))
 
 
-def test_a_look_is_the_pixels_error_and_a_distance_per_clip(look):
-    truth = torch.randn(2, 12, 3, 8, 8)
-    x0 = torch.stack([truth[0], truth[1] + 0.3])
-    pixels, distance = look(x0, truth)
-    expected = (look.autoencoder.decode(x0) - look.autoencoder.decode(truth)).abs().mean((1, 2, 3, 4))
-    torch.testing.assert_close(pixels, expected)
-    assert pixels[0] == distance[0] == 0 < min(pixels[1], distance[1])
-    alone = torch.stack([look(x0[1:, :, [k]], truth[1:, :, [k]])[1][0] for k in range(3)])
-    torch.testing.assert_close(distance[1], alone.mean())  # frame by frame
-    assert DecodedLook(look.autoencoder, None)(x0, truth)[1].tolist() == [0, 0]
+def test_a_look_is_a_distance_and_a_difference_of_texture_per_clip(look):
+    truth = torch.randn(2, 12, 3, 16, 16)
+    x0 = torch.stack([truth[0], truth[1] * 2])
+    distance, texture = look(x0, truth)
+    assert distance[0] == texture[0] == 0 < min(distance[1], texture[1])
+    alone = torch.stack([torch.stack(look(x0[1:, :, [k]], truth[1:, :, [k]]))[:, 0] for k in range(3)])
+    torch.testing.assert_close(torch.stack([distance[1], texture[1]]), alone.mean(0))  # frame by frame
+    assert DecodedLook(look.autoencoder, None)(x0, truth)[0].tolist() == [0, 0]
+
+
+def test_texture_is_the_logarithm_of_gradient_energy():
+    x = torch.arange(48) * torch.pi / 6  # a period is a cell
+    stripes = (0.5 + 0.2 * torch.sin(x)).expand(1, 3, 48, 48)
+    moved = (0.5 + 0.2 * torch.sin(x + 1.5)).expand(1, 3, 48, 48)
+    torch.testing.assert_close(gradient_energy(0.5 * stripes), 0.25 * gradient_energy(stripes))
+    strong = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    assert float(texture_difference(strong, 0.5 * strong)) == pytest.approx(np.log(4), rel=0.01)
+    assert float(texture_difference(strong, strong.flip(-1).roll(6, -1))) < 0.3  # blind to where edges are
+    assert float(texture_difference(stripes, moved)) < 0.1 < 1 < float(texture_difference(stripes, strong))
 
 
 @pytest.mark.parametrize("method", [GanInit, SoftDmd, Dmd2])
 def test_an_anchor_is_added_to_what_the_method_asks(setting, look, method):
     roles, batch = setting
-    plain, options = DistillationConfig(), {"perceptual_weight": 3.0, "pixel_weight": 0.5, "anchor_frames": 2}
-    seen = replace(roles, look=look)
-    own = method(seen, plain).student_turn(batch, Draws(0))
-    anchored = method(seen, DistillationConfig(**options))
+    seen, anchor = replace(roles, look=look), AnchorConfig(truth=2.0, perceptual=3.0, texture=0.5, frames=2)
+    own = method(seen, DistillationConfig()).student_turn(batch, Draws(0))
+    anchored = method(seen, DistillationConfig(anchor=anchor))
     both = anchored.student_turn(batch, Draws(0))
-    added = 3 * both.figures["perceptual_distance"].mean() + 0.5 * both.figures["pixel_error"].mean()
-    assert added > 0.1
-    torch.testing.assert_close(both.loss, own.loss + added)
+    parts = [both.figures[f"anchor_{name}"].mean() for name in ("truth", "perceptual", "texture")]
+    assert min(parts) > 0
+    torch.testing.assert_close(both.loss, own.loss + 2 * parts[0] + 3 * parts[1] + 0.5 * parts[2])
     assert learners(seen, {"student"}, lambda: anchored.student_turn(batch, Draws(0)).loss) == {"student"}
     with pytest.raises(ValueError, match="look"):
-        method(roles, DistillationConfig(**options)).student_turn(batch, Draws(0))
+        method(roles, DistillationConfig(anchor=anchor)).student_turn(batch, Draws(0))
 
 
 def test_an_anchor_looks_at_some_frames(setting, look):
     roles, batch = setting
-    phases = Phases(replace(roles, look=look), DistillationConfig(pixel_weight=1.0, anchor_frames=1))
-    x0 = batch.x0.clone()
-    x0[:, :, 1] += 1
-    errors = [float(phases.anchor(batch.x0, Fake(x0, torch.zeros(1).long()), Draws(s)).loss) for s in range(12)]
+    anchor = AnchorConfig(texture=1.0, frames=1)
+    phases = Phases(replace(roles, look=look), DistillationConfig(anchor=anchor))
+    real = torch.randn(1, 12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x0 = real.clone()
+    x0[:, :, 1] *= 2
+    errors = [float(phases.anchor(real, Fake(x0, torch.zeros(1).long()), Draws(s)).loss) for s in range(12)]
     assert len(set(errors)) == 2
     assert min(errors) == 0
     assert Draws(5).several(9, 3) == [0, 1, 2]
 
 
 def test_the_published_network_looks():
-    options = DistillationConfig(perceptual_weight=1.0)
     model = VideoModel.build(preset("mini-xs"))
-    look = DecodedLook.wanted(model.autoencoder, options, torch.device("cpu"))
+    look = DecodedLook.wanted(model.autoencoder, AnchorConfig(perceptual=1.0), torch.device("cpu"))
     assert look is not None
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     noisy = (pictures + 0.1 * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     assert look.network is not None
     assert (look.network.distance(pictures, noisy) > 0.1).all()  # untrained networks hardly see that
-    assert DecodedLook.wanted(model.autoencoder, DistillationConfig(), torch.device("cpu")) is None
+    assert DecodedLook.wanted(model.autoencoder, AnchorConfig(truth=1.0), torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("inputs", ["noised_real", "simulated"])

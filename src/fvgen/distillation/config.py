@@ -1,6 +1,6 @@
 """Options of the distillation, with what the paper leaves open decided and said. Light: imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fvgen.errors import UserError
@@ -8,6 +8,33 @@ from fvgen.errors import UserError
 Divergence = Literal[
     "reverse_kl", "softened_reverse_kl", "jensen_shannon", "forward_kl", "squared_hellinger", "jeffreys"
 ]
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Weights of losses that compare the student's clips with the true ones, beside what the method asks."""
+
+    truth: float = 0.0
+    """Of the mean squared error of latents."""
+
+    perceptual: float = 0.0
+    """Of the distance of EfficientNet-Lite1's features of decoded frames; needs the extra `train`."""
+
+    texture: float = 0.0
+    """Of the difference of the logarithms of local gradient energy in decoded frames: as sharp as the truth, wherever
+    the edges are."""
+
+    frames: int = 3
+    """Frames of each clip, chosen at random, that are decoded."""
+
+    def __post_init__(self) -> None:
+        if min(self.truth, self.perceptual, self.texture) < 0 or self.frames < 1:
+            raise UserError("the weights of an anchor are at least 0, its frames at least 1")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether frames are compared as pictures."""
+        return self.perceptual > 0 or self.texture > 0
 
 
 @dataclass(frozen=True)
@@ -66,15 +93,8 @@ class DistillationConfig:
     critic_weight: float = 1e-2
     """Joint training (DMD2): weight of the critic's loss beside the fake score's."""
 
-    perceptual_weight: float = 0.0
-    """Weight of a distance between what a student's clips look like and the true ones: EfficientNet-Lite1's features of
-    decoded frames. Ours: the paper has no such term. Needs the extra `train`."""
-
-    pixel_weight: float = 0.0
-    """Weight of the mean absolute error of the same frames' pixels, in -1..1. Ours too."""
-
-    anchor_frames: int = 3
-    """Frames of each clip, chosen at random, that these two look at."""
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+    """How the student is held to the true clips; the paper does not."""
 
     ode_pairs: int = 1500
     """Teacher trajectories for the regression, where a method has one."""
@@ -89,18 +109,11 @@ class DistillationConfig:
             raise UserError(f"{self.ode_steps} trajectory steps do not pass through the times of {self.steps} steps")
         if self.r1_sigma <= 0:
             raise UserError("the r1 sigma must be above 0")
-        if min(self.perceptual_weight, self.pixel_weight) < 0 or self.anchor_frames < 1:
-            raise UserError("perceptual-weight and pixel-weight are at least 0, anchor-frames at least 1")
 
     @property
     def scale(self) -> float:
         """Of guidance, 1 where it was left open."""
         return 1.0 if self.guidance_scale is None else self.guidance_scale
-
-    @property
-    def anchored(self) -> bool:
-        """Whether the student's pictures are compared with the true ones."""
-        return self.perceptual_weight > 0 or self.pixel_weight > 0
 
     def require_ratio(self) -> None:
         """Refuse a critic whose logit is not the log ratio of the densities where the weight is made of it.

@@ -119,16 +119,19 @@ class Phases:
         return Outcome(loss, {"student_logit": fake_logit.detach()})
 
     def anchor(self, real: Tensor, fake: Fake, draws: Draws) -> Outcome:
-        """What the student's clips look like beside the true ones; nothing where no weight asks for it."""
-        config, look = self.config, self.roles.look
-        if not config.anchored:
-            return Outcome(fake.x0.new_zeros(()), {})
-        if look is None:
-            raise ValueError("perceptual and pixel weights need a way to look at clips")
-        seen = draws.several(config.anchor_frames, real.shape[2])
-        pixels, perceptual = look(fake.x0[:, :, seen], real[:, :, seen])
-        loss = config.pixel_weight * pixels.mean() + config.perceptual_weight * perceptual.mean()
-        return Outcome(loss, {"pixel_error": pixels.detach(), "perceptual_distance": perceptual.detach()})
+        """How far the student's clips are from the true ones; 0 where no weight asks for it."""
+        config, look, figures = self.config.anchor, self.roles.look, {}
+        if config.truth > 0:
+            axes = tuple(range(1, real.ndim))
+            figures["truth"] = (fake.x0.float() - real.float()).square().mean(axes)
+        if config.decodes:
+            if look is None:
+                raise ValueError("perceptual and texture anchors need a way to look at clips")
+            seen = draws.several(config.frames, real.shape[2])
+            figures["perceptual"], figures["texture"] = look(fake.x0[:, :, seen], real[:, :, seen])
+        parts = [getattr(config, name) * value.mean() for name, value in figures.items()]
+        loss = torch.stack(parts).sum() if parts else fake.x0.new_zeros(())
+        return Outcome(loss, {f"anchor_{name}": value.detach() for name, value in figures.items()})
 
     def fake_denoising(self, fake: Fake, condition: Any, draws: Draws) -> Outcome:
         """The fake score learns the student's distribution: velocity error on its clips."""

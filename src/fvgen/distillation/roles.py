@@ -37,7 +37,7 @@ class Look(Protocol):
     """How a student's clips ``[B, C, T, h, w]`` are compared with the true ones as pictures, frame by frame."""
 
     def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean absolute error of the pixels, and a perceptual distance, each ``[B]``."""
+        """A perceptual distance, and the difference of their texture, each ``[B]``."""
 
 
 @dataclass

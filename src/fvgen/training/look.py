@@ -1,12 +1,16 @@
-"""Latents as pictures: how far a student's clips are from the true ones, to the pixel and to a network's eye."""
+"""Latents as pictures: how far a student's clips are from the true ones to a network's eye, and in their texture."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fvgen.distillation.config import DistillationConfig
+from fvgen.distillation.config import AnchorConfig
 from fvgen.models.autoencoder import FrameAutoencoder
 from fvgen.models.efficientnet import LITE1, EfficientNetLite
 from fvgen.models.weight_files import Weights
+
+_CELL = 12  # pixels; cells overlap by half
+_FAINT = 1e-4  # gradient energy, grey in 0..1, below which nobody sees a difference
 
 
 class DecodedLook:
@@ -21,28 +25,38 @@ class DecodedLook:
         self.autoencoder, self.network = autoencoder, network
 
     @staticmethod
-    def wanted(
-        autoencoder: FrameAutoencoder, options: DistillationConfig, device: torch.device
-    ) -> "DecodedLook | None":
-        """What the weights of ``options`` ask for, with the published network; nothing where both are 0.
+    def wanted(autoencoder: FrameAutoencoder, anchor: AnchorConfig, device: torch.device) -> "DecodedLook | None":
+        """What an anchor asks for, with the published network; nothing where it decodes nothing.
 
         Raises:
             UserError: the network's weights are missing.
         """
-        if not options.anchored:
+        if not anchor.decodes:
             return None
-        if options.perceptual_weight == 0:
+        if anchor.perceptual == 0:
             return DecodedLook(autoencoder, None)
         network = EfficientNetLite.published(LITE1, Weights()).eval().requires_grad_(False)
         return DecodedLook(autoencoder, network.to(device))
 
     def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Both ``[B]``, of latents ``[B, C, T, h, w]``: pixels in -1..1, distances in 0..4."""
-        made = self.autoencoder.decode(x0)
+        """Both ``[B]``, of latents ``[B, C, T, h, w]``: feature distances in 0..4, texture in nats."""
+        made = (self.autoencoder.decode(x0).flatten(0, 1) + 1) / 2
         with torch.no_grad():
-            true = self.autoencoder.decode(truth)
-        pixels = (made - true).abs().flatten(1).mean(1)
-        if self.network is None:
-            return pixels, torch.zeros_like(pixels)
-        images = [(clip.flatten(0, 1) + 1) / 2 for clip in (made, true)]
-        return pixels, self.network.distance(*images).unflatten(0, (len(x0), -1)).mean(1)
+            true = (self.autoencoder.decode(truth).flatten(0, 1) + 1) / 2
+        textures = texture_difference(made, true)
+        distances = torch.zeros_like(textures) if self.network is None else self.network.distance(made, true)
+        return tuple(v.unflatten(0, (len(x0), -1)).mean(1) for v in (distances, textures))
+
+
+def gradient_energy(images: Tensor) -> Tensor:
+    """Mean squared gradient of the grey value in overlapping cells, ``[F, h, w]``, of ``[F, 3, H, W]`` in 0..1."""
+    grey = images.float().mean(1, keepdim=True)
+    across = (grey[..., 1:, 1:] - grey[..., 1:, :-1]).square()
+    down = (grey[..., 1:, 1:] - grey[..., :-1, 1:]).square()
+    return F.avg_pool2d(across + down, _CELL, _CELL // 2)[:, 0]
+
+
+def texture_difference(one: Tensor, other: Tensor) -> Tensor:
+    """``[F]`` mean absolute difference of the logarithms of their :func:`gradient_energy`; blind to where edges are."""
+    logs = [(gradient_energy(images) + _FAINT).log() for images in (one, other)]
+    return (logs[0] - logs[1]).abs().mean((1, 2))

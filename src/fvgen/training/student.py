@@ -194,7 +194,7 @@ class VideoDistillationTask(DistillationTask):
             corpus.refresh()
         model.to(world.device).eval().requires_grad_(False)
         student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
-        look = DecodedLook.wanted(model.autoencoder, recipe.distillation, world.device)
+        look = DecodedLook.wanted(model.autoencoder, recipe.distillation.anchor, world.device)
         roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look)
         data, store = VideoData(model, corpus, recipe, world), None
         if needs_trajectories(recipe):
