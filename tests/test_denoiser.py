@@ -7,6 +7,8 @@ import torch
 
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.denoiser import GuideVariance
+from fvgen.models.model import SamplingConfig
+from fvgen.models.sampling import sample_latents
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,21 @@ def test_prior_is_the_posterior_of_a_gaussian_clip(denoiser, time):
     a, _, c = denoiser.schedule.coefficients(t, x_t)
     residual = x_t - a * c * condition.concat[:, :12]
     assert (left * residual).mean().abs() < 0.01
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_vary_about_the_guide_as_much_as_the_temperature_says(denoiser, temperature):
+    """An untrained network adds nothing: what is sampled is the guide plus Gaussian errors."""
+    _, condition, generator = gaussian_clips(denoiser, 6)
+    model = VideoModel.build(preset("mini-xs"))
+    sampling = SamplingConfig(steps=100, temperature=temperature)
+    model.config = replace(model.config, sampling=sampling)
+    tokens = torch.zeros(6, 8, 64)
+    condition = replace(condition, context=tokens, null_context=None)
+    guide = condition.concat[:, :12]
+    made = sample_latents(model, condition, torch.randn(guide.shape, generator=generator), 100, 1.0)
+    deviation = model.denoiser.guide_variance.at(guide, (condition.concat[:, 12:] + 1) / 2).sqrt()
+    assert float(((made - guide) / deviation).std()) == pytest.approx(temperature, rel=0.1)
 
 
 def test_guides_are_wrong_where_they_are_busy_or_guessed():

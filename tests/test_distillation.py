@@ -11,7 +11,7 @@ from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.diagnostics import CriticRecord, calibration_error
 from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import RECIPES, Clips, Dmd2, GanInit, OdeRegression, SoftDmd, stages
+from fvgen.distillation.methods import RECIPES, Clips, Dmd2, GanInit, OdeRegression, Polish, SoftDmd, stages
 from fvgen.distillation.ode import TrajectoryPoints, trajectories
 from fvgen.distillation.phases import Fake, Phases
 from fvgen.distillation.roles import Roles
@@ -21,6 +21,7 @@ from fvgen.models.efficientnet import LITE1, EfficientNetLite
 from fvgen.training.engine import Trainer
 from fvgen.training.look import DecodedLook, gradient_energy, texture_difference
 from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.schedules import falling
 from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
 from fvgen.training.world import World
 
@@ -92,6 +93,25 @@ def test_an_anchor_is_added_to_what_the_method_asks(setting, look, method):
     assert learners(seen, {"student"}, lambda: anchored.student_turn(batch, Draws(0)).loss) == {"student"}
     with pytest.raises(ValueError, match="look"):
         method(roles, DistillationConfig(anchor=anchor)).student_turn(batch, Draws(0))
+
+
+def test_polish_is_the_anchors_alone(setting, look):
+    roles, batch = setting
+    seen, anchor = replace(roles, look=look), AnchorConfig(truth=2.0, texture=1.0)
+    polish = Polish(seen, DistillationConfig(anchor=anchor))
+    outcome = polish.student_turn(batch, Draws(0))
+    expected = 2 * outcome.figures["anchor_truth"].mean() + outcome.figures["anchor_texture"].mean()
+    torch.testing.assert_close(outcome.loss.detach(), expected)
+    assert polish.critics == ()
+    assert learners(seen, {"student"}, lambda: polish.student_turn(batch, Draws(0)).loss) == {"student"}
+    with pytest.raises(UserError, match="anchor"):
+        Polish(seen, DistillationConfig())
+
+
+def test_the_rate_falls_while_polishing():
+    rates = [falling(update, 10, 20, 1.0) for update in (0, 10, 20, 30, 40)]
+    assert rates == pytest.approx([1, 1, 0.525, 0.05, 0.05])
+    assert falling(5, 10, 0, 2.0) == 2.0
 
 
 def test_an_anchor_looks_at_some_frames(setting, look):
@@ -269,6 +289,7 @@ def test_recipes_have_the_same_number_of_student_updates():
     assert [s.method for s in stages("fvgen", 3, 4, config)] == [GanInit, SoftDmd]
     assert stages("reverse_kl", 3, 4, config)[1].config == replace(config, divergence="reverse_kl")
     assert stages("dmd2", 3, 4, config)[0].config.critic_features == "fake_score"
+    assert [s.method for s in stages("fvgen", 3, 4, config, polish=2)] == [GanInit, SoftDmd, Polish]
     assert [s.method for s in stages("causvid", 3, 4, config)] == [OdeRegression, SoftDmd]
 
 

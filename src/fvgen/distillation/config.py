@@ -31,6 +31,15 @@ class AnchorConfig:
         if min(self.truth, self.perceptual, self.texture) < 0 or self.frames < 1:
             raise UserError("the weights of an anchor are at least 0, its frames at least 1")
 
+    def require(self) -> None:
+        """Refuse an anchor without any weight where nothing else is asked of the student.
+
+        Raises:
+            UserError: all weights are 0.
+        """
+        if not (self.truth > 0 or self.decodes):
+            raise UserError("polish-steps need an anchor: set anchor.truth, anchor.perceptual or anchor.texture")
+
     @property
     def decodes(self) -> bool:
         """Whether frames are compared as pictures."""

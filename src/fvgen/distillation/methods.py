@@ -126,6 +126,17 @@ class Dmd2(ClipMethod):
         return Outcome(loss, matching.figures | adversarial.figures)
 
 
+class Polish(ClipMethod):
+    """The anchors alone, while the learning rate falls: it takes away the noise that steps of one size leave."""
+
+    def __init__(self, roles: Roles, config: DistillationConfig) -> None:
+        config.anchor.require()
+        super().__init__(roles, config)
+
+    def student_loss(self, batch: Clips, fake: Fake, draws: Draws) -> Outcome:
+        return Outcome(fake.x0.new_zeros(()), {})
+
+
 class OdeRegression(Method):
     """The student maps points of the teacher's trajectories to their ends (CausVid's initialisation)."""
 
@@ -156,8 +167,8 @@ RECIPES = {
 }
 
 
-def stages(recipe: str, init: int, match: int, config: DistillationConfig) -> tuple[Stage, ...]:
-    """The stages of a recipe, all with ``init + match`` student updates in all, so that they can be compared.
+def stages(recipe: str, init: int, match: int, config: DistillationConfig, polish: int = 0) -> tuple[Stage, ...]:
+    """The stages of a recipe, all with as many student updates in all, so that they can be compared.
 
     The hand-over between stages is the roles as they are: student, head, fake score and their optimizers' states.
 
@@ -166,6 +177,7 @@ def stages(recipe: str, init: int, match: int, config: DistillationConfig) -> tu
         init: student updates of the first stage, where there are two.
         match: student updates of the second.
         config: options; ``reverse_kl``, ``dmd2`` and ``causvid`` replace those that define them.
+        polish: student updates of a last stage, the same for all.
     """
     plain = replace(config, divergence="reverse_kl")
     joint = replace(plain, critic_features="fake_score", inputs="simulated")
@@ -178,4 +190,5 @@ def stages(recipe: str, init: int, match: int, config: DistillationConfig) -> tu
         "causvid": (Stage("regression", init, OdeRegression, config), Stage("matching", match, SoftDmd, plain)),
         "regression": (Stage("regression", init + match, OdeRegression, config),),
     }
-    return tuple(stage for stage in made[recipe] if stage.steps > 0)
+    last = Stage("polish", polish, Polish, config)
+    return tuple(stage for stage in (*made[recipe], last) if stage.steps > 0)

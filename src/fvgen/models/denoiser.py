@@ -21,6 +21,7 @@ class Condition:
         null_context: ``[B, L, D]`` tokens that say nothing, for classifier-free guidance; ``None`` if there is none.
         fs: ``[B]`` frame stride, or ``None`` for the network's default.
         keys: of the context's tokens, see :meth:`VideoDenoiser.prepared`.
+        temperature: by which the guide's errors are made smaller than they are; see :meth:`VideoDenoiser.prior`.
     """
 
     concat: Tensor
@@ -28,11 +29,12 @@ class Condition:
     null_context: Tensor | None
     fs: Tensor | None = None
     keys: tuple[Keys | None, ...] | None = None
+    temperature: float = 1.0
 
     def select(self, rows: slice | Tensor) -> "Condition":
         """The condition of some clips of the batch, its keys not made yet."""
         null, fs = (None if value is None else value[rows] for value in (self.null_context, self.fs))
-        return Condition(self.concat[rows], self.context[rows], null, fs)
+        return Condition(self.concat[rows], self.context[rows], null, fs, temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,18 @@ class VideoDenoiser(nn.Module):
         self.guide_variance = guide_variance
 
     def prior(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the velocity, given the guide; 0 and 1 where it says nothing."""
+        """Mean and standard deviation of the velocity, given the guide; 0 and 1 where it says nothing.
+
+        At a temperature below 1 the guide is taken to be nearer to the truth than it is. What is sampled then varies
+        less about it: many steps of a small network otherwise add up to a noise of their own.
+        """
         if self.guide_variance is None:
             return x_t.new_zeros(()), x_t.new_ones(())
         channels = x_t.shape[1]
         concat = condition.concat.float()
         a, s, c = self.schedule.coefficients(t, x_t)
         guide, measured = concat[:, :channels], ((concat[:, channels : channels + 1] + 1) / 2).clamp(0, 1)
-        variance = c * c * self.guide_variance.at(guide, measured)
+        variance = (c * condition.temperature) ** 2 * self.guide_variance.at(guide, measured)
         guide = c * guide
         total = a * a * variance + s * s
         mean = a * s * (1 - variance) / total * (x_t.float() - a * guide) - s * guide

@@ -31,6 +31,7 @@ class SamplingConfig:
         guidance_scale: classifier-free guidance; 1 runs one branch only.
         guidance_rescale: pulls guided predictions back to the spread of the conditional one.
         eta: noise of DDIM; unused by few-step models.
+        temperature: of models that predict around their guide, see :meth:`fvgen.models.denoiser.VideoDenoiser.prior`.
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
         sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
     """
@@ -39,6 +40,7 @@ class SamplingConfig:
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.7
     eta: float = 0.0
+    temperature: float = 1.0
     few_step: bool = False
     sample_guide: bool = False
 

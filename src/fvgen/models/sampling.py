@@ -1,6 +1,7 @@
 """Sampling a batch of clips with a complete model, many-step with guidance or few-step without."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ def sample_latents(
         ``[B, C, T, h, w]`` unscaled latents.
     """
     denoiser, sampling = model.denoiser, model.config.sampling
+    condition = replace(condition, temperature=sampling.temperature)
     wanted = [condition]
     if image_guidance_scale is not None:
         wanted += [denoiser.drop_text(condition), denoiser.drop(condition)]

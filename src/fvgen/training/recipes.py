@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from fvgen.distillation.config import DistillationConfig
+from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.errors import UserError
 
 
@@ -137,6 +137,9 @@ class StudentRecipe:
     match_steps: int = 5000
     """Student updates of the second stage; methods of one stage take the sum."""
 
+    polish_steps: int = 0
+    """Student updates of a last stage: its anchors alone, the learning rate falling to a twentieth. Ours."""
+
     critic_steps: int = 5
     """Updates of the critic and the fake score before each of the student."""
 
@@ -168,8 +171,8 @@ class StudentRecipe:
     """Of data and noise."""
 
     def __post_init__(self) -> None:
-        if min(self.init_steps, self.match_steps) < 0 or self.init_steps + self.match_steps == 0:
-            raise UserError("init-steps and match-steps are at least 0, and one of them more")
+        if min(self.init_steps, self.match_steps, self.polish_steps) < 0 or self.init_steps + self.match_steps == 0:
+            raise UserError("init-steps, match-steps and polish-steps are at least 0, and one of the first two more")
         if self.critic_steps < 1 or self.batch < 1:
             raise UserError("critic-steps and batch are at least 1")
 
@@ -183,15 +186,22 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
 
 MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, posed_share=0.75)
 MINI_STUDENT = StudentRecipe(
-    init_steps=110,
-    match_steps=200,
-    critic_steps=3,
+    init_steps=700,
+    match_steps=650,
+    polish_steps=400,
+    critic_steps=1,
+    batch=2,
     frames=8,
     crop=(32, 32),
-    lr=4e-5,
+    lr=1e-4,
     head_lr=8.0,
-    ema=0.98,
-    distillation=DistillationConfig(inputs="simulated"),
+    ema=0.995,
+    distillation=DistillationConfig(
+        inputs="simulated",
+        guidance_scale=1.0,  # the tokens of a small teacher say nothing that its guide does not
+        critic_sees_step=True,
+        anchor=AnchorConfig(truth=0.5, perceptual=2.0, texture=2.0),
+    ),
 )
 XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, frames=4, crop=(16, 16))
 TOY_STUDENT = StudentRecipe(

@@ -3,6 +3,12 @@
 import math
 
 
+def falling(update: int, start: int, updates: int, peak: float, floor: float = 0.05) -> float:
+    """``peak`` up to ``start``, then in a straight line to ``floor * peak`` after ``updates`` more."""
+    progress = min(1.0, max(0, update - start) / max(1, updates))
+    return peak * (1 - (1 - floor) * progress)
+
+
 def warmed_cosine(update: int, updates: int, peak: float, warmup: int = 100, floor: float = 0.05) -> float:
     """Linear warm-up, then a cosine from ``peak`` to ``floor * peak``."""
     if update < warmup:

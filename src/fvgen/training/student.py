@@ -15,7 +15,7 @@ from fvgen.diffusion import few_step_sample
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
 from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import Clips, Method, stages
+from fvgen.distillation.methods import Clips, Method, Stage, stages
 from fvgen.distillation.ode import TrajectoryPoints, trajectories
 from fvgen.distillation.roles import Roles
 from fvgen.errors import UserError
@@ -25,6 +25,7 @@ from fvgen.training.engine import Role, Trainer, Turn
 from fvgen.training.logs import sheet
 from fvgen.training.look import DecodedLook
 from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.schedules import falling
 from fvgen.training.teacher import batch_condition, load_average, local_clips
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
@@ -82,7 +83,7 @@ class DistillationTask:
         world: World,
     ) -> None:
         self.nets, self.recipe, self.data, self.store, self.world = roles, recipe, data, store, world
-        self.stages = stages(recipe.method, recipe.init_steps, recipe.match_steps, recipe.distillation)
+        self.stages = stages_of(recipe)
         self.methods: list[Method] = [stage.method(roles, stage.config) for stage in self.stages]
         self.ends = np.cumsum([stage.steps for stage in self.stages])
         self.steps, self.seed = int(self.ends[-1]), recipe.seed
@@ -107,6 +108,8 @@ class DistillationTask:
             if name in used:
                 net = module(getattr(self.nets, name))
                 trained[name] = Role(net, lr=lambda update, lr=lr: lr, betas=betas, clip=10.0)  # type: ignore[misc]
+        begun = recipe.init_steps + recipe.match_steps
+        trained["student"].lr = lambda update: falling(update, begun, recipe.polish_steps, recipe.lr)
         trained["student"].average = module(self.average)
         trained["student"].decay = lambda update: recipe.ema
         return trained
@@ -246,10 +249,14 @@ def module(net: Any) -> nn.Module:
     return net
 
 
+def stages_of(recipe: StudentRecipe) -> tuple[Stage, ...]:
+    """The stages of a recipe in their order."""
+    return stages(recipe.method, recipe.init_steps, recipe.match_steps, recipe.distillation, recipe.polish_steps)
+
+
 def needs_trajectories(recipe: StudentRecipe) -> bool:
     """Whether a recipe learns from the teacher's trajectories."""
-    found = stages(recipe.method, recipe.init_steps, recipe.match_steps, recipe.distillation)
-    regresses = any(stage.method.learns_from == "trajectories" for stage in found)
+    regresses = any(stage.method.learns_from == "trajectories" for stage in stages_of(recipe))
     return regresses or recipe.distillation.reals == "teacher"
 
 
@@ -269,7 +276,7 @@ def student_of(folder: Path, teacher: VideoModel, steps: int) -> VideoModel:
         teacher: whose autoencoder and conditioner the student keeps.
         steps: it was distilled to; it is sampled so, without guidance.
     """
-    sampling = replace(teacher.config.sampling, steps=steps, guidance_scale=1.0, few_step=True)
+    sampling = replace(teacher.config.sampling, steps=steps, guidance_scale=1.0, temperature=1.0, few_step=True)
     config = replace(teacher.config, sampling=sampling)
     fresh = VideoModel.build(config)
     load_average(folder, "student", fresh.denoiser)
