@@ -1,6 +1,6 @@
-"""What mini makes of procedural scenes of every kind that it never saw, hard ones chosen: docs/images/mini-results.jpg.
+"""What mini makes of procedural scenes of every kind that it never saw, hard ones chosen.
 
-    python scripts/mini_results.py --output docs/images/mini-results.jpg [--model mini] [--seed 900000] [--of 4]
+    python scripts/mini_results.py --output FILE.jpg [--model mini] [--seed 900000] [--of 4]
 
 A row per kind: the nearer photo, the measured points, the completed guide, the model's view, the truth; the frame is
 the least covered one of a clip. Of so many clips of each kind the least covered one is shown. Prints PSNR of guide and
