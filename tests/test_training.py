@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fvgen.cli.main import main
 from fvgen.data.latents import ClipBatch, LatentCorpus
@@ -16,6 +17,7 @@ from fvgen.distillation.methods import RECIPES
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition
+from fvgen.models.sampling import sample_latents
 from fvgen.training.logs import read_log
 from fvgen.training.memory import memory_budget
 from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe
@@ -129,6 +131,22 @@ def test_every_method_runs_on_videos(trained, tmp_path, method):
     student = distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, tmp_path)
     assert any(not torch.equal(a, b) for a, b in zip(student.denoiser.parameters(), teacher.denoiser.parameters()))
     assert [line["step"] for line in read_log(tmp_path)] == [0, 1]
+
+
+def test_trajectories_end_where_the_teacher_is_sampled_to(trained, tmp_path):
+    teacher = VideoModel.load(trained / "mini-xs-teacher")
+    teacher.config = replace(teacher.config, sampling=replace(teacher.config.sampling, temperature=0.5))
+    options = replace(XS_STUDENT.distillation, ode_pairs=2, ode_steps=4, guidance_scale=2.0)
+    recipe = replace(XS_STUDENT, method="regression", init_steps=1, match_steps=0, distillation=options)
+    distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, tmp_path)
+    stored = load_file(tmp_path / "trajectories" / "000000.safetensors")
+    condition = Condition(*(stored[name].float() for name in ("concat", "context", "null_context")))
+    noise, ends = stored["states"][0].float(), stored["x0"].float()
+    with torch.no_grad():
+        again = sample_latents(teacher, condition, noise, 4, 2.0)
+        error = (again - ends).square().mean()
+        teacher.config = replace(teacher.config, sampling=replace(teacher.config.sampling, temperature=1.0))
+        assert error < 1e-3 * (sample_latents(teacher, condition, noise, 4, 2.0) - ends).square().mean()
 
 
 def test_activations_computed_again_change_nothing(trained, tmp_path):

@@ -19,9 +19,9 @@ from fvgen.distillation.roles import Roles
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
+from fvgen.training.distillation import DistillationTask, needs_trajectories
 from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
-from fvgen.training.student import DistillationTask, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
 
@@ -148,7 +148,7 @@ def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int =
 
 
 class ToyData:
-    """See :class:`fvgen.training.student.Data`."""
+    """See :class:`fvgen.training.distillation.Data`."""
 
     def __init__(self, mixture: Mixture, world: World) -> None:
         self.mixture, self.world = mixture, world
