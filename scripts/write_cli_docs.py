@@ -17,6 +17,7 @@ from fvgen.cli.registry import COMMANDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 _POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
+_SUPPRESSED = typing.get_args(tyro.conf.Suppress[int])[1]
 HEAD = """# The command line
 
 This page is written by `scripts/write_cli_docs.py` from the commands themselves; `fvgen COMMAND --help` says the same.
@@ -41,7 +42,7 @@ def _anchor(name: str) -> str:
 
 def _section(name: str, command: type[Any]) -> str:
     hints = typing.get_type_hints(command, include_extras=True)
-    fields = [f for f in dataclasses.fields(command) if not dataclasses.is_dataclass(_bare(hints[f.name]))]
+    fields = [f for f in _shown(command, hints) if not dataclasses.is_dataclass(_bare(hints[f.name]))]
     places = [_metavar(hints[f.name], f.name) for f in fields if _is_positional(hints[f.name])]
     required = [
         f"{_flag(f.name)} {_metavar(hints[f.name], f.name)}"
@@ -52,6 +53,11 @@ def _section(name: str, command: type[Any]) -> str:
     rows = _rows(command, None)
     table = ["| option | default | |", "|---|---|---|", *rows]
     return "\n".join([f"## fvgen {name}", "", "```", usage, "```", "", inspect.getdoc(command) or "", "", *table, ""])
+
+
+def _shown(owner: type[Any], hints: dict[str, Any]) -> "list[dataclasses.Field[Any]]":
+    """The fields that ``--help`` shows."""
+    return [f for f in dataclasses.fields(owner) if _SUPPRESSED not in _extras(hints[f.name])]
 
 
 def field_docstrings(command: type[Any]) -> dict[str, str]:
@@ -78,7 +84,7 @@ def field_docstrings(command: type[Any]) -> dict[str, str]:
 def _rows(owner: type[Any], given: Any, prefix: str = "") -> list[str]:
     """One row per option; the fields of dataclasses within come in their place, with what is given for them."""
     helps, hints, rows = field_docstrings(owner), typing.get_type_hints(owner, include_extras=True), []
-    for f in dataclasses.fields(owner):
+    for f in _shown(owner, hints):
         if dataclasses.is_dataclass(_bare(hints[f.name])):
             inner = getattr(given, f.name) if given is not None else _value(f)
             named = next((m.name for m in getattr(hints[f.name], "__metadata__", ()) if hasattr(m, "name")), f.name)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,6 +217,23 @@ sys.exit(main(["slow"]))
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "fvgen: error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def documented_commands() -> list[str]:
+    """Every ``fvgen ...`` line of the README and of the docs, without its comment; longer ones joined."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    blocks = [b for page in pages if page.name != "cli.md" for b in page.read_text().split("```")[1::2]]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return sorted({" ".join(line.partition(" #")[0].split()) for line in lines if line.startswith("fvgen ")})
+
+
+def test_commands_in_the_docs_are_understood() -> None:
+    commands = documented_commands()
+    assert len(commands) > 30
+    for line in commands:
+        arguments = shlex.split(line.replace("[", "").replace("]", ""))[1:]
+        name = next(" ".join(arguments[:n]) for n in (2, 1) if " ".join(arguments[:n]) in COMMANDS)
+        assert cli._parse(name, arguments[len(name.split()) :]) is not None, line
 
 
 def test_the_docs_page_is_up_to_date() -> None:

@@ -14,7 +14,7 @@ from fvgen.data.corpus import MixedCorpus, open_corpus
 from fvgen.data.flaws import exposed, flawed, noisy_depth, smooth_noise, strengths, thinned, without_patches
 from fvgen.data.latent_cache import LatentClip
 from fvgen.data.made import ProceduralCorpus
-from fvgen.data.pairs import procedural_pair
+from fvgen.data.pairs import exact_depths, procedural_pair
 from fvgen.data.patterns import KINDS as PATTERNS
 from fvgen.data.procedural import SKY_DEPTH, procedural_scene
 from fvgen.data.procedural.builder import MeshBuilder
@@ -27,6 +27,7 @@ from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
 from fvgen.scene.depth import DepthMap
+from fvgen.scene.types import MEASURED
 
 SMALL = (64, 40)
 
@@ -238,6 +239,17 @@ def test_flaws_are_drawn_and_applied_by_the_seed():
     assert not torch.equal(one.depth, two.depth)
     with pytest.raises(UserError, match="are shares"):
         Flaws(missing_points=1.0)
+
+
+def test_exact_depth_that_one_photo_alone_tells_is_a_guess():
+    intrinsics = torch.tensor([[8.0, 0, 4], [0, 8, 4], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1)
+    sizes, poses = torch.tensor([[8, 8], [8, 8]]), torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    cameras = Cameras(poses, intrinsics, sizes)
+    depth = torch.stack([torch.full((8, 8), 2.0), torch.full((8, 8), 2.0)])
+    depth[1, :, 4:] = 1.0  # hides from the second photo what the first one sees there
+    first, _ = exact_depths([torch.zeros(8, 8, 3, dtype=torch.uint8)] * 2, depth, cameras, 0)
+    assert torch.equal(first.confidence >= MEASURED, (torch.arange(8) < 4).expand(8, 8))
+    assert torch.equal(first.depth[:, :4], depth[0, :, :4])
 
 
 def test_pairs_with_flaws_differ_only_in_their_guides():

@@ -42,7 +42,7 @@ class Generate:
     numbers: phi, theta, r), viewcrafter:between (straight from photo to photo)."""
 
     frames: Annotated[int | None, arg(metavar="INT")] = None
-    """Number of frames. Default: 16 from photo to photo, or as many as the path file has."""
+    """Number of frames. Default: 16 from photo to photo, 46 of orbit, spiral and dolly, as many as a path file has."""
 
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
     """Size of the frames in pixels. Default: the model's size, in the photos' orientation."""

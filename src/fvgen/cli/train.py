@@ -28,6 +28,9 @@ class Autoencoder:
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Optimizer steps; by default the preset's recipe."""
 
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, or cuda:N."""
+
     bf16: bool = False
     """Compute in bfloat16."""
 
@@ -36,7 +39,7 @@ class Autoencoder:
         from fvgen.training.release import make_autoencoder, release_recipe
 
         recipe = release_recipe(_known(self.preset), textures=self.textures)
-        recipe = replace(recipe, engine=EngineConfig(device="cpu", bf16=self.bf16))
+        recipe = replace(recipe, engine=EngineConfig(device=self.device, bf16=self.bf16))
         if self.steps is not None:
             recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=self.steps))
         make_autoencoder(recipe, self.output)
@@ -99,11 +102,14 @@ class Everything:
     workers: int = 1
     """Processes that make pairs."""
 
+    device: str = "auto"
+    """What trains: auto (a GPU where there is one), cpu, cuda, or cuda:N."""
+
     def run(self) -> None:
         """Train."""
         from fvgen.training.release import release_recipe, train_everything
 
-        recipe = release_recipe(_known(self.preset), self.footage, self.textures)
+        recipe = release_recipe(_known(self.preset), self.footage, self.textures, self.device)
         train_everything(replace(recipe, workers=self.workers), self.output)
         print(f"models in {self.output / self.preset} and {self.output / (self.preset + '-teacher')}")
 

@@ -19,7 +19,7 @@ from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.engine import Role, Trainer, Turn
 from fvgen.training.recipes import AutoencoderRecipe, EngineConfig
 from fvgen.training.schedules import warmed_cosine
-from fvgen.training.world import World
+from fvgen.training.world import World, device_named
 
 if TYPE_CHECKING:
     from fvgen.models.autoencoder import FrameAutoencoder
@@ -96,20 +96,20 @@ def train_autoencoder(
     bank: TextureBank,
     recipe: AutoencoderRecipe,
     folder: Path,
-    bf16: bool = False,
-    engine: EngineConfig | None = None,
+    engine: EngineConfig,
 ) -> FrameAutoencoder:
     """Train in one process, resuming from ``folder``; at the end the latents are scaled to deviation 1.
 
     Returns:
-        The same module, in evaluation mode.
+        The same module, on the CPU and in evaluation mode.
     """
-    engine = replace(engine or EngineConfig(device="cpu"), bf16=bf16, log_every=25)
+    engine, world = replace(engine, log_every=25), World(device=device_named(engine.device))
     if not whole_checkpoints(folder):
         many = pictures(bank, np.random.default_rng((recipe.seed, 1 << 31)), 32 * recipe.batch, recipe.crop)
         start_from_principal_components(model, many)
-    Trainer(AutoencoderTask(model, bank, recipe, engine, World()), folder, engine, World()).run()
-    model.vae.eval().requires_grad_(True)
+    model.to(world.device)
+    Trainer(AutoencoderTask(model, bank, recipe, engine, world), folder, engine, world).run()
+    model.cpu().vae.eval().requires_grad_(True)
     with torch.no_grad():
         images = pictures(bank, np.random.default_rng((recipe.seed, 1 << 30)), 32, recipe.crop)
         spread = model.vae.encode(model.fold(images)).latent_dist.mode().std().item()

@@ -12,6 +12,7 @@ from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset
 from fvgen.training.autoencoder import train_autoencoder
 from fvgen.training.export import remember_teacher, write_student
+from fvgen.training.look import published_look
 from fvgen.training.recipes import (
     MINI_STUDENT,
     MINI_TEACHER,
@@ -59,7 +60,9 @@ class ReleaseRecipe:
     workers: int = 1
 
 
-def release_recipe(name: str, footage: tuple[Path, ...] = (), textures: tuple[Path, ...] = ()) -> ReleaseRecipe:
+def release_recipe(
+    name: str, footage: tuple[Path, ...] = (), textures: tuple[Path, ...] = (), device: str = "auto"
+) -> ReleaseRecipe:
     """The recipe of ``mini``, or of ``mini-xs``, which takes two minutes and makes nothing good."""
     if name == "mini":
         return ReleaseRecipe(
@@ -69,7 +72,7 @@ def release_recipe(name: str, footage: tuple[Path, ...] = (), textures: tuple[Pa
             autoencoder=AutoencoderRecipe(steps=1200),
             teacher=MINI_TEACHER,
             student=MINI_STUDENT,
-            engine=EngineConfig(device="cpu", bf16=True),
+            engine=EngineConfig(device=device, bf16=True),
         )
     return ReleaseRecipe(
         preset=name,
@@ -78,7 +81,7 @@ def release_recipe(name: str, footage: tuple[Path, ...] = (), textures: tuple[Pa
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
         teacher=TeacherRecipe(steps=12, frames=4, crop=(16, 16), full_frames=8),
         student=XS_STUDENT,
-        engine=EngineConfig(device="cpu", picture_every=2),
+        engine=EngineConfig(device=device, picture_every=2),
     )
 
 
@@ -87,7 +90,7 @@ def make_autoencoder(recipe: ReleaseRecipe, folder: Path) -> VideoModel:
     torch.manual_seed(recipe.autoencoder.seed)
     model = VideoModel.build(preset(recipe.preset))
     bank = TextureBank(list(recipe.made.textures), 0.8)
-    train_autoencoder(model.autoencoder, bank, recipe.autoencoder, folder, recipe.engine.bf16)
+    train_autoencoder(model.autoencoder, bank, recipe.autoencoder, folder, recipe.engine)
     model.save(folder / "model", torch.float32)
     return model
 
@@ -141,7 +144,12 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
     Returns:
         Teacher and student; also written in half precision to ``folder/mini-teacher`` and ``folder/mini`` (or
         whatever the preset is called).
+
+    Raises:
+        UserError: before anything is made, if something is missing that the last step needs.
     """
+    if recipe.student.distillation.anchor.perceptual:
+        published_look()
     pairs = folder / "pairs"
     prepare([f"procedural:{recipe.scenes}"], recipe.made, pairs, recipe.workers)
     if recipe.footage:

@@ -202,7 +202,7 @@ def train_teacher(
         world: the processes; by default this one.
 
     Returns:
-        ``model``, or where it is sharded a model on the CPU like it, with the averaged weights.
+        On the CPU, with the averaged weights: ``model``, or where it is sharded a model like it.
     """
     world = world or World()
     engine = engine or EngineConfig()
@@ -213,4 +213,4 @@ def train_teacher(
         trained = VideoModel.build(model.config)
         trained.autoencoder, trained.conditioner = model.autoencoder, whole
     load_average(folder, "teacher", trained_parts(trained, recipe.vision))
-    return trained.eval()
+    return trained.cpu().eval()

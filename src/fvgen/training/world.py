@@ -100,7 +100,12 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` (this process's own GPU) or ``cuda:N`` as a device.
+
+    Raises:
+        UserError: there is no such GPU.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
@@ -118,9 +123,9 @@ def joined(device: str = "auto") -> Iterator[World]:
     """The world of this process: under torchrun the process group it speaks of, else a world of one.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda`` (this process's own GPU) or ``cuda:N``.
+        device: see :func:`device_named`.
     """
-    size, place = int(os.environ.get("WORLD_SIZE", 1)), _device(device)
+    size, place = int(os.environ.get("WORLD_SIZE", 1)), device_named(device)
     if size == 1:
         yield World(device=place)
         return
