@@ -1,10 +1,11 @@
 """What mini makes of procedural scenes of every kind that it never saw, hard ones chosen.
 
-    python scripts/mini_results.py --output FILE.jpg [--model mini] [--seed 900000] [--of 4]
+    python scripts/mini_results.py --output FILE.jpg [--model mini] [--seed 900000] [--of 4] [--rows hall street:900002]
 
 A row per kind: the nearer photo, the measured points, the completed guide, the model's view, the truth; the frame is
-the least covered one of a clip. Of so many clips of each kind the least covered one is shown. Prints PSNR of guide and
-view, and the share of the frame that was measured.
+the least covered one of a clip. Of so many clips of a kind the least covered one is shown; KIND:SEED is one clip. By
+default every kind, and two clips of polished surfaces. Prints PSNR of guide and view, and the share of the frame that
+was measured.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from fvgen.progress import track
 
 FRAMES, WIDTH, HEIGHT = 8, 256, 160
 GAP = 4  # pixels between pictures
+POLISHED = ("hall:900009", "tabletop:900012")
 
 
 def hardest(kind: str, seed: int, count: int, bank: TextureBank) -> Pair:
@@ -54,9 +56,10 @@ def views(model: VideoModel, pair: Pair) -> torch.Tensor:
         return torch.cat([frames for _, frames in sampler.run(windows, lambda name: nullcontext())])
 
 
-def row(kind: str, model: VideoModel, seed: int, count: int, bank: TextureBank) -> np.ndarray:
+def row(shown: str, model: VideoModel, seed: int, count: int, bank: TextureBank) -> np.ndarray:
     """``[H, 5 W, 3]`` uint8."""
-    pair = hardest(kind, seed, count, bank)
+    kind, _, one = shown.partition(":")
+    pair = hardest(kind, int(one or seed), 1 if one else count, bank)
     made = (views(model, pair) * 255).round().byte()
     shares = pair.coverage.mean((1, 2))
     worst = int(shares.argmin())
@@ -64,7 +67,7 @@ def row(kind: str, model: VideoModel, seed: int, count: int, bank: TextureBank) 
     measured = pair.guide[worst] * pair.coverage[worst][..., None]
     truth = torch.from_numpy(pair.frames[worst])[None].float() / 255
     scores = [psnr(torch.as_tensor(p)[None].float() / 255, truth) for p in (pair.guide[worst], made[worst])]
-    print(f"{kind:10} guide {scores[0]:.2f} dB, view {scores[1]:.2f} dB, measured {shares[worst]:.0%}", flush=True)
+    print(f"{shown:16} guide {scores[0]:.2f} dB, view {scores[1]:.2f} dB, measured {shares[worst]:.0%}", flush=True)
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     pictures = [nearer, measured, pair.guide[worst], made[worst].numpy(), pair.frames[worst]]
     return np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], 1)
@@ -77,11 +80,12 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--seed", type=int, default=900_000)
     parser.add_argument("--of", type=int, default=4)
+    parser.add_argument("--rows", nargs="*", default=[*KINDS, *POLISHED])
     parser.add_argument("--textures", type=Path, nargs="*", default=[])
     given = parser.parse_args()
     torch.set_num_threads(1)
     bank, model = TextureBank(given.textures, 0.6), VideoModel.load(given.model)
-    rows = [row(kind, model, given.seed, given.of, bank) for kind in track(list(KINDS), "kinds")]
+    rows = [row(shown, model, given.seed, given.of, bank) for shown in track(given.rows, "rows")]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     sheet = np.concatenate([part for picture in rows for part in (picture, gap)][:-1])
     Image.fromarray(sheet).save(given.output, quality=82, optimize=True)

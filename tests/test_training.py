@@ -1,7 +1,7 @@
 """The whole training, at the smallest size; what it is made of."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from fvgen.distillation.methods import RECIPES
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition
+from fvgen.models.model import find_model
 from fvgen.models.sampling import sample_latents
+from fvgen.training.export import fingerprint
 from fvgen.training.logs import read_log
 from fvgen.training.memory import memory_budget
-from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe
+from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, EngineConfig, TeacherRecipe
 from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher, velocity_loss
 
@@ -131,6 +133,13 @@ def test_every_method_runs_on_videos(trained, tmp_path, method):
     student = distill(teacher, LatentCorpus(trained / "pairs", teacher), recipe, tmp_path)
     assert any(not torch.equal(a, b) for a, b in zip(student.denoiser.parameters(), teacher.denoiser.parameters()))
     assert [line["step"] for line in read_log(tmp_path)] == [0, 1]
+
+
+def test_the_packaged_student_is_of_the_packaged_teacher_by_the_recipe_of_its_preset():
+    told = json.loads((find_model("mini") / "provenance.json").read_text())
+    assert told["fingerprint"] == fingerprint(VideoModel.load("mini-teacher"))
+    assert told["recipe"] == json.loads(json.dumps(asdict(MINI_STUDENT)))
+    assert told["updates"]["student"] == MINI_STUDENT.init_steps + MINI_STUDENT.match_steps + MINI_STUDENT.polish_steps
 
 
 def test_trajectories_end_where_the_teacher_is_sampled_to(trained, tmp_path):
