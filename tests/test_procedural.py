@@ -242,14 +242,19 @@ def test_flaws_are_drawn_and_applied_by_the_seed():
 
 
 def test_exact_depth_that_one_photo_alone_tells_is_a_guess():
+    """A wall 2 m away; the second photo is half a metre nearer, and something hides its right half from it."""
     intrinsics = torch.tensor([[8.0, 0, 4], [0, 8, 4], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1)
     sizes, poses = torch.tensor([[8, 8], [8, 8]]), torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
-    cameras = Cameras(poses, intrinsics, sizes)
-    depth = torch.stack([torch.full((8, 8), 2.0), torch.full((8, 8), 2.0)])
-    depth[1, :, 4:] = 1.0  # hides from the second photo what the first one sees there
-    first, _ = exact_depths([torch.zeros(8, 8, 3, dtype=torch.uint8)] * 2, depth, cameras, 0)
-    assert torch.equal(first.confidence >= MEASURED, (torch.arange(8) < 4).expand(8, 8))
-    assert torch.equal(first.depth[:, :4], depth[0, :, :4])
+    poses[1, 2, 3] = 0.5
+    depth = torch.stack([torch.full((8, 8), 2.0), torch.full((8, 8), 1.5)])
+    depth[1, :, 4:] = 0.8
+    pictures = [torch.zeros(8, 8, 3, dtype=torch.uint8)] * 2
+    first, second = exact_depths(pictures, depth, Cameras(poses, intrinsics, sizes), 0)
+    assert torch.equal(
+        first.confidence[1:7] >= MEASURED, (torch.arange(8) % 4 > 0) & (torch.arange(8) < 4).expand(6, 8)
+    )
+    assert torch.equal(first.depth[1:7, 1:4], depth[0, 1:7, 1:4])
+    assert torch.equal(second.confidence >= MEASURED, (torch.arange(8) < 4).expand(8, 8))
 
 
 def test_pairs_with_flaws_differ_only_in_their_guides():

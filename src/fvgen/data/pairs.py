@@ -136,7 +136,7 @@ def exact_depths(images: list[Tensor], depth: Tensor, cameras: Cameras, seed: in
     for k in range(2):
         pixels, z = transfer(cameras[k], cameras[1 - k], 1 / depth[k])
         there = sample(1 / depth[1 - k][None], pixels[None])[0, 0]
-        seen = inside(pixels, z, cameras[1 - k]) & ((there * depth[k] / z - 1).abs() < _SAME)
+        seen = inside(pixels, z, cameras[1 - k]) & ((there * depth[k] * z - 1).abs() < _SAME)
         guessed = noisy_depth(depth[k], _GUESS, torch.Generator().manual_seed(seed * 2 + k))
         trust = torch.where(seen, _SURE, _UNSURE)
         maps.append(DepthMap(torch.where(seen, depth[k], guessed), trust, cameras[k], images[k]))
