@@ -35,7 +35,8 @@ class DecodedLook:
             return None
         if anchor.perceptual == 0:
             return DecodedLook(autoencoder, None)
-        return DecodedLook(autoencoder, published_look().to(device))
+        network = EfficientNetLite.published(LITE1, Weights()).eval().requires_grad_(False)
+        return DecodedLook(autoencoder, network.to(device))
 
     def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Both ``[B]``, of latents ``[B, C, T, h, w]``: feature distances in 0..4, texture in nats."""
@@ -45,15 +46,6 @@ class DecodedLook:
         textures = texture_difference(made, true)
         distances = torch.zeros_like(textures) if self.network is None else self.network.distance(made, true)
         return tuple(v.unflatten(0, (len(x0), -1)).mean(1) for v in (distances, textures))
-
-
-def published_look() -> EfficientNetLite:
-    """The published network that looks, frozen.
-
-    Raises:
-        UserError: its weights are missing.
-    """
-    return EfficientNetLite.published(LITE1, Weights()).eval().requires_grad_(False)
 
 
 def gradient_energy(images: Tensor) -> Tensor:

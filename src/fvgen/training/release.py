@@ -10,9 +10,10 @@ from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset
+from fvgen.models.efficientnet import LITE1
+from fvgen.models.weight_files import Weights
 from fvgen.training.autoencoder import train_autoencoder
 from fvgen.training.export import remember_teacher, write_student
-from fvgen.training.look import published_look
 from fvgen.training.recipes import (
     MINI_STUDENT,
     MINI_TEACHER,
@@ -149,7 +150,7 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
         UserError: before anything is made, if something is missing that the last step needs.
     """
     if recipe.student.distillation.anchor.perceptual:
-        published_look()
+        Weights().find(LITE1.weights)
     pairs = folder / "pairs"
     prepare([f"procedural:{recipe.scenes}"], recipe.made, pairs, recipe.workers)
     if recipe.footage:
