@@ -337,7 +337,7 @@ def test_the_example_of_the_docs_reaches_what_they_say(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     assert results["splits"]["demo"]["context"] == [0, 15, 30, 45, 60]
     reached = {name: row["mean"]["psnr"] for name, row in results["datasets"]["scenes"].items()}
-    for system, expected in (("guide", 16.75), ("completed-guide", 25.45), ("mini:4", 25.38)):
+    for system, expected in (("guide", 16.75), ("completed-guide", 25.45), ("mini:4", 25.37)):
         assert reached[system] == pytest.approx(expected, abs=0.05)
 
 
