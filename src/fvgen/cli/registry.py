@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
     "train teacher": Command("fvgen.cli.train", "Teacher", "the many-step teacher, on training pairs"),
+    "train viewcrafter-512": Command(
+        "fvgen.cli.train", "ViewCrafter512", "ViewCrafter, tuned to the clips of its student"
+    ),
     "train all": Command("fvgen.cli.train", "Everything", "pairs, autoencoder, teacher and student in one go"),
     "distill toy": Command("fvgen.cli.distill", "Toy", "every method on a mixture whose truth is known"),
     "distill mini": Command("fvgen.cli.distill", "Mini", "a few-step student of mini-teacher"),
