@@ -119,4 +119,4 @@ def read_seconds(folder: Path, split: str, scene: str) -> float | None:
             raise UserError(f"{path}, {name}: {json.dumps(value)} is no number of seconds above 0")
     if split not in content and scene not in content:
         raise UserError(f"{path}: tells the seconds of {min(content)} and others, but not of {split}")
-    return float(content.get(split, content.get(scene)))
+    return float(content[split if split in content else scene])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
@@ -133,9 +134,19 @@ class Framing:
         return Framing(size, coarse.through or coarse.size, (left + low[0], top + low[1]))
 
 
+def nearest(values: Tensor, window: Box, size: tuple[int, int]) -> Tensor:
+    """What cannot be averaged, ``[H, W]``, in a window at another size: at each pixel's centre the nearest value."""
+    left, top, right, bottom = window
+    columns, rows = (
+        (start + (torch.arange(count) + 0.5) * ((end - start) / count)).long().clamp(0, most - 1).to(values.device)
+        for start, end, count, most in zip((left, top), (right, bottom), size, reversed(values.shape))
+    )
+    return values[rows[:, None], columns]
+
+
 def _pixels(box: Box, outer: Box, size: tuple[int, int]) -> Box:
-    """A box in the pixels of a picture of ``size`` that shows ``outer``; a millionth is below what floats tell."""
+    """What a picture of ``size`` that shows ``outer`` has of a box, in its pixels, to a millionth."""
     across, down = size[0] / (outer[2] - outer[0]), size[1] / (outer[3] - outer[1])
-    left, right = (round((x - outer[0]) * across, 6) for x in (box[0], box[2]))
-    top, bottom = (round((y - outer[1]) * down, 6) for y in (box[1], box[3]))
+    left, right = (min(max(round((x - outer[0]) * across, 6), 0), size[0]) for x in (box[0], box[2]))
+    top, bottom = (min(max(round((y - outer[1]) * down, 6), 0), size[1]) for y in (box[1], box[3]))
     return left, top, right, bottom

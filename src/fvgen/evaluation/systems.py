@@ -75,7 +75,8 @@ class Baseline:
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.framing = name, None
+        self.name = name
+        self.framing: Framing | None = None
         self._base, _, blur = name.partition("+blur")
         try:
             self._sigma = float(blur or 0)
@@ -122,7 +123,8 @@ class Model:
             raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
         self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype)
         self.steps = int(steps) if steps else None
-        self.seed, self.framing = seed, None
+        self.seed = seed
+        self.framing: Framing | None = None
         self.name = f"{Path(model).name}:{steps}" if steps else Path(model).name
         self._weights = weights_hash(self.pipeline)
 
@@ -162,7 +164,7 @@ class Frames:
 
     def __init__(self, text: str) -> None:
         self.name, equals, folder = text.partition("=")
-        self.framing = None
+        self.framing: Framing | None = None
         plain, at, framing = folder.rpartition("@")
         if at and not Path(folder).is_dir():
             folder, self.framing = plain, Framing.parse(framing)

@@ -13,7 +13,7 @@ from fvgen.cameras.paths import CameraPath
 from fvgen.errors import UserError
 from fvgen.evaluation.alignment import aligned_scene
 from fvgen.evaluation.datasets import EvaluationScene, join_cameras
-from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.framing import Framing, nearest
 from fvgen.evaluation.metrics import correspondences
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.scores import Geometry
@@ -212,14 +212,14 @@ class Task:
     def geometry(self) -> Geometry:
         """What the guide knows of the frames as they are scored; only measured depth finds neighbours.
 
-        A part of the guide at another scale is rendered anew: depth and coverage cannot be resampled.
+        Of a part at another scale each pixel has the coverage and depth of the guide's pixel that its centre lies in.
         """
-        if self.scored == self.framing:
-            cameras = self.path.cameras[self.positions]
-            coverage, depth = self.guide.coverage[self.positions], self.guide.depth[self.positions]
-        else:
-            cameras = Cameras.concatenate([camera for _, camera in self.targets])
-            guide = make_guide(self.scene, CameraPath(cameras, [None] * len(cameras)))
-            photographed = torch.tensor([self.path.photo[i] is not None for i in self.positions])
-            coverage, depth = guide.coverage | photographed[:, None, None], guide.depth
+        cameras = Cameras.concatenate([camera for _, camera in self.targets])
+        coverage, depth = self.guide.coverage[self.positions], self.guide.depth[self.positions]
+        if self.scored != self.framing:
+            windows = self.framing.windows(self.scored, self.whole)
+            coverage, depth = (
+                torch.stack([nearest(values, window, self.scored.size) for values, window in zip(maps, windows)])
+                for maps in (coverage, depth)
+            )
         return Geometry(coverage, correspondences(depth * coverage, cameras))
