@@ -28,6 +28,7 @@ COMMANDS: dict[str, Command] = {
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
     "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
+    "tables": Command("fvgen.cli.tables", "Tables", "the paper's tables from what evaluate wrote"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
