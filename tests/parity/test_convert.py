@@ -338,7 +338,7 @@ print(peak() - before)
 
 
 def enlarged(golden_set, size):
-    """Random weights, in ViewCrafter's layout, of the golden configuration, its UNet so wide that they fill ``size`` bytes."""
+    """Random weights of the golden configuration, its UNet so wide that they fill ``size`` bytes, as a checkpoint."""
     params = golden_set.params()
     unet = params["unet_config"]["params"]
     for times in range(1, 9):

@@ -237,12 +237,14 @@ def test_training_target_and_loss(golden_set):
     io, schedule = golden_set.read("ddim.io"), NoiseSchedule(ddim_schedule(golden_set))
     has_part(io, "train.")
     t = io["train.t"].long()
+    scaled = io["train.z"] * schedule.scale[t].view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(scaled, io["train.z_scaled"], atol=5e-6, rtol=0)
     x_t = schedule.add_noise(io["train.z"], io["train.noise"], t)
     torch.testing.assert_close(x_t, io["train.x_noisy"], atol=5e-6, rtol=0)
     v = schedule.velocity(io["train.z"], io["train.noise"], t)
     torch.testing.assert_close(v, io["train.v_target"], atol=5e-6, rtol=0)
     loss = torch.nn.functional.mse_loss(io["train.model_out"], v)
-    torch.testing.assert_close(loss, io["train.loss"].squeeze(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss, io["train.loss"].squeeze(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.golden("ddim.io", "unet.weights")
