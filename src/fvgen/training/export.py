@@ -1,6 +1,5 @@
 """From a distillation's run to a model folder that says where it comes from."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from fvgen import __version__
 from fvgen.errors import UserError
+from fvgen.models import adapter_files
 from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import facts_of, whole_checkpoints
 from fvgen.training.student import student_of
@@ -15,10 +15,7 @@ from fvgen.training.student import student_of
 
 def fingerprint(model: VideoModel) -> str:
     """Twelve hex digits of the denoiser's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.denoiser.state_dict().items()):
-        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return adapter_files.fingerprint(sorted(model.denoiser.state_dict().items()))
 
 
 def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
