@@ -1,4 +1,4 @@
-"""Adapters on disk: ``adapter.safetensors``, and ``adapter.json`` that says what they adapt. The base stays where it is."""
+"""Adapters on disk: ``adapter.safetensors``, and ``adapter.json`` that says what they adapt, which stays elsewhere."""
 
 import hashlib
 import json

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.models.attention import Attention, FeedForward
+from fvgen.models.attention import Attention
 from fvgen.models.lora_config import LoraConfig
 from fvgen.models.unet import (
     ResBlock,
@@ -55,7 +55,9 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer's."""
-        if torch.is_autocast_enabled(x.device.type):  # once for base and factors: the copy is kept for the backward pass
+        if torch.is_autocast_enabled(
+            x.device.type
+        ):  # once for base and factors: the copy is kept for the backward pass
             x = x.to(torch.get_autocast_dtype(x.device.type))
         down, up = self.down.to(x.dtype), (self.scale * self.up).to(x.dtype)
         if isinstance(self.base, nn.Linear):
@@ -95,11 +97,12 @@ def adapted(network: M, config: LoraConfig, seed: int = 0) -> M:
         raise ValueError("this network has adapters already: adapt its base")
     network.requires_grad_(False)
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    made, generator = copy.deepcopy(network, shared), torch.Generator().manual_seed(seed)  # type: ignore[arg-type]
+    made, generator = copy.deepcopy(network, shared), torch.Generator().manual_seed(seed)
 
     def wrapped(owner: nn.Module, layer: nn.Module) -> nn.Module:
-        chosen = isinstance(layer, Layer) and _kind(owner, layer) in config.layers
-        return LowRank(layer, config.rank, config.scale, generator) if chosen else layer
+        if isinstance(layer, Layer) and _kind(owner, layer) in config.layers:
+            return LowRank(layer, config.rank, config.scale, generator)
+        return layer
 
     _replace(made, wrapped)
     if not any(True for _ in low_rank_layers(made)):
