@@ -4,7 +4,7 @@
 
 Teacher, student and fake score share one base in bfloat16; the stages of the student's UNet, and of whatever else is in
 the graph, are recomputed. Each turn is run as the distillation runs it, with its real losses and one clip, and the most
-bytes that exist at the same time are counted, weights apart. With `--autocast` normalisations keep float32 copies, as
+bytes that it makes and that exist at the same time are counted, gradients among them. With `--autocast` normalisations keep float32 copies, as
 on a GPU. Not counted: CUDA's context (about 0.5 GB), workspaces of kernels, and gaps in PyTorch's pool.
 """
 
@@ -75,7 +75,7 @@ def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool, recompute: bool) -> float:
-    """Most bytes of a turn, forward and backward, besides weights, moments and gradients; in fake tensor mode."""
+    """Most bytes of a turn, forward and backward, besides weights and moments; in fake tensor mode."""
     _, method, name = turn
     with ExitStack() as stack:
         teacher = weightless_model(config, torch.bfloat16).denoiser
@@ -108,8 +108,7 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = getattr(made, name)(clips, Draws(0)).loss
         loss.backward()
-        parameters = [*trained.parameters(), *head.parameters()]
-        return counter.peak - sum(4 * p.numel() for p in parameters if p.grad is not None)
+        return counter.peak
 
 
 def main(options: Options) -> None:
@@ -122,7 +121,7 @@ def main(options: Options) -> None:
         with FakeTensorMode():
             for turn in TURNS:
                 size = count_turn(config, LoraConfig(rank), turn, options.autocast, options.recompute)
-                print(f"rank {rank}, {turn[0]}: activations {size / GB:.3f} GB", flush=True)
+                print(f"rank {rank}, {turn[0]}: activations and gradients {size / GB:.3f} GB", flush=True)
 
 
 if __name__ == "__main__":
