@@ -4,8 +4,9 @@
 
 Teacher, student and fake score share one base in bfloat16; the stages of the student's UNet, and of whatever else is in
 the graph, are recomputed. Each turn is run as the distillation runs it, with its real losses and one clip, and the most
-bytes that it makes and that exist at the same time are counted, gradients among them. With `--autocast` normalisations keep float32 copies, as
-on a GPU. Not counted: CUDA's context (about 0.5 GB), workspaces of kernels, and gaps in PyTorch's pool.
+bytes that it makes and that exist at the same time are counted, gradients among them.
+With `--autocast` normalisations keep float32 copies, as on a GPU. Not counted: CUDA's context (about 0.5 GB),
+workspaces of kernels, and gaps in PyTorch's pool.
 """
 
 from collections.abc import Callable
