@@ -150,7 +150,7 @@ class LatentCorpus(Corpus):
     """All pairs of a folder as latents; scenes that appear later are picked up by :meth:`refresh`.
 
     Only as many clips as fit into the memory allowed stay there, those used last; it need not hold the corpus. Latents
-    are drawn from the autoencoder's posterior for models that are sampled so (``sample_guide``), else they are its means.
+    are drawn from the autoencoder's posterior for models that are sampled so (``sample_guide``); else its means.
 
     Args:
         folder: of pairs; ``heldout`` is kept for measuring.

@@ -20,8 +20,8 @@ class ClipDraw:
     """Fewest; the clips of a batch have one length, uniform between the two where pairs are that long."""
 
     ends: Literal["anywhere", "photos"] = "anywhere"
-    """photos: a photograph at both ends, as the paper's clips have and windows in use; anywhere: a third of the clips at
-    the beginning of a pair, a third at its end, the others in between."""
+    """photos: a photograph at both ends, as the paper's clips and windows in use have; anywhere: a third of the clips
+    at the beginning of a pair, a third at its end, the others in between."""
 
     reverse: float = 0.5
     """Share of the clips that is played backwards."""

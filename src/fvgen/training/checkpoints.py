@@ -7,7 +7,6 @@ any number of processes) and ``facts.json``. While it is written or deleted its 
 through torch's distributed checkpoint, facts are JSON, and a rename comes at the end.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
 from fvgen.errors import UserError
+from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
 from fvgen.training.world import World
 
 _SHOWN = 3  # differences that are named
@@ -30,10 +30,7 @@ _WHOLE = re.compile(r"step-(\d{8})")
 
 def fingerprint(module: nn.Module) -> str:
     """Twelve hex digits of a network's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return fingerprint_of_weights(sorted(module.state_dict().items()))
 
 
 def write_json(path: Path, content: Any) -> None:
