@@ -128,10 +128,10 @@ def test_something_that_moves_is_seen():
     still = Pair(x, x, coverage, photo, film(3)[1])
     guide = x.copy()
     guide[:, 20:60, 40:90] = 255 - guide[:, 20:60, 40:90] // 2
-    assert not moving(still)
-    assert moving(Pair(x, guide, coverage, photo, still.cameras))
+    assert not moving(still, "surface")
+    assert moving(Pair(x, guide, coverage, photo, still.cameras), "surface")
     noise = np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)
-    assert not moving(Pair(x, noise, coverage, photo, still.cameras))  # wrong everywhere is another reason
+    assert not moving(Pair(x, noise, coverage, photo, still.cameras), "surface")  # wrong everywhere is another reason
 
 
 def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):

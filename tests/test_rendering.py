@@ -183,9 +183,13 @@ def _two_walls(kind: GuideKind, device: str = "cpu", width: int = 64, height: in
 def test_points_are_the_teachers_splatting_of_what_was_measured(size: tuple[int, int]) -> None:
     cameras = _cameras([[0, 0, 0], [0.2, 0, 0], [0.4, 0, 0]], 128, 80, 100)
     (first, p0, c0), (last, p1, c1) = _wall(cameras[0]), _wall(cameras[2], 0.8)
+    generator = torch.Generator().manual_seed(0)
     points, colors = torch.cat([p0, p1]), torch.cat([c0, c1])
+    points = points + torch.tensor([0.1, 0.1, 0.0]) * torch.rand(
+        points.shape, generator=generator
+    )  # anywhere between the pixels
     path, boxes = cameras.covering(*size)
-    measured = torch.rand(len(points), generator=torch.Generator().manual_seed(0)) > 0.9
+    measured = torch.rand(len(points), generator=generator) > 0.5
     trust = torch.linspace(0.05, 1, len(points))
     photo = (torch.arange(len(points)) >= len(p0)).long()
     shown = ([0, None, 1], [first, last], cameras[[0, 2]])
