@@ -165,8 +165,8 @@ class PrepareRecipe:
     """What goes wrong on purpose with procedural pairs."""
 
     device: str = "cpu"
-    """Where geometry and rendering run. cuda takes all GPUs of this machine: its processes take them in turn, and there
-    are at least as many processes as GPUs, whatever --workers says. cuda:1 keeps all to that one."""
+    """Where geometry and rendering run. With cuda the processes of this machine take its GPUs in turn; with cuda:1 all
+    keep to that one."""
 
     held_out: float = 0.025
     """Share of scenes that are kept for measuring."""
