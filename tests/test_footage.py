@@ -149,15 +149,15 @@ def test_layouts_give_the_pictures_and_cameras_they_were_written_from(scene, tmp
 def test_the_smallest_pictures_that_are_large_enough_are_read(scene, tmp_path):
     write_dl3dv(scene, tmp_path)
     folder = tmp_path / "1K" / "0abc"
-    (folder / "images_8").mkdir()
+    (folder / "images_2").mkdir()
     for path in (folder / "images_4").iterdir():
-        Image.open(path).resize((SIZE[0] // 2, SIZE[1] // 2)).save(folder / "images_8" / path.name)
+        Image.open(path).resize((SIZE[0] * 2, SIZE[1] * 2)).save(folder / "images_2" / path.name)
     (task,) = find_scenes([tmp_path])
     for wanted, pictures, width in (
-        (Stored((48, 32)), "images_8", 48),
-        (Stored((49, 32)), "images_4", 96),
-        (Stored((500, 300)), "images_4", 96),
-        (Stored((96, 64), "images_8"), "images_8", 48),
+        (Stored(SIZE), "images_4", 96),
+        (Stored((110, 64)), "images_2", 192),
+        (Stored((500, 300)), "images_2", 192),
+        (Stored((500, 300), "images_4"), "images_4", 96),
     ):
         footage = open_footage(task, wanted)
         assert footage.pictures == pictures
