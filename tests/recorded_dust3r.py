@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from fvgen.cameras import Cameras
 from fvgen.cameras.poses import rotation_exp
 from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json
-from fvgen.scene.geometry.dust3r import fitted
+from fvgen.scene.geometry import dust3r
 
 CERTAINTY = 5.0
 _THUMB = 24  # pixels across of what pictures are recognised by
@@ -133,14 +133,14 @@ def similarity(seed: int, scene: int) -> tuple[float, Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _recorded(scene: str) -> tuple[Cameras, list[Path], Tensor]:
-    """Cameras, depth files and thumbnails ``[N, 24, 24]`` of a scene."""
+def _recorded(scene: str, long_side: int) -> tuple[Cameras, list[Path], Tensor]:
+    """Cameras, depth files and thumbnails ``[N, 24, 24]`` of a scene, as pictures of ``long_side`` are cut."""
     cameras, frames = read_transforms_json(Path(scene) / "transforms.json")
     files = [Path(scene) / frame["file_path"] for frame in frames]
     thumbs = []
     for file in files:
         with Image.open(file) as image:
-            picture = fitted(torch.from_numpy(np.array(image.convert("RGB"))))
+            picture = dust3r.fitted(torch.from_numpy(np.array(image.convert("RGB"))))
         thumbs.append(_thumb(picture.image.float()))
     return cameras, [Path(scene) / "depth" / f"{file.stem}.npy" for file in files], torch.stack(thumbs)
 
@@ -162,9 +162,11 @@ class AsymmetricCroCo3DStereo(nn.Module):
         image = (view["img"][0].movedim(0, -1) + 1) * 127.5
         height, width = image.shape[:2]
         number, scene, k = self._recognised(image)
-        cameras, files, _ = _recorded(scene)
+        cameras, files, _ = _recorded(scene, dust3r.LONG_SIDE)
         depth = torch.from_numpy(np.load(files[k]))
-        picture = fitted(torch.zeros(*depth.shape, 3, dtype=torch.uint8))  # the way that our adapter resamples and cuts
+        picture = dust3r.fitted(
+            torch.zeros(*depth.shape, 3, dtype=torch.uint8)
+        )  # the way that our adapter resamples and cuts
         assert picture.image.shape[:2] == (height, width), "a part of a photograph, or another shape"
         rows, columns = (
             (((torch.arange(side) + 0.5 + corner) * full / resized).long())
@@ -181,7 +183,7 @@ class AsymmetricCroCo3DStereo(nn.Module):
     def _recognised(self, image: Tensor) -> tuple[int, str, int]:
         found = []
         for number, scene in enumerate(self.scenes):
-            unlike = (_recorded(scene)[2] - _thumb(image)).abs().mean((1, 2))
+            unlike = (_recorded(scene, dust3r.LONG_SIDE)[2] - _thumb(image)).abs().mean((1, 2))
             found.append((float(unlike.min()), number, scene, int(unlike.argmin())))
         unlike, number, scene, k = min(found)
         assert unlike < _UNLIKE, f"this picture was not recorded (the most alike is {unlike:.1f} levels off)"
