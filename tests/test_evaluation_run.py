@@ -349,7 +349,8 @@ def test_estimated_cameras_are_aligned_to_the_given_ones(place: Path) -> None:
     arguments += ["--models", "--baselines", "completed-guide", "--metrics", "psnr", "--size", "128x80"]
     assert main([*arguments, "-o", str(place / "estimated")]) == 0
     results = json.loads((place / "estimated" / "results.json").read_text())
-    assert results["poses"] == {"poses": "estimated", "geometry": "colmap", "weights": None, "device": "cpu", "seed": 0}
+    placing = {"poses": "estimated", "geometry": "colmap", "weights": None, "device": "cpu", "seed": 0, "depth": "auto"}
+    assert results["poses"] == placing
     fit = results["splits"]["study"]["alignment"]
     assert fit["placed"] == 5
     assert fit["rotation_degrees"] < 1

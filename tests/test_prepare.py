@@ -266,7 +266,8 @@ def test_the_command_says_what_it_made(walk, tmp_path, capsys):
     [
         (["nowhere", "-o", "x"], "nowhere: no such file or folder"),
         (["procedural:2", "-o", "x", "--frames", "2"], "clips have at least 3 frames"),
-        (["procedural:2", "-o", "x", "--depth", "estimator"], "colmap gives no depth of its own"),
+        (["procedural:2", "-o", "x", "--depth", "dust3r", "--geometry", "da3"], "one network at a time"),
+        (["procedural:2", "-o", "x", "--geometry-weights", "base"], "--geometry-weights are for --geometry dust3r"),
         (["procedural:2", "-o", "x", "--workers", "0"], "--workers 0"),
         (["procedural:2", "-o", "x", "--device", "gpu"], "--device gpu"),
         (["procedural:2", "-o", "x", "--device", "cuda:99"], "--device cuda:99: this machine has"),
