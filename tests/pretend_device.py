@@ -40,7 +40,8 @@ class PretendedGpu(TorchFunctionMode):
         there = any(isinstance(tensor, OnGpu) for tensor in given)
         if func == Tensor.device.__get__:  # type: ignore[attr-defined]
             return GPU if there else torch.device("cpu")
-        if there and func in _FETCHES:
+        named = [torch.device(leaf).type for leaf in (*args, *kwargs.values()) if _is_device(leaf)]
+        if there and (func in _FETCHES or (func is Tensor.to and named == ["cpu"])):
             assert func is not Tensor.numpy, "numpy sees no GPU"
             if given[0].numel() > _FEW:
                 assert self.fetch, f"{tuple(given[0].shape)} numbers are fetched from the GPU"
@@ -50,9 +51,8 @@ class PretendedGpu(TorchFunctionMode):
             assert not strangers, f"{func.__name__} mixes the GPU's tensors with the CPU's {strangers}"
         if func is Tensor.to:
             there = isinstance(given[-1], OnGpu)  # as another tensor is, or else where it was
-        named = [leaf for leaf in (*args, *kwargs.values()) if _is_device(leaf)]
         if named:
-            there = torch.device(named[0]).type == "cuda"
+            there = named[0] == "cuda"
         if func is Tensor.cpu:
             there = False
         args, kwargs = tree_map(_on_cpu, (args, kwargs))
