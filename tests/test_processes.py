@@ -40,7 +40,7 @@ STUDENT = replace(
     distillation=replace(VIEWCRAFTER_STUDENT.distillation, guidance_scale=2.0, ode_pairs=4, ode_steps=4),
     held_out=HeldOut(every=2, clips=3, teacher_steps=3, export="psnr"),
 )
-TEACHER = replace(VIEWCRAFTER_TEACHER, steps=4, batch=4, clips=CLIPS, lr=1e-3, held_every=2)
+TEACHER = replace(VIEWCRAFTER_TEACHER, steps=4, batch=4, clips=CLIPS, lr=5e-2, held_every=2)  # it warms up
 ENGINE = EngineConfig(device="cpu", recompute=True, save_every=1e9, picture_every=2)
 
 
