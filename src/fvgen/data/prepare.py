@@ -26,7 +26,7 @@ from fvgen.data.samples import Sample
 from fvgen.data.shards import write_scene
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
-from fvgen.rendering.guide import resample_photo
+from fvgen.rendering.guide import GuideKind, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.geometry import (
     NETWORKS,
@@ -44,7 +44,7 @@ from fvgen.scene.types import Photos
 _DEPTH_SCALE = 2  # depth and colour of the photographs are taken at twice the pairs' size
 _TILE = 16
 _MOVED = 0.22  # mean difference in a tile where something moved ...
-_STILL = 0.06  # ... while the median tile agrees
+_STILL = {"surface": 0.06, "points": 0.08}  # ... while the median tile agrees; points are coarser, with faint rims
 _MOVED_SHARE = 0.04
 _NOTES = 8
 
@@ -206,9 +206,9 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
             too_wide = min(too_wide, clip.stretch.span) if str(error) == "little covered" else too_wide
             continue
         taken.append(clip.stretch)
-        facts = {"source": task.layout, "scene": task.name, "start": clip.stretch.start, **facts}
+        told = {"source": task.layout, "scene": task.name, "guide": recipe.guide, "start": clip.stretch.start}
         key = f"{_key(task.name)}-{clip.stretch.start:06d}-{clip.stretch.stride}x{clip.stretch.length}"
-        samples.append(Sample(key, pair, {**facts, "stride": clip.stretch.stride}))
+        samples.append(Sample(key, pair, {**told, **facts, "stride": clip.stretch.stride}))
         if len(samples) == recipe.clips:
             break
     return samples
@@ -236,11 +236,13 @@ def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[
             "sweep",
             recipe.flaws,
             recipe.device,
+            guide=recipe.guide,
         )
     except UserError as error:
         ledger.drop("geometry", str(error))
         return []
-    return [Sample(task.name, pair, {"source": "procedural", "scene": task.name, **quality(pair)})]
+    facts = {"source": "procedural", "scene": task.name, "guide": recipe.guide, **quality(pair)}
+    return [Sample(task.name, pair, facts)]
 
 
 def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tuple[Pair, dict[str, float | str]]:
@@ -264,7 +266,7 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
         depths, fit = _estimated(source, replace(found.photos, cameras=cameras), shown, recipe)
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
-    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown)
+    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown, recipe.device, recipe.guide)
     facts = quality(pair)
     _judge(pair, facts, recipe)
     facts |= {"cloud": recipe.cloud, "geometry": found.name, "depth": source, **_pictures_facts(clip, boxes, recipe)}
@@ -338,20 +340,20 @@ def quality(pair: Pair) -> dict[str, float | str]:
 def _judge(pair: Pair, facts: dict[str, float | str], recipe: PrepareRecipe) -> None:
     if float(facts["coverage"]) < recipe.least_coverage:
         raise Unfit("little covered")
-    if moving(pair):
+    if moving(pair, recipe.guide):
         raise Unfit("something moves")
     if float(facts["psnr"]) < recipe.least_psnr:
         raise Unfit("guide disagrees")
 
 
-def moving(pair: Pair) -> bool:
-    """Whether the guide is right nearly everywhere and plainly wrong in some places, frame after frame."""
+def moving(pair: Pair, guide_kind: GuideKind) -> bool:
+    """Whether a guide of some kind is right nearly everywhere and plainly wrong in some places, frame after frame."""
     frames, guide, coverage = (torch.from_numpy(a[~pair.photo]) for a in (pair.frames, pair.guide, pair.coverage))
     seen = coverage.float()[:, None]
     error = (frames.float() - guide.float()).abs().mean(-1)[:, None] / 255 * seen
     share, mean = F.avg_pool2d(seen, _TILE), F.avg_pool2d(error, _TILE)
     tiles = (mean / share.clamp_min(1e-6))[share > 0.5]
-    if len(tiles) < 10 or float(tiles.median()) > _STILL:
+    if len(tiles) < 10 or float(tiles.median()) > _STILL[guide_kind]:
         return False
     return float((tiles > _MOVED).float().mean()) > _MOVED_SHARE
 

@@ -2,33 +2,41 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
 from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips, Method, Stage, stages
 from fvgen.distillation.ode import TrajectoryPoints
-from fvgen.distillation.roles import Roles
-from fvgen.errors import UserError
+from fvgen.distillation.roles import Denoiser, Roles
+from fvgen.models.lora import adapted, trainable
 from fvgen.training.engine import Role, Turn
-from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.recipes import StudentRecipe, split_recipe
 from fvgen.training.schedules import falling
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Data(Protocol):
     """Where clips come from."""
 
-    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Any:
-        """``count`` clips, after ``at`` were drawn; may run ahead of time in another thread."""
+    def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Any:
+        """Clips for some rows of the batch that ``key`` names, the ``at``-th of the training.
+
+        Each is a function of the key and its row. May run ahead of time in another thread.
+        """
 
     def ready(self, drawn: Any) -> Clips:
-        """This process's share of what was drawn, on its device."""
+        """What was drawn, on the device of the process."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the clips are made from; JSON."""
 
 
 class DistillationTask:
@@ -39,8 +47,9 @@ class DistillationTask:
         recipe: which method, and how.
         data: clips.
         store: trajectories of the teacher, where the recipe needs them.
-        engine: for the size of the parts of a batch.
         world: the processes.
+        identity: of the teacher, for the run's.
+        average: of the student; by default a copy of it.
     """
 
     name = "distillation"
@@ -51,40 +60,46 @@ class DistillationTask:
         recipe: StudentRecipe,
         data: Data,
         store: TrajectoryStore | None,
-        engine: EngineConfig,
         world: World,
+        identity: dict[str, Any],
+        average: Denoiser | None = None,
     ) -> None:
         self.nets, self.recipe, self.data, self.store, self.world = roles, recipe, data, store, world
         self.stages = stages_of(recipe)
         self.methods: list[Method] = [stage.method(roles, stage.config) for stage in self.stages]
         self.ends = np.cumsum([stage.steps for stage in self.stages])
         self.steps, self.seed = int(self.ends[-1]), recipe.seed
-        if recipe.batch % (engine.accumulate * world.size):
-            raise UserError(
-                f"a batch of {recipe.batch} cannot be shared out to {world.size} processes in {engine.accumulate} parts"
-            )
-        self.part = recipe.batch // engine.accumulate
-        self.average = copy.deepcopy(roles.student)
+        self.average = copy.deepcopy(roles.student) if average is None else average
         self.roles = self._trained()
         idle = [name for name in ("fake_score", "head") if name not in self.roles]
-        self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in ("teacher", *idle)]
-        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        frozen = [module(getattr(roles, name)) for name in ("teacher", *idle)]
+        # Networks on a shared base are placed by who made them: sharding would tear the base apart.
+        self.frozen: Sequence[nn.Module] = [net for net in frozen if not (recipe.lora.rank and has_velocity(net))]
+        self.identity = run_identity(recipe, identity, data)
+        self.free: dict[str, Any] = {"recipe": split_recipe(recipe)[1]}
         self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
         self.weights: list[float] = []
 
     def _trained(self) -> dict[str, Role]:
-        recipe, betas, used = self.recipe, (0.5, 0.99), {"student"}.union(*(m.critics for m in self.methods))
+        recipe, adam, used = self.recipe, self.recipe.adam, {"student"}.union(*(m.critics for m in self.methods))
         lrs = {"student": recipe.lr, "fake_score": recipe.critic_lr, "head": recipe.critic_lr * recipe.head_lr}
         trained = {}
         for name, lr in lrs.items():
             if name in used:
-                net = module(getattr(self.nets, name))
-                trained[name] = Role(net, lr=lambda update, lr=lr: lr, betas=betas, clip=10.0)  # type: ignore[misc]
+                net, settings = module(getattr(self.nets, name)), (adam.betas, adam.decay, adam.clip)
+                low_rank = recipe.lora.rank > 0 and has_velocity(net)
+                part = trainable(net) if low_rank else net
+                trained[name] = Role(part, lambda update, lr=lr: lr, *settings, sharded=not low_rank)  # type: ignore[misc]
         begun = recipe.init_steps + recipe.match_steps
         trained["student"].lr = lambda update: falling(update, begun, recipe.polish_steps, recipe.lr)
-        trained["student"].average = module(self.average)
+        average = module(self.average)
+        trained["student"].average = trainable(average) if recipe.lora.rank else average
         trained["student"].decay = lambda update: recipe.ema
         return trained
+
+    def rows(self, step: int) -> int:
+        """The recipe's batch."""
+        return self.recipe.batch
 
     def stage(self, step: int) -> int:
         """Which stage a step belongs to, from 0."""
@@ -96,15 +111,13 @@ class DistillationTask:
         before = [Turn("critic", critics)] * (self.recipe.critic_steps if critics else 0)
         return (*before, Turn("student", ("student",)))
 
-    def batch(self, step: int, turn: int, part: int) -> Any:
+    def batch(self, step: int, turn: int, rows: range) -> Any:
         """Clips, or points of trajectories."""
-        key = (self.seed, step, turn) if part == 0 else (self.seed, step, turn, part)
-        rng, method = np.random.default_rng(key), self.methods[self.stage(step)]
+        key, method = (self.seed, step, turn), self.methods[self.stage(step)]
         if method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher":
             assert self.store is not None
-            return method, self.store.draw(rng, self.part)
-        drawn = (step * (self.recipe.critic_steps + 1) + turn) * self.recipe.batch + part * self.part
-        return method, self.data.draw(rng, self.part, drawn)
+            return method, self.store.draw(key, rows)
+        return method, self.data.draw(key, rows, step * (self.recipe.critic_steps + 1) + turn)
 
     def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """The method's loss of the turn."""
@@ -121,11 +134,12 @@ class DistillationTask:
         return outcome.loss, {"stage": self.methods.index(method) + 1, **self._seen(outcome.figures)}
 
     def _seen(self, figures: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures ``[B]`` as means; verdicts and weights are remembered for :meth:`after`."""
+        """Figures ``[B]`` as means; verdicts and weights, of all processes, are remembered for :meth:`after`."""
         if "real_logit" in figures:
-            self.record.add(figures["time"], figures["real_logit"], figures["fake_logit"])
+            verdicts = torch.stack([figures[name].float() for name in ("time", "real_logit", "fake_logit")], -1)
+            self.record.add(*self.world.gather(verdicts).unbind(-1))
         if "weight" in figures:
-            self.weights = [*self.weights, *figures["weight"].tolist()][-512:]
+            self.weights = [*self.weights, *self.world.gather(figures["weight"]).tolist()][-512:]
         return {name: float(value.float().mean()) for name, value in figures.items() if name != "time"}
 
     def after(self, step: int) -> Mapping[str, float]:
@@ -141,6 +155,38 @@ class DistillationTask:
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """None: only videos are shown, see :class:`VideoDistillationTask`."""
         return {}
+
+
+def run_identity(recipe: StudentRecipe, teacher: dict[str, Any], data: Data) -> dict[str, Any]:
+    """What defines the run of a recipe with a teacher on some data."""
+    return {"recipe": split_recipe(recipe)[0], **teacher, "data": data.identity()}
+
+
+def has_velocity(net: nn.Module) -> bool:
+    """Whether a network is a denoiser: not the critic's head."""
+    return hasattr(net, "velocity")
+
+
+def low_rank_roles(
+    base: M, recipe: StudentRecipe, world: World, recompute: bool, dtype: torch.dtype | None = None
+) -> tuple[M, M, M]:
+    """Student, fake score and the student's average on one frozen base, which stays the teacher.
+
+    Every process holds the base whole; only the low-rank parts learn.
+
+    Args:
+        base: the teacher; changed to ``dtype`` and frozen.
+        recipe: says which layers and ranks.
+        world: the processes.
+        recompute: see :meth:`World.place`.
+        dtype: of the base.
+    """
+    base.to(dtype)
+    world.place(base, shard=False)
+    made = tuple(adapted(base, recipe.lora, recipe.seed + k) for k in (0, 1, 0))
+    for net in (base, *made[:2]):
+        world.place(net, recompute, shard=False)
+    return made  # type: ignore[return-value]
 
 
 def module(net: Any) -> nn.Module:
