@@ -270,7 +270,7 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
     facts = quality(pair)
     _judge(pair, facts, recipe)
     facts |= {"cloud": recipe.cloud, "geometry": found.name, "depth": source, **_pictures_facts(clip, boxes, recipe)}
-    return pair, facts | {f"fit_{name}": round(value, 6) for name, value in fit.items()}
+    return pair, facts | {f"fit_{name}": float(f"{value:.6g}") for name, value in fit.items()}
 
 
 def _placed(clip: Clip, recipe: PrepareRecipe) -> Geometry:
