@@ -21,7 +21,7 @@ from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler
-from fvgen.rendering.guide import Guide, render_guide
+from fvgen.rendering.guide import Guide, GuideKind, render_guide
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, Scene
@@ -41,9 +41,10 @@ class NovelViews:
 
     Attributes:
         frames: ``[F, H, W, 3]`` uint8; frames that are photographs show the photograph.
-        guide: ``[F, H, W, 3]`` uint8 point renders, black where nothing was measured.
+        guide: ``[F, H, W, 3]`` uint8 renders of the measured points, black where there are none.
         coverage: ``[F, H, W]`` bool, where something was.
-        completed: ``[F, H, W, 3]`` uint8, the guide completed without a model, which the model starts from.
+        completed: ``[F, H, W, 3]`` uint8, what the model was shown: the guide completed without a model, or for models
+            that are shown points, the guide itself.
         cameras: ``F`` cameras.
         photo: for each frame the index of the photograph it is, or ``None``.
         scene: photos, their cameras, the point cloud.
@@ -157,9 +158,15 @@ def with_nearest_photos(path: CameraPath, photos: Cameras) -> tuple[CameraPath, 
     return CameraPath(cameras, [*before, *path.photo, *after]), len(before)
 
 
-def make_guide(scene: Scene, path: CameraPath) -> Guide:
-    """Point renders along the path, the photographs at their own frames."""
-    cloud = scene.points
+def make_guide(scene: Scene, path: CameraPath, kind: GuideKind, device: torch.device | str) -> Guide:
+    """The guide along a path, made and kept on a device; the photographs are at their own frames.
+
+    Args:
+        scene, path: what to see, from where.
+        kind: that the model is shown (`ModelConfig.guide`); see :func:`fvgen.rendering.render_guide`.
+        device: of all the work.
+    """
+    cloud = scene.points.to(device)
     return render_guide(
         cloud.positions,
         cloud.colors,
@@ -167,6 +174,7 @@ def make_guide(scene: Scene, path: CameraPath) -> Guide:
         path.photo,
         scene.photos.images,
         scene.cameras,
+        kind=kind,
         point_photo=cloud.photo,
         confidence=cloud.confidence,
         measured=cloud.measured,
@@ -226,6 +234,11 @@ class NovelViewPipeline:
     def config(self) -> ModelConfig | None:
         """The model's, known before its weights are read."""
         return self._model.config if self._model is not None else self._config
+
+    @property
+    def guide_kind(self) -> GuideKind:
+        """What the model is shown; without a model the completed guide is the result."""
+        return self.config.guide if self.config else "surface"
 
     @property
     def model(self) -> VideoModel | None:
@@ -363,7 +376,7 @@ class NovelViewPipeline:
     ) -> NovelViews:
         with clock.stage("render"):
             extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
-            guide = make_guide(scene, extended)
+            guide = make_guide(scene, extended, self.guide_kind, self.device)
         if self._model is None and self._folder is not None:
             with clock.stage("load"):
                 _ = self.model
@@ -438,7 +451,7 @@ class NovelViewPipeline:
             ready(list(range(len(guide.photo))), guide.completed)
             return guide.completed
         known = [p is not None for p in guide.photo]
-        pictures = (guide.completed if self.config.completed_guide else guide.images).clone()
+        pictures = guide.completed.clone()
         coverage = guide.coverage.clone()
         there = [i for i, photo in enumerate(known) if photo]
         ready(there, pictures[there])

@@ -91,7 +91,7 @@ def test_presets(name, size, frames, scale, per_frame):
     assert config.frames == frames
     assert config.schedule.base_scale == scale
     assert config.unet.per_frame_image_tokens == per_frame
-    assert (config.completed_guide, config.coverage_channel, config.guide_variance) == (False, False, None)
+    assert (config.guide, config.coverage_channel, config.guide_variance) == ("points", False, None)
 
 
 def test_the_yaml_gives_the_preset():

@@ -45,7 +45,7 @@ class Cameras:
     def camera_from_world(self) -> Tensor:
         """``[N, 4, 4]``, the inverse of a rigid transform in closed form."""
         rotation = self.world_from_camera[:, :3, :3].transpose(1, 2)
-        inverse = torch.eye(4, dtype=torch.float64).repeat(len(self), 1, 1)
+        inverse = torch.eye(4, dtype=torch.float64, device=rotation.device).repeat(len(self), 1, 1)
         inverse[:, :3, :3] = rotation
         inverse[:, :3, 3] = -(rotation @ self.world_from_camera[:, :3, 3:])[..., 0]
         return inverse
@@ -68,18 +68,19 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras after their images are resampled to ``width`` x ``height`` (pixel-edge aligned)."""
-        scale = torch.tensor([width, height], dtype=torch.float64) / self.sizes
+        sizes = self._all_of(width, height)
+        scale = sizes.double() / self.sizes
         intrinsics = self.intrinsics.clone()
         intrinsics[:, 0] *= scale[:, :1]
         intrinsics[:, 1] *= scale[:, 1:]
-        return Cameras(self.world_from_camera, intrinsics, torch.tensor([[width, height]]).repeat(len(self), 1))
+        return Cameras(self.world_from_camera, intrinsics, sizes)
 
     def cropped(self, left: float, top: float, width: int, height: int) -> "Cameras":
         """The same cameras after their images are cropped to a window whose top-left corner is (left, top)."""
         intrinsics = self.intrinsics.clone()
         intrinsics[:, 0, 2] -= left
         intrinsics[:, 1, 2] -= top
-        return Cameras(self.world_from_camera, intrinsics, torch.tensor([[width, height]]).repeat(len(self), 1))
+        return Cameras(self.world_from_camera, intrinsics, self._all_of(width, height))
 
     def covering(self, width: int, height: int) -> tuple["Cameras", list[tuple[float, float, float, float]]]:
         """Scale each image to cover ``width`` x ``height`` and crop its centre: never squashed, cropped least.
@@ -97,8 +98,10 @@ class Cameras:
             intrinsics[i, 0, 2] -= left
             intrinsics[i, 1, 2] -= top
             intrinsics[i, :2] *= scale
-        sizes = torch.tensor([[width, height]]).repeat(len(self), 1)
-        return Cameras(self.world_from_camera, intrinsics, sizes), boxes
+        return Cameras(self.world_from_camera, intrinsics, self._all_of(width, height)), boxes
+
+    def _all_of(self, width: int, height: int) -> Tensor:
+        return torch.tensor([width, height], device=self.sizes.device).repeat(len(self), 1)
 
     @staticmethod
     def concatenate(batches: list["Cameras"]) -> "Cameras":

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def prepare(
         sources: folders, files, or ``procedural:N``; see :func:`fvgen.data.footage.find_scenes`.
         recipe: how.
         folder: of pairs, see :mod:`fvgen.data.shards`.
-        workers: processes of this machine.
+        workers: processes of this machine; where all its GPUs are used, at least one for each.
         ray_address: of a Ray cluster that does the work instead: ``auto``, ``HOST:PORT``, or ``local`` for one with
             ``workers`` CPUs that is started here.
 
@@ -49,11 +51,15 @@ def prepare(
         The manifest.
 
     Raises:
-        UserError: sources without scenes; no Ray where it is asked for.
+        UserError: sources without scenes; no such GPU; no Ray where it is asked for.
     """
     tasks = find_scenes(sources)
     todo = [task for task in tasks if not is_finished(folder, split_of(task.name, recipe.held_out), task.name)]
-    done = _on_ray(todo, recipe, folder, workers, ray_address) if ray_address else _here(todo, recipe, folder, workers)
+    if ray_address:
+        done = _on_ray(todo, recipe, folder, workers, ray_address)
+    else:
+        devices = _devices(recipe.device)
+        done = _here(todo, recipe, folder, max(workers, len(devices)), devices)
     for _ in track(done, "scenes", total=len(todo)):
         pass
     return write_manifest(folder)
@@ -75,6 +81,38 @@ def attempt(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
         _give_up(task, recipe, folder, "error", f"{type(error).__name__}: {error}")
 
 
+def _devices(device: str) -> list[str]:
+    """The devices of this machine that a recipe's device stands for: ``cuda`` for all GPUs.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        kind, number = torch.device(device).type, torch.device(device).index
+    except RuntimeError as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    if kind != "cuda":
+        return [device]
+    count = torch.cuda.device_count()
+    if (number or 0) >= count:
+        raise UserError(f"--device {device}: this machine has {count} GPUs that PyTorch can use")
+    return [device] if number is not None else [f"cuda:{k}" for k in range(count)]
+
+
+_device = "cpu"  # of this process, where it is a worker
+
+
+def _join(devices: "SimpleQueue[str]") -> None:
+    """What a worker does first."""
+    global _device
+    _leave_with_the_driver()
+    _device = devices.get()
+
+
+def _attempt_here(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
+    attempt(task, replace(recipe, device=_device), folder)
+
+
 def _leave_with_the_driver() -> None:
     """End this worker when its driver is gone: nobody would wait for what it makes, or ever stop it."""
     driver = multiprocessing.parent_process()
@@ -87,18 +125,29 @@ def _leave_with_the_driver() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _here(tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int) -> Iterator[str]:
+def _pool(workers: int, devices: Sequence[str]) -> ProcessPoolExecutor:
+    """Processes that take the devices in turn, each one for as long as it lives."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    for k in range(workers):
+        queue.put(devices[k % len(devices)])
+    return ProcessPoolExecutor(workers, context, _join, (queue,))
+
+
+def _here(
+    tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path, workers: int, devices: Sequence[str]
+) -> Iterator[str]:
     """Finished scenes by name. A worker that dies takes its pool with it; what it had in hand is tried again."""
     waiting, deaths = list(reversed(tasks)), Counter[str]()
     while waiting:
         suspects: list[SceneTask] = []
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with_the_driver) as pool:
+        with _pool(workers, devices) as pool:
             in_hand: dict[Future[None], SceneTask] = {}
             while (waiting or in_hand) and not suspects:
                 while waiting and len(in_hand) < _AHEAD * workers:
                     task = waiting.pop()
                     try:
-                        in_hand[pool.submit(attempt, task, recipe, folder)] = task
+                        in_hand[pool.submit(_attempt_here, task, recipe, folder)] = task
                     except BrokenProcessPool:  # a worker died while none was waited for
                         suspects = [task, *in_hand.values()]
                         in_hand.clear()

@@ -59,8 +59,7 @@ def mirrored(pair: Pair) -> Pair:
 def encode_pair(model: VideoModel, pair: Pair) -> LatentClip:
     """Both clips of a pair through the autoencoder, on its device; the result is on the CPU."""
     device = next(model.autoencoder.parameters()).device
-    guide = pair.guide if model.config.completed_guide else np.where(pair.coverage[..., None], pair.guide, 0)
-    truth, shown = _unit(pair.frames).to(device), _unit(guide).to(device)
+    truth, shown = _unit(pair.frames).to(device), _unit(pair.guide).to(device)
     mean, deviation = model.autoencoder.posterior(truth[None])
     guide_mean, guide_deviation = model.autoencoder.posterior(shown[None])
     concat = model.with_coverage(guide_mean, torch.from_numpy(pair.coverage).to(device)[None])
@@ -140,7 +139,7 @@ def load_clip(path: Path, key: str, deviations: bool) -> LatentClip:
 def fingerprint(model: VideoModel) -> str:
     """Twelve digits that change with anything that would change the latents."""
     config = model.config
-    told = (_VERSION, config.vision, config.completed_guide, config.coverage_channel)
+    told = (_VERSION, config.vision, config.guide, config.coverage_channel)
     digest = hashlib.sha256(repr(told).encode())
     for value in model.autoencoder.state_dict().values():
         digest.update(value.float().cpu().numpy().tobytes())

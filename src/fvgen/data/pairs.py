@@ -13,7 +13,7 @@ from fvgen.data.flaws import exposed, flawed, noisy_depth, strengths
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.recipe import Flaws
 from fvgen.data.textures import TextureBank
-from fvgen.rendering.guide import render_guide
+from fvgen.rendering.guide import GuideKind, render_guide
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.points import fuse_points
 from fvgen.scene.sweep import inside, sample, transfer
@@ -30,7 +30,8 @@ class Pair:
 
     Attributes:
         frames: ``[T, H, W, 3]`` uint8, the truth.
-        guide: ``[T, H, W, 3]`` uint8, completed (see ``rendering.Guide``); photographs at their own frames.
+        guide: ``[T, H, W, 3]`` uint8, as a model is shown it (``rendering.Guide.completed``); photographs at their own
+            frames.
         coverage: ``[T, H, W]`` bool, where the guide was measured.
         photo: ``[T]`` bool, True where the guide is a photograph.
         cameras: ``T`` cameras of the frames, at their size.
@@ -49,6 +50,7 @@ def make_pair(
     depths: list[DepthMap],
     ends: tuple[int, ...],
     device: torch.device | str = "cpu",
+    guide: GuideKind = "surface",
 ) -> Pair:
     """Render the guide of a clip from the depth maps of two of its frames.
 
@@ -58,27 +60,29 @@ def make_pair(
         depths: depth maps of the two photos.
         ends: which frames of the clip the two photos are.
         device: where to render.
+        guide: kind of guide, see :func:`fvgen.rendering.render_guide`.
     """
-    points = fuse_points(depths)
+    points = fuse_points(depths).to(device)
     shown: list[int | None] = [None] * len(path)
     for k, frame in enumerate(ends):
         shown[frame] = k
     photos = Cameras.concatenate([d.cameras for d in depths])
-    guide = render_guide(
-        points.positions.to(device),
-        points.colors.to(device),
+    made = render_guide(
+        points.positions,
+        points.colors,
         path,
         shown,
         [d.image for d in depths],
         photos,
-        point_photo=points.photo.to(device),
-        confidence=points.confidence.to(device),
-        measured=points.measured.to(device),
+        kind=guide,
+        point_photo=points.photo,
+        confidence=points.confidence,
+        measured=points.measured,
     )
-    images = (guide.completed * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
+    images = (made.completed * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
     isphoto = np.array([s is not None for s in shown])
     images[isphoto] = truth[isphoto]  # at these frames truth and guide are the same photograph
-    return Pair(truth, images, guide.coverage.cpu().numpy(), isphoto, path)
+    return Pair(truth, images, made.coverage.cpu().numpy(), isphoto, path)
 
 
 def procedural_pair(
@@ -91,6 +95,7 @@ def procedural_pair(
     flaws: Flaws | None = None,
     device: torch.device | str = "cpu",
     kind: str | None = None,
+    guide: GuideKind = "surface",
 ) -> Pair:
     """A pair from a procedural scene.
 
@@ -104,6 +109,7 @@ def procedural_pair(
         flaws: what goes wrong on purpose.
         device: where pictures are made, depth is estimated and the guide is rendered.
         kind: of scene; a random one by default.
+        guide: kind of guide, see :func:`fvgen.rendering.render_guide`.
 
     Raises:
         UserError: if the two photos show too little in common for depth.
@@ -120,7 +126,7 @@ def procedural_pair(
         depths = exact_depths(images, torch.from_numpy(exact), large, seed)
     else:
         depths = estimate_depths(images, large, max(width, height) * _DEPTH_SCALE, device)
-    return make_pair(truth, scene.cameras, flawed(depths, drawn, seed), (0, frames - 1), device)
+    return make_pair(truth, scene.cameras, flawed(depths, drawn, seed), (0, frames - 1), device, guide)
 
 
 def exact_depths(images: list[Tensor], depth: Tensor, cameras: Cameras, seed: int) -> list[DepthMap]:

@@ -180,9 +180,9 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
             too_wide = min(too_wide, clip.stretch.span) if str(error) == "little covered" else too_wide
             continue
         taken.append(clip.stretch)
-        facts = {"source": task.layout, "scene": task.name, "start": clip.stretch.start, **facts}
+        told = {"source": task.layout, "scene": task.name, "guide": recipe.guide, "start": clip.stretch.start}
         key = f"{_key(task.name)}-{clip.stretch.start:06d}-{clip.stretch.stride}x{clip.stretch.length}"
-        samples.append(Sample(key, pair, {**facts, "stride": clip.stretch.stride}))
+        samples.append(Sample(key, pair, {**told, **facts, "stride": clip.stretch.stride}))
         if len(samples) == recipe.clips:
             break
     return samples
@@ -210,11 +210,13 @@ def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[
             "sweep",
             recipe.flaws,
             recipe.device,
+            guide=recipe.guide,
         )
     except UserError as error:
         ledger.drop("geometry", str(error))
         return []
-    return [Sample(task.name, pair, {"source": "procedural", "scene": task.name, **quality(pair)})]
+    facts = {"source": "procedural", "scene": task.name, "guide": recipe.guide, **quality(pair)}
+    return [Sample(task.name, pair, facts)]
 
 
 def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tuple[Pair, dict[str, float | str]]:
@@ -239,7 +241,7 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
         depths = [depths[i] for i in shown]
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
-    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown)
+    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown, recipe.device, recipe.guide)
     facts = quality(pair)
     _judge(pair, facts, recipe)
     return pair, {**facts, "cloud": recipe.cloud, "geometry": "given" if clip.cameras is not None else recipe.geometry}

@@ -121,6 +121,9 @@ class PrepareRecipe:
     depth: Literal["sweep", "estimator"] = "sweep"
     """Depth by our plane sweep, or that of the estimator of cameras."""
 
+    guide: Literal["surface", "points"] = "surface"
+    """What the model of the pairs is shown: completed surfaces (mini), or splatted points over black (ViewCrafter)."""
+
     textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
     """Photographs that texture procedural scenes; without any, textures are procedural too."""
 
@@ -128,7 +131,8 @@ class PrepareRecipe:
     """What goes wrong on purpose with procedural pairs."""
 
     device: str = "cpu"
-    """Where geometry and rendering run."""
+    """Where geometry and rendering run. cuda takes all GPUs of this machine: its processes take them in turn, and there
+    are at least as many processes as GPUs, whatever --workers says. cuda:1 keeps all to that one."""
 
     held_out: float = 0.025
     """Share of scenes that are kept for measuring."""

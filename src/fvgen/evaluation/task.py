@@ -30,7 +30,7 @@ class Placing:
         poses: ``"given"`` or ``"estimated"`` (from the given photos alone, then aligned to the given cameras).
         geometry: the estimator.
         weights: of the estimator, where it needs any.
-        device: where it runs.
+        device: where it runs, and where guides are rendered.
         seed: of the estimation.
     """
 
@@ -145,10 +145,10 @@ class Task:
 
     @cached_property
     def guide(self) -> Guide:
-        """Point renders along the path."""
+        """Surfaces along the path, for baselines and for what metrics ask of the scene: the same for every system."""
         scene, path = self.scene, self.path
         start = time.perf_counter()
-        made = make_guide(scene, path)
+        made = make_guide(scene, path, "surface", self.placing.device).to("cpu")
         self.seconds["render"] = time.perf_counter() - start
         return made
 

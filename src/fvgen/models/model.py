@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -52,7 +53,8 @@ class ModelConfig:
     Attributes:
         width, height: native size in pixels, landscape; portrait swaps them.
         frames: most frames of one window.
-        completed_guide: the guide is shown completed; ``False``: black where nothing was measured, as to the teacher.
+        guide: what the network is shown: ``"surface"``, the completed picture of surfaces, or ``"points"``, the
+            splatting of points over black that ViewCrafter's models learnt from.
         coverage_channel: the share of covered pixels is one more input channel.
         guide_variance: error of the guide around which the network predicts, or ``None`` (see :class:`VideoDenoiser`).
     """
@@ -60,7 +62,7 @@ class ModelConfig:
     width: int = 256
     height: int = 160
     frames: int = 16
-    completed_guide: bool = True
+    guide: Literal["surface", "points"] = "surface"
     coverage_channel: bool = True
     guide_variance: GuideVariance | None = field(default_factory=GuideVariance)
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
@@ -69,6 +71,10 @@ class ModelConfig:
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if self.guide not in ("surface", "points"):
+            raise ValueError(f"guide '{self.guide}' is neither surface nor points")
 
     @property
     def grid(self) -> int:
@@ -112,7 +118,7 @@ class VideoModel(nn.Module):
         """Guide latents and coverage.
 
         Args:
-            guide: ``[B, T, 3, H, W]`` in -1..1, completed where the model wants that.
+            guide: ``[B, T, 3, H, W]`` in -1..1, of the kind that the configuration names.
             coverage: ``[B, T, H, W]`` bool.
             noise: ``[B, C, T, h, w]``, see :meth:`FrameAutoencoder.encode`.
 
@@ -271,8 +277,11 @@ def config_from_dict(values: dict) -> ModelConfig:
 
     Raises:
         TypeError: for an unknown key.
+        ValueError: for a value that means nothing.
     """
     known = {k: v for k, v in values.items() if not k.startswith("_")}
+    if "completed_guide" in known and "guide" not in known:  # folders written before there were two kinds
+        known["guide"] = "surface" if known.pop("completed_guide") else "points"
     for name, part in _PARTS.items():
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
         known[name] = part(**lists)

@@ -75,7 +75,7 @@ def viewcrafter(
         width=width,
         height=height,
         frames=frames,
-        completed_guide=False,
+        guide="points",
         coverage_channel=False,
         guide_variance=None,
         unet=VideoUNetConfig(per_frame_image_tokens=per_frame_image_tokens),

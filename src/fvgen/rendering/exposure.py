@@ -37,7 +37,7 @@ def exposure_levels(positions: Tensor, colors: Tensor, point_photo: Tensor, came
             found = _ratio(*pictures)
             if found is not None:
                 equations.append((i, j, *found))
-    return _solve(equations, count).to(colors)
+    return _solve(equations, count, colors.device).to(colors)
 
 
 def _coarse(camera: Cameras) -> Cameras:
@@ -60,13 +60,13 @@ def _ratio(one: Surface, other: Surface) -> tuple[Tensor, float] | None:
     return (a[usable].log() - b[usable].log()).median(0).values, float(usable.sum())
 
 
-def _solve(equations: list[tuple[int, int, Tensor, float]], count: int) -> Tensor:
+def _solve(equations: list[tuple[int, int, Tensor, float]], count: int, device: torch.device) -> Tensor:
     """Levels ``[count, 3]`` with ``level[i] - level[j]`` as given, least squares, mean zero."""
-    matrix = torch.eye(count, dtype=torch.float64) * 1e-3
-    right = torch.zeros(count, 3, dtype=torch.float64)
+    matrix = torch.eye(count, dtype=torch.float64, device=device) * 1e-3
+    right = torch.zeros(count, 3, dtype=torch.float64, device=device)
     for i, j, ratio, pixels in equations:
         share = min(1.0, pixels / 500)
-        ratio = ratio.double().cpu() * share
+        ratio = ratio.double() * share
         matrix[i, i] += share
         matrix[j, j] += share
         matrix[i, j] -= share

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
@@ -57,6 +58,10 @@ class PointCloud:
 
     def __len__(self) -> int:
         return self.positions.shape[0]
+
+    def to(self, device: torch.device | str) -> "PointCloud":
+        """The cloud on another device."""
+        return PointCloud(*(part.to(device) for part in (self.positions, self.colors, self.photo, self.confidence)))
 
     @property
     def measured(self) -> Tensor:

@@ -190,13 +190,16 @@ class Session:
             path, scene, opened = self.path, self.scene, self.opened
         camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
         if scene is not None:
-            images = make_guide(scene, follow_one(camera, scene.cameras)).images
+            shown = follow_one(camera, scene.cameras)
+            images = make_guide(scene, shown, self.pipeline.guide_kind, self.pipeline.device).images
         elif opened is not None:
-            clouds = opened.positions, opened.colors
-            images = render_guide(*clouds, camera, [None], [], opened.photo_cameras).images
+            positions, colors = (part.to(self.pipeline.device) for part in (opened.positions, opened.colors))
+            images = render_guide(
+                positions, colors, camera, [None], [], opened.photo_cameras, kind=self.pipeline.guide_kind
+            ).images
         else:
             raise UserError("the scene is not there yet: wait for it")
-        return (images[0] * 255).round().byte()
+        return (images[0] * 255).round().byte().cpu()
 
     def close(self, seconds: float | None = None) -> bool:
         """End what runs. Returns whether it ended in time."""

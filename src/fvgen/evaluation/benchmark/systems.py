@@ -28,8 +28,8 @@ class MeasuredPipeline(NovelViewPipeline):
             return self._along(scene, path, settings, torch.Generator().manual_seed(0), clock, None)
 
     def guide(self, scene: Scene, size: tuple[int, int]) -> Guide:
-        """The guide along the photos of a scene."""
-        return make_guide(scene, plan_path(scene, "through", None, size, self._window))
+        """The guide along the photos of a scene, as the model is shown it."""
+        return make_guide(scene, plan_path(scene, "through", None, size, self._window), self.guide_kind, self.device)
 
     @property
     def steps(self) -> int:
