@@ -1,8 +1,8 @@
-"""What docs/reproduce.md downloads, made small on the spot: a checkpoint, footage, scenes to evaluate, outside frames.
+"""What docs/reproduce.md downloads or expects, made small and laid out as the published files are.
 
-Everything is laid out as the published files are, from procedural scenes and random weights, by a seed alone.
+Weights are random, pictures are of procedural scenes; everything follows from a seed.
 
-python scripts/rehearsal_inputs.py FOLDER
+python scripts/rehearsal_inputs.py photos|outside|teacher|dust3r|dl3dv|mip-360|tandt FOLDER
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.data.prepare import split_of
-from fvgen.data.procedural import ProceduralScene, procedural_scene
+from fvgen.data.procedural import procedural_scene
 from fvgen.data.recipe import PrepareRecipe
+from fvgen.evaluation.protocols import window_split
 from fvgen.models import VideoModel, preset
 from fvgen.models.model import ModelConfig
 from fvgen.models.viewcrafter.buffers import schedule_buffers
@@ -34,6 +35,10 @@ from fvgen.models.viewcrafter.keys import place
 from fvgen.models.viewcrafter.text import TextConfig, build_text_tower
 from fvgen.scene.formats.colmap import write_colmap
 from fvgen.scene.formats.transforms_json import write_transforms_json
+from fvgen.scene.layouts import MIPNERF360
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from recorded_dust3r import install, write_recorded  # noqa: E402  stands in for an optional package there too
 
 # ViewCrafter's network but for its widths: the same blocks, the same keys in UNet, autoencoder and resampler.
 PARAMS: dict[str, Any] = {
@@ -221,10 +226,13 @@ def checkpoint_keys(parts: dict[str, dict[str, Tensor]]) -> list[str]:
     return list(keys)
 
 
-FRAMES = 64  # of each film: the strides of clips reach over 61 frames, and so do the views of the first table
-FILM = (240, 136)  # pixels; DL3DV's are 480x270, those of Mip-NeRF 360 and of Tanks and Temples larger
-EXACT = "exact.npz"  # beside each scene's pictures: depth and cameras for the stand-in of DUSt3R
-KINDS = ("room", "street", "garden", "hall", "ruin", "tabletop")
+
+FRAMES = 64  # of each film: clips of any stride and the views of the first table reach over 61
+FILM = (240, 136)  # pixels: half of DL3DV's smallest pictures
+TRAIN, HELD_OUT = 5, 2  # scenes of footage
+KINDS = ("room", "street", "hall", "garden", "tabletop", "shop", "ruin")
+EVALUATED = {"garden": "mip-360", "truck": "tandt"}  # data set of each scene, its folder
+OUTSIDE = ("depthsplat", "mvsplat360")
 
 
 @dataclass(frozen=True)
@@ -233,7 +241,7 @@ class Film:
 
     Attributes:
         pictures: ``[N, H, W, 3]`` uint8.
-        depths: ``[N, H, W]`` exact, along the axis of view.
+        depths: ``[N, H, W]``, exact.
         cameras: ``N``.
     """
 
@@ -241,62 +249,105 @@ class Film:
     depths: NDArray[np.float32]
     cameras: Cameras
 
-    def write(self, folder: Path, images: str, names: list[str]) -> None:
-        """The pictures under their names in ``folder/images``, and what is exact in ``folder/exact.npz``."""
-        (folder / images).mkdir(parents=True)
+    def save(self, folder: Path, names: Sequence[str]) -> None:
+        """The pictures under their names."""
+        folder.mkdir(parents=True)
         for name, picture in zip(names, self.pictures):
-            Image.fromarray(picture).save(folder / images / name, quality=95)
-        poses, intrinsics = self.cameras.world_from_camera.numpy(), self.cameras.intrinsics.numpy()
-        np.savez(
-            folder / EXACT, names=np.array(names), depths=self.depths, world_from_camera=poses, intrinsics=intrinsics
-        )
+            Image.fromarray(picture).save(folder / name, quality=95)
 
 
-def filmed(seed: int, kind: str, frames: int = FRAMES, size: tuple[int, int] = FILM) -> Film:
-    """A scene of a kind and a move through it."""
-    scene = procedural_scene(seed, frames, *size, kind=kind)
+def footage_names() -> list[str]:
+    """Names of DL3DV's kind for the scenes of footage, of which ``fvgen prepare`` keeps the last ones for measuring."""
+    names = [hashlib.sha256(f"scene {number}".encode()).hexdigest() for number in range(1000)]
+    chosen = []
+    for split, count in (("train", TRAIN), ("heldout", HELD_OUT)):
+        chosen += [name for name in names if split_of(name, PrepareRecipe().held_out) == split][:count]
+    return chosen
+
+
+def filmed(name: str, frames: int = FRAMES) -> Film:
+    """The film of a scene of footage, of a scene to evaluate, or of ``photos``; the same each time."""
+    scenes = [*footage_names(), *EVALUATED, "photos"]
+    seed = scenes.index(name)
+    kind = {"garden": "garden", "truck": "street"}.get(name, KINDS[seed % len(KINDS)])
+    scene = procedural_scene(seed, frames, *FILM, kind=kind)
     pictures, depths = scene.film(scene.cameras, torch.linspace(0, 1, frames))
     return Film(pictures, depths, scene.cameras)
 
 
-def write_dl3dv(folder: Path, train: int = 4, held_out: int = 2, frames: int = FRAMES) -> None:
-    """Scenes as DL3DV-10K has them, ``1K/HASH/transforms.json`` with ``images_8``, in names that are split so."""
-    wanted = {"train": train, "heldout": held_out}
-    number = 0
-    while any(wanted.values()):
-        name = hashlib.sha256(f"scene {number}".encode()).hexdigest()
-        split = split_of(name, PrepareRecipe().held_out)
-        number += 1
-        if wanted[split]:
-            wanted[split] -= 1
-            place_in = folder / "1K" / name
-            film = filmed(number, KINDS[sum(wanted.values()) % len(KINDS)], frames)
-            names = [f"frame_{k + 1:05d}.png" for k in range(frames)]
-            film.write(place_in, "images_8", names)
-            write_transforms_json(
-                place_in / "transforms.json",
-                film.cameras.resized(*(8 * side for side in film.cameras.size)),
-                [f"images/{name}" for name in names],
-                extra={"applied_transform": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]},
-            )
+def make_footage(work: Path) -> None:
+    """``DL3DV-10K/1K/NAME/`` with ``transforms.json`` at the size of the film and ``images_8``."""
+    for name in footage_names():
+        film, folder = filmed(name), work / "DL3DV-10K" / "1K" / name
+        names = [f"frame_{k + 1:05d}.png" for k in range(FRAMES)]
+        film.save(folder / "images_8", names)
+        large = film.cameras.resized(*(8 * side for side in FILM))
+        write_transforms_json(folder / "transforms.json", large, [f"images/{name}" for name in names])
+        _record(work, name, film)
 
 
-def write_colmap_scene(folder: Path, seed: int, kind: str, factor: int, frames: int = FRAMES) -> Film:
-    """A scene with a COLMAP model, its pictures reduced by a factor: Mip-NeRF 360's; with 1, Tanks and Temples' of 3DGS."""
-    film = filmed(seed, kind, frames)
-    names = [f"{k + 1:05d}.jpg" for k in range(frames)]
-    film.write(folder, "images" if factor == 1 else f"images_{factor}", names)
+def make_evaluated(work: Path, name: str) -> None:
+    """A scene with a COLMAP model: of Mip-NeRF 360 with ``images_4``, else of Tanks and Temples with ``images``."""
+    film, folder, factor = filmed(name), work / EVALUATED[name] / name, 4 if name in MIPNERF360 else 1
+    names = [f"{k + 1:05d}.jpg" for k in range(FRAMES)]
+    film.save(folder / (f"images_{factor}" if factor > 1 else "images"), names)
     (folder / "sparse" / "0").mkdir(parents=True)
-    large = film.cameras.resized(*(factor * side for side in film.cameras.size))
+    large = film.cameras.resized(*(factor * side for side in FILM))
     write_colmap(folder / "sparse" / "0", large, names, *_points(film))
-    return film
+    _record(work, name, film)
 
 
-def _points(film: Film, every: int = 40) -> tuple[Tensor, Tensor]:
+def _points(film: Film) -> tuple[Tensor, Tensor]:
     """Some points of the first picture: positions and colours."""
     depth = torch.from_numpy(film.depths[0]).double()
     v, u = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) + 0.5 for side in depth.shape), indexing="ij")
     rays = torch.stack([u, v, torch.ones_like(u)], -1) @ torch.linalg.inv(film.cameras.intrinsics[0]).T
     pose = film.cameras.world_from_camera[0]
     positions = (rays * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
-    return positions.reshape(-1, 3)[::every], torch.from_numpy(film.pictures[0]).reshape(-1, 3)[::every]
+    return positions.reshape(-1, 3)[::40], torch.from_numpy(film.pictures[0]).reshape(-1, 3)[::40]
+
+
+def make_photos(work: Path) -> None:
+    """Three photographs of a place, without cameras."""
+    film = filmed("photos", 3)
+    film.save(work / "photos", ["1.jpg", "2.jpg", "3.jpg"])
+    _record(work, "photos", film)
+
+
+def make_outside(work: Path) -> None:
+    """Stand-ins for the answers of two other programs to ``fvgen-5x14``: the truth, blurred, and seconds made up."""
+    for name in EVALUATED:
+        film = filmed(name)
+        for system, sigma in zip(OUTSIDE, (2.0, 1.0)):
+            (work / system / name).mkdir(parents=True)
+            for k in window_split(FRAMES, 5, 14)[1]:
+                large = Image.fromarray(film.pictures[k]).resize((480, 272)).filter(ImageFilter.GaussianBlur(sigma))
+                large.crop((16, 8, 464, 264)).save(work / system / name / f"{k + 1:05d}.png")
+    for system in OUTSIDE:
+        (work / system / "seconds.json").write_text(json.dumps(dict.fromkeys(EVALUATED, 1.0)) + "\n")
+
+
+def _record(work: Path, name: str, film: Film) -> None:
+    """What the stand-in of DUSt3R knows of a film."""
+    write_recorded(work / "recorded" / name, film.pictures, film.cameras, film.depths)
+
+
+def make_dust3r(work: Path) -> None:
+    """The stand-in of DUSt3R, package and weights: it knows the exact depth of all films."""
+    scenes = [*footage_names(), *EVALUATED, "photos"]
+    install(work / "stand-ins", [work / "recorded" / name for name in scenes])
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "photos": make_photos,
+    "outside": make_outside,
+    "teacher": lambda work: write_checkpoint(work / "model_sparse.ckpt", work / "small.yaml"),
+    "dust3r": make_dust3r,
+    "dl3dv": make_footage,
+    "mip-360": lambda work: make_evaluated(work, "garden"),
+    "tandt": lambda work: make_evaluated(work, "truck"),
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    MAKERS[sys.argv[1]](Path(sys.argv[2]))
