@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.data.latents import LatentCorpus
+from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import ddim_sample, few_step_sample
 from fvgen.distillation.methods import RECIPES
 from fvgen.evaluation.metrics import gradient_energy, psnr
@@ -93,7 +94,7 @@ def teacher_of(data: Path, folder: Path, steps: int) -> VideoModel:
         replace(shape, autoencoder=mini.config.autoencoder, guide_variance=mini.config.guide_variance)
     )
     model.autoencoder.load_state_dict(mini.autoencoder.state_dict())
-    recipe = TeacherRecipe(steps=steps, lr=1e-3, full_from=1.0, terminal=0.2, posed_share=0.75)
+    recipe = TeacherRecipe(steps=steps, lr=1e-3, full_from=1.0, terminal=0.2)
     return make_teacher(
         model, recipe, EngineConfig(device="cpu", bf16=True, log_every=20), LatentCorpus(data, model), folder, World()
     )
@@ -116,7 +117,7 @@ def main() -> None:
     options = replace(XS_STUDENT.distillation, ode_pairs=64, ode_steps=24)
     recipe = replace(XS_STUDENT, init_steps=half, match_steps=given.steps - half, distillation=options)
     recipe = replace(recipe, critic_steps=given.critic_steps, head_lr=given.head_lr)
-    recipe = replace(recipe, frames=8, crop=(32, 32), lr=1e-4, ema=0.98)
+    recipe = replace(recipe, clips=ClipDraw(frames=8, crop=(32, 32)), lr=1e-4, ema=0.98)
     teacher_folder = given.output / "teacher"
     teacher = teacher_of(given.data, teacher_folder, given.teacher_steps)
     corpus = LatentCorpus(given.data, teacher)
@@ -124,7 +125,7 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {}
     pictures: dict[str, Tensor] = {}
     for name, sampler in (("teacher, 50 steps", fifty_steps), ("teacher, 4 steps", few_steps)):
-        figures, shown = measure(teacher, corpus, recipe.frames, sampler)
+        figures, shown = measure(teacher, corpus, recipe.clips.frames, sampler)
         results[name] = [figures]
         pictures |= {"guide": shown["guide"], "truth": shown["truth"], name: shown["made"]}
     for method, seed in track([(m, s) for s in range(given.seeds) for m in given.methods], "methods and seeds"):
@@ -132,7 +133,7 @@ def main() -> None:
         fresh = VideoModel.load(str(teacher_folder / "model"))
         name = str(teacher_folder / "model")
         student = make_student(fresh, this, engine, corpus, folder, World(), name)
-        figures, shown = measure(student, corpus, recipe.frames, few_steps)
+        figures, shown = measure(student, corpus, recipe.clips.frames, few_steps)
         results.setdefault(method, []).append(figures)
         pictures.setdefault(method, shown["made"])
         report(given.output, results, pictures, given.methods)

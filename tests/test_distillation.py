@@ -245,11 +245,26 @@ def test_simulated_inputs_are_the_students_own_samples(setting):
 
 
 def test_draws_do_not_depend_on_the_number_of_processes():
-    whole, like = torch.zeros(6, 2), torch.zeros(2, 2)
-    alone, shared = Draws(5), [Draws(5, rank, 3) for rank in range(3)]
+    whole, like = torch.zeros(6, 3), torch.zeros(2, 3)
+    alone, shared = Draws(5), [Draws(5, first) for first in (0, 2, 4)]
     assert torch.equal(alone.noise(whole), torch.cat([d.noise(like) for d in shared]))
     assert torch.equal(alone.integers(0, 99, whole), torch.cat([d.integers(0, 99, like) for d in shared]))
     assert len({alone.one(1000), *(d.one(1000) for d in shared)}) == 1
+    assert alone.several(3, 9) == shared[1].several(3, 9)
+
+
+def test_draws_are_unit_noise_and_uniform_times():
+    draws, like = Draws((3, 4)), torch.zeros(200, 7, 31)
+    noise, again = draws.noise(like), draws.noise(like)
+    for values in (noise, again):
+        assert abs(float(values.mean())) < 0.02
+        assert float(values.square().mean()) == pytest.approx(1, abs=0.02)
+        assert float(values.pow(4).mean()) == pytest.approx(3, abs=0.15)
+    assert abs(float((noise * again).mean())) < 0.02  # each call has numbers of its own
+    assert abs(float((noise[1:] * noise[:-1]).mean())) < 0.02  # and each row
+    times = draws.integers(20, 981, torch.zeros(4000))
+    assert (int(times.min()), int(times.max())) == pytest.approx((20, 980), abs=3)
+    assert float(times.float().mean()) == pytest.approx(500, abs=15)
 
 
 def test_trajectories_pass_through_the_students_times():
@@ -285,7 +300,8 @@ def test_what_cannot_work_is_refused(setting):
 
 def test_recipes_have_the_same_number_of_student_updates():
     config = DistillationConfig()
-    assert {sum(s.steps for s in stages(name, 3, 4, config)) for name in RECIPES} == {7}
+    assert {sum(s.steps for s in stages(name, 3, 4, config)) for name in RECIPES if name != "gan_init"} == {7}
+    assert [(s.method, s.steps) for s in stages("gan_init", 3, 4, config)] == [(GanInit, 3)]
     assert [s.method for s in stages("fvgen", 3, 4, config)] == [GanInit, SoftDmd]
     assert stages("reverse_kl", 3, 4, config)[1].config == replace(config, divergence="reverse_kl")
     assert stages("dmd2", 3, 4, config)[0].config.critic_features == "fake_score"
@@ -302,7 +318,7 @@ def test_five_critic_updates_for_each_of_the_student(tmp_path):
     torch.manual_seed(0)
     recipe = StudentRecipe(init_steps=50, match_steps=50, batch=4, lr=1e-3)
     engine, world = EngineConfig(device="cpu", save_every=1e9), World()
-    task = toy_task(ToyDenoiser(), Mixture(), recipe, tmp_path, engine, world)
+    task = toy_task(ToyDenoiser(), Mixture(), recipe, tmp_path, world)
     trainer, moved = Trainer(task, tmp_path, engine, world), []
 
     before = snapshot(task)

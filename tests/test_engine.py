@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from fvgen.training.engine import Trainer, Turn
 from fvgen.training.logs import RunLog, read_log
 from fvgen.training.recipes import EngineConfig, StudentRecipe
 from fvgen.training.schedules import warmed_cosine
-from fvgen.training.toy import Mixture, ToyDenoiser, energy_distance, measure, toy_task
+from fvgen.training.toy import Mixture, ToyAblation, ToyDenoiser, energy_distance, measure, run_toy, toy_task
 from fvgen.training.world import World
 
 # Both stages, a batch that two processes can share, and two figures in the log.
@@ -33,7 +34,7 @@ ENGINE = EngineConfig(device="cpu", save_every=1e9)
 def trainer_of(folder: Path, recipe: StudentRecipe = RECIPE, engine: EngineConfig = ENGINE) -> Trainer:
     torch.manual_seed(0)
     world = World()
-    return Trainer(toy_task(ToyDenoiser(32), Mixture(), recipe, folder, engine, world), folder, engine, world)
+    return Trainer(toy_task(ToyDenoiser(32), Mixture(), recipe, folder, world), folder, engine, world)
 
 
 def stored(folder: Path, recipe: StudentRecipe = RECIPE) -> dict[str, torch.Tensor]:
@@ -97,7 +98,7 @@ def test_a_checkpoint_holds_everything(tmp_path):
     assert kinds == expected | {"student.average", "random.0"}
     facts = checkpoints.facts_of(newest)
     assert facts["counts"] == {"student": [12, 0, 0], "fake_score": [16, 0, 0], "head": [24, 0, 0]}
-    assert facts["config"]["recipe"]["distillation"]["divergence"] == "softened_reverse_kl"
+    assert facts["recipe"]["distillation"]["divergence"] == "softened_reverse_kl"
     assert facts["step"] == 12
 
 
@@ -181,7 +182,7 @@ def test_accumulated_parts_average_their_gradients(tmp_path):
     trainers = [trainer_of(tmp_path / str(n), engine=replace(ENGINE, accumulate=n)) for n in (1, 2)]
     for trainer in trainers:
         half, task = torch.randn(4, 2, generator=torch.Generator().manual_seed(3)), trainer.task
-        task.batch = lambda step, turn, part, half=half, task=task: (task.methods[0], half)
+        task.batch = lambda step, turn, rows, half=half, task=task: (task.methods[0], half)
         task.turns = lambda step: (Turn("critic", ("head",)),)
         task.loss = lambda turn, batch, draws, task=task: (
             task.nets.head(
@@ -200,14 +201,85 @@ def test_accumulated_parts_average_their_gradients(tmp_path):
 def test_another_runs_folder_is_refused(tmp_path):
     trainer_of(tmp_path).run()
     torch.manual_seed(0)
-    other = toy_task(ToyDenoiser(48), Mixture(), RECIPE, tmp_path, ENGINE, World())
-    with pytest.raises(UserError, match="another output folder"):
+    other = toy_task(ToyDenoiser(48), Mixture(), RECIPE, tmp_path, World())
+    with pytest.raises(UserError, match="teacher is .*, was .*another output folder"):
         Trainer(other, tmp_path, ENGINE, World())
     old = tmp_path / "old"
     old.mkdir()
     (old / "state.pt").write_bytes(b"")
     with pytest.raises(UserError, match="earlier version"):
         trainer_of(old)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": "dmd2", "critic_steps": 5}, "method is dmd2, was fvgen; critic-steps is 5, was 2"),
+        ({"ema": 0.5}, "ema is 0.5, was 0.99"),
+        ({"distillation": replace(RECIPE.distillation, critic="frozen")}, "critic is frozen, was online"),
+    ],
+)
+def test_another_recipe_is_refused_in_a_line_that_names_the_fields(tmp_path, change, named):
+    trainer_of(tmp_path, replace(RECIPE, match_steps=1, init_steps=1)).run()
+    before = (tmp_path / "run.json").read_text()
+    with pytest.raises(UserError) as refused:
+        trainer_of(tmp_path, replace(RECIPE, match_steps=1, init_steps=1, **change))
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_what_may_change_is_noted_with_its_step(tmp_path):
+    first = trainer_of(tmp_path)
+    first.task.after = lambda step: os.kill(os.getpid(), signal.SIGTERM) or {} if step == 4 else {}
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    trainer_of(tmp_path, replace(RECIPE, lr=5e-4), replace(ENGINE, log_every=3)).run()
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert told["changes"] == [
+        {"step": 5, "field": "engine.log_every", "from": 1, "to": 3},
+        {"step": 5, "field": "recipe.lr", "from": 1e-3, "to": 5e-4},
+    ]
+    assert told["free"]["recipe"]["lr"] == 5e-4
+    assert checkpoints.facts_of(checkpoints.whole_checkpoints(tmp_path)[-1])["recipe"]["lr"] == 5e-4
+
+
+def test_scenes_may_be_added_to_a_runs_data_but_not_go(tmp_path):
+    identity = {"data": {"scenes": {"train/a.tar": "1", "train/b.tar": "2"}}}
+    checkpoints.note_run(tmp_path, "x", identity, {}, 0)
+    more = {"data": {"scenes": {**identity["data"]["scenes"], "train/c.tar": "3"}}}
+    checkpoints.check_run(tmp_path, "x", more)
+    checkpoints.note_run(tmp_path, "x", more, {}, 7)
+    assert json.loads((tmp_path / "run.json").read_text())["changes"] == [
+        {"step": 7, "field": "scenes", "from": 2, "to": 3}
+    ]
+    with pytest.raises(UserError, match="1 scenes of its training data are gone or changed"):
+        checkpoints.check_run(tmp_path, "x", identity)
+
+
+def test_trajectories_are_used_again_only_by_who_would_make_the_same(tmp_path):
+    recipe = replace(RECIPE, method="causvid", distillation=replace(RECIPE.distillation, ode_pairs=16, ode_steps=4))
+    trainer_of(tmp_path / "one", recipe)
+    made = (tmp_path / "one" / "trajectories" / "000000.safetensors").stat().st_mtime_ns
+    shutil.copytree(tmp_path / "one" / "trajectories", tmp_path / "two" / "trajectories")
+    again = trainer_of(tmp_path / "two", replace(recipe, method="regression"))
+    assert again.task.store.files[0].stat().st_mtime_ns == made
+    shutil.copytree(tmp_path / "one" / "trajectories", tmp_path / "three" / "trajectories")
+    with pytest.raises(UserError, match="holds trajectories made otherwise: ode-steps is 8, was 4"):
+        trainer_of(tmp_path / "three", replace(recipe, distillation=replace(recipe.distillation, ode_steps=8)))
+    (tmp_path / "three" / "trajectories" / "trajectories.json").unlink()
+    with pytest.raises(UserError, match="nothing says what made them"):
+        trainer_of(tmp_path / "three", recipe)
+
+
+def test_a_toys_teacher_is_used_again_only_where_it_is_the_same(tmp_path):
+    small = ToyAblation(recipe=RECIPE, methods=(), seeds=(), teacher_steps=2, samples=64)
+    run_toy(small, tmp_path)
+    stamp = (tmp_path / "teacher.safetensors").stat().st_mtime_ns
+    run_toy(small, tmp_path)
+    assert (tmp_path / "teacher.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match="a toy's teacher made otherwise: teacher-steps is 3, was 2"):
+        run_toy(replace(small, teacher_steps=3), tmp_path)
 
 
 def save_all_the_time(folder: Path) -> None:
@@ -247,7 +319,7 @@ with joined("cpu") as world:
     for method in ("fvgen", "dmd2"):
         torch.manual_seed(0)
         folder, recipe = Path({folder!r}) / method, replace(RECIPE, method=method)
-        trainer = Trainer(toy_task(ToyDenoiser(32), Mixture(), recipe, folder, ENGINE, world), folder, ENGINE, world)
+        trainer = Trainer(toy_task(ToyDenoiser(32), Mixture(), recipe, folder, world), folder, ENGINE, world)
         assert all(hasattr(p, "to_local") for p in trainer.task.roles["student"].module.parameters())
         trainer.run()
 """

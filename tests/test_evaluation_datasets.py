@@ -212,7 +212,7 @@ def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read_frames(tmp_path / "none", NAMES, NUMBERS, SIZE)
     folder = pictures(tmp_path / "f", NAMES, (144, 128))
-    refused("144x128 pixels, but 72x64 are scored")
+    refused("144x128 pixels, not 72x64; make frames of that size, or say how they were cut")
     pictures(folder, NAMES)
     sixteen = np.zeros((64, 72, 3), dtype=np.uint16)
     assert cv2.imwrite(str(folder / "a_09.png"), sixteen)
@@ -245,7 +245,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         ([scene, "-o", out, "--protocol", "fvgen-5x14"], "this protocol needs 61 frames, the scene has 9"),
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--models", "a:b:"], "write MODEL or MODEL:STEPS"),
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--baselines", "magic"], "--baselines magic: choose of guide"),
-        ([scene, "-o", out, "--protocol", "fvgen-5x1", "--frames", "x"], "--frames x: write NAME=DIR"),
+        ([scene, "-o", out, "--protocol", "fvgen-5x1", "--frames", "x"], "--frames x: write NAME=FOLDER"),
         ([scene, "-o", out, "--protocol", "fvgen-5x1", "--metrics", "lpips"], "there is no metric 'lpips'"),
         ([scene, "-o", out, "--size", "64x32"], "pictures of 64x64 at least are scored"),
         ([scene, scene, "-o", out, "--protocol", "fvgen-5x1"], "there is another scene called scene"),

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,21 @@ import torch
 from PIL import Image
 
 from fvgen.cli.main import main
+from fvgen.data import farm
 from fvgen.data.clips import Stretch, against, overlapping, stretches
 from fvgen.data.farm import attempt, make_stage, prepare, read_stage, write_stage
 from fvgen.data.footage import SceneTask, find_scenes
-from fvgen.data.pairs import Pair
+from fvgen.data.pairs import Pair, make_pair, procedural_pair
 from fvgen.data.prepare import cropped, moving, prepare_scene, split_of
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.reader import PairShards
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
+from fvgen.rendering import render_points
+from fvgen.scene.depth import estimate_depths
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.photos import Shot
+from fvgen.scene.points import fuse_points
 
 RECIPE = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, longest_stride=1)
 
@@ -122,10 +128,10 @@ def test_something_that_moves_is_seen():
     still = Pair(x, x, coverage, photo, film(3)[1])
     guide = x.copy()
     guide[:, 20:60, 40:90] = 255 - guide[:, 20:60, 40:90] // 2
-    assert not moving(still)
-    assert moving(Pair(x, guide, coverage, photo, still.cameras))
+    assert not moving(still, "surface")
+    assert moving(Pair(x, guide, coverage, photo, still.cameras), "surface")
     noise = np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)
-    assert not moving(Pair(x, noise, coverage, photo, still.cameras))  # wrong everywhere is another reason
+    assert not moving(Pair(x, noise, coverage, photo, still.cameras), "surface")  # wrong everywhere is another reason
 
 
 def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
@@ -141,6 +147,56 @@ def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
     assert pair.photo.tolist() == [True] + [False] * 4 + [True]
     assert facts["psnr"] > 18
     assert facts["coverage"] > 0.5
+
+
+def test_pairs_hold_the_guide_that_is_asked_for(walk, tmp_path):
+    made = {}
+    for kind in ("surface", "points"):
+        options = ["--size", "128x80", "--frames", "6", "--clips", "1", "--longest-stride", "1", "--guide", kind]
+        sources = [str(walk), "procedural:2"]
+        assert main(["prepare", *sources, "-o", str(tmp_path / kind), "--least-frames", "6", *options]) == 0
+        shards = PairShards(tmp_path / kind, "train")
+        made[kind] = {facts["source"]: (pair, facts) for pair, facts in map(shards.read, range(len(shards)))}
+        assert len(made[kind]) == 2
+    for source, (points, facts) in made["points"].items():
+        surface, other = made["surface"][source]
+        assert (facts["guide"], other["guide"]) == ("points", "surface")
+        assert np.array_equal(points.photo, surface.photo)
+        black = ~points.coverage
+        assert black.mean() > 0.01
+        assert points.guide[black].mean() < 0.25 * surface.guide[black].mean()  # over black, not completed
+        assert float(facts["psnr"]) > 15
+
+
+def test_procedural_pairs_of_points_are_renders_of_measured_points():
+    options = (5, 4, 128, 80)
+    points, surface = procedural_pair(*options, guide="points"), procedural_pair(*options)
+    large = procedural_scene(*options).cameras[[0, 3]].resized(256, 160)
+    images = [torch.from_numpy(p) for p in procedural_scene(*options).film(large, torch.tensor([0.0, 1.0]))[0]]
+    cloud = fuse_points(estimate_depths(images, large, 256))
+    assert not cloud.measured.all()
+    seen = cloud.positions[cloud.measured], cloud.colors[cloud.measured].float() / 255
+    wanted = render_points(*seen, points.cameras[[1, 2]])
+    assert np.array_equal(points.guide[1:3], (wanted.image * 255 + 0.5).byte().numpy())
+    assert np.array_equal(points.coverage[1:3], (wanted.alpha >= 0.5).numpy())
+    assert np.array_equal(points.frames, surface.frames)
+    assert np.array_equal(points.guide[[0, 3]], points.frames[[0, 3]])
+
+
+def test_the_recipes_device_renders_the_guide(walk, monkeypatch):
+    asked = []
+    real = make_pair
+
+    def noted(*arguments):
+        asked.append(arguments[4:])
+        return real(*arguments[:4])
+
+    monkeypatch.setattr("fvgen.data.prepare.make_pair", noted)
+    (task,) = find_scenes([walk])
+    recipe = replace(RECIPE, device="cpu:0", guide="points")
+    clips, ledger = read_stage(task, recipe)
+    assert make_stage(clips, ledger, task, recipe)[0]
+    assert set(asked) == {("cpu:0", "points")}
 
 
 def test_one_frames_cloud_shows_that_frame(walk, tmp_path):
@@ -212,6 +268,9 @@ def test_the_command_says_what_it_made(walk, tmp_path, capsys):
         (["procedural:2", "-o", "x", "--frames", "2"], "clips have at least 3 frames"),
         (["procedural:2", "-o", "x", "--depth", "estimator"], "colmap gives no depth of its own"),
         (["procedural:2", "-o", "x", "--workers", "0"], "--workers 0"),
+        (["procedural:2", "-o", "x", "--device", "gpu"], "--device gpu"),
+        (["procedural:2", "-o", "x", "--device", "cuda:99"], "--device cuda:99: this machine has"),
+        (["procedural:2", "-o", "x", "--guide", "lookup"], "--guide"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
@@ -219,6 +278,52 @@ def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, mess
     assert main(["prepare", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_cuda_is_all_gpus_of_the_machine_and_a_number_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert farm._devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert farm._devices("cuda:1") == ["cuda:1"]
+    assert farm._devices("cpu") == ["cpu"]
+    with pytest.raises(UserError, match="cuda:3: this machine has 3 GPUs"):
+        farm._devices("cuda:3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match="cuda: this machine has 0 GPUs"):
+        farm._devices("cuda")
+
+
+def meet(folder: Path, count: int) -> tuple[int, str]:
+    """In a worker: wait for the others; its number among processes, and its device."""
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return os.getpid(), farm._device
+
+
+@pytest.mark.timeout(180)
+def test_workers_take_the_gpus_in_turn_and_again_after_one_died(tmp_path):
+    devices = ["cuda:0", "cuda:1", "cuda:2"]
+    for life in ("first", "second"):
+        (tmp_path / life).mkdir()
+        with farm._pool(4, devices) as pool:
+            found = dict(future.result() for future in [pool.submit(meet, tmp_path / life, 4) for _ in range(4)])
+            assert sorted(found.values()) == ["cuda:0", "cuda:0", "cuda:1", "cuda:2"]
+            with pytest.raises(BrokenProcessPool):
+                pool.submit(os._exit, 1).result()
+
+
+@pytest.mark.timeout(180)
+def test_scenes_are_made_on_the_devices_of_their_workers(tmp_path, monkeypatch):
+    """As the errors of devices that do not exist tell."""
+    monkeypatch.setattr(farm, "_devices", lambda device: ["this", "that"])
+    pools, real = [], farm._pool
+    monkeypatch.setattr(farm, "_pool", lambda workers, devices: pools.append((workers, devices)) or real(*pools[-1]))
+    farm.prepare(["procedural:4"], replace(RECIPE, device="cuda"), tmp_path)
+    assert pools == [(2, ["this", "that"])]  # one worker was asked for
+    notes = [json.loads(path.read_text())["facts"]["notes"][0] for path in tmp_path.glob("*/procedural*.json")]
+    assert len(notes) == 4
+    assert all("device" in note and ("this" in note or "that" in note) for note in notes)
 
 
 def run_apart(sources: str, folder: Path, *more: str) -> subprocess.Popen:

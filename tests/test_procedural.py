@@ -22,7 +22,7 @@ from fvgen.data.procedural.catalog import KINDS, SHARES
 from fvgen.data.procedural.light import look
 from fvgen.data.procedural.mesh import Material, Place
 from fvgen.data.procedural.raster import rasterise
-from fvgen.data.recipe import Flaws, MadeRecipe
+from fvgen.data.recipe import ClipDraw, Flaws, MadeRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
@@ -278,8 +278,11 @@ def model():
     return VideoModel.build(preset("mini-xs")).eval()
 
 
+THREE = ClipDraw(frames=3, least_frames=3, crop=(8, 8))
+
+
 def drawn_at(corpus, steps: range) -> list[torch.Tensor]:
-    return [corpus.sample(np.random.default_rng((9, at)), 1, 3, (8, 8), at=at).latents for at in steps]
+    return [corpus.sample((9, at), range(1), THREE, at=at).latents for at in steps]
 
 
 def test_a_training_that_goes_on_draws_the_same_clips(model):
@@ -309,11 +312,11 @@ def test_no_more_is_made_ahead_than_is_asked_for(model):
     open_: list[int] = []
     corpus = Counting(model, RECIPE, 1)
     corpus._work = lambda number: LatentClip(
-        torch.zeros(12, 3, 8, 8), torch.zeros(13, 3, 8, 8), torch.zeros(3, 3, 8, 8)
+        torch.zeros(12, 3, 8, 8), torch.zeros(13, 3, 8, 8), torch.zeros(3, 3, 8, 8), torch.ones(3, dtype=torch.bool)
     )
     try:
         for at in range(0, 60, 6):
-            corpus.sample(np.random.default_rng(at), 1, 3, None, at=at)
+            corpus.sample((at,), range(1), THREE, at=at)
         assert max(open_) <= 4
         assert len(corpus._clips) <= RECIPE.window + 2
     finally:
@@ -328,22 +331,22 @@ class Kept:
     def __init__(self, value: float) -> None:
         self.value, self.asked = value, []
 
-    def choose(self, rng, count, posed_share, at):
+    def choose(self, rng, length, draw, row, at):
         self.asked.append(at)
         part = torch.full((12, 3, 8, 8), self.value)
-        return [LatentClip(part, torch.zeros(13, 3, 8, 8), torch.zeros(3, 3, 8, 8))] * count
+        return LatentClip(part, torch.zeros(13, 3, 8, 8), torch.zeros(3, 3, 8, 8), torch.ones(3, dtype=torch.bool))
 
-    def refresh(self, limit=None):
-        return 1
+    def lengths(self, draw):
+        return [3]
 
 
 def test_filmed_and_made_clips_mix_in_the_share_asked_for():
     filmed, made = Kept(1.0), Kept(0.0)
     corpus = MixedCorpus(filmed, made)
-    batches = [corpus.sample(np.random.default_rng(k), 4, 3, None, 0.75, at=4 * k) for k in range(200)]
+    batches = [corpus.sample((k,), range(4), replace(THREE, filmed=0.75), at=k) for k in range(200)]
     assert all(len(b.latents) == 4 for b in batches)
     assert np.mean([float(b.latents.mean()) for b in batches]) == pytest.approx(0.75, abs=0.05)
-    assert max(made.asked) <= 200  # a quarter of all
+    assert max(made.asked) <= 50  # a quarter of all
     assert corpus.held == ["b"]
 
 

@@ -21,9 +21,10 @@ import torch
 from fvgen.cameras import Cameras
 from fvgen.cli.main import main
 from fvgen.data.h264 import decode_h264, encode_h264
-from fvgen.data.latents import LatentCorpus
+from fvgen.data.latents import LatentCorpus, drawn
 from fvgen.data.pairs import Pair, procedural_pair
 from fvgen.data.reader import PairShards
+from fvgen.data.recipe import ClipDraw
 from fvgen.data.samples import DamagedSample, Sample, decode_sample, encode_sample
 from fvgen.data.shards import is_finished, write_manifest, write_scene
 from fvgen.data.tarball import DamagedTar, scan_tar
@@ -222,6 +223,7 @@ def test_a_stream_resumes_at_the_exact_sample(pairs):
 READER = """
 import sys, hashlib
 from fvgen.data.reader import PairShards
+from fvgen.data.recipe import ClipDraw
 for at, pair, facts in PairShards(__import__("pathlib").Path(sys.argv[1])).stream(1, start=int(sys.argv[2])):
     print(at, hashlib.sha256(pair.frames.tobytes()).hexdigest(), flush=True)
 """
@@ -413,7 +415,7 @@ def test_latents_come_from_the_cache_and_need_little_memory(pairs, tmp_path, mod
     small.refresh()
     assert {path: path.stat().st_mtime_ns for path in whole.cached_in.rglob("*.safetensors")} == stamps
     for seed in range(20):
-        one, two = (c.sample(np.random.default_rng(seed), 3, 3, (2, 4)) for c in (whole, small))
+        one, two = (c.sample((seed,), range(3), ClipDraw(frames=3, crop=(2, 4))) for c in (whole, small))
         assert torch.equal(one.latents, two.latents)
         assert torch.equal(one.concat, two.concat)
         assert small._memory.used <= 30_000
@@ -421,21 +423,26 @@ def test_latents_come_from_the_cache_and_need_little_memory(pairs, tmp_path, mod
 
 
 def test_latents_drawn_from_the_posterior_spread_as_it_does(pairs, tmp_path, model):
+    """Where guides are sampled in use (ViewCrafter), training draws truth and guide from their posteriors too."""
     folder = copied(pairs, tmp_path)
-    means, draws = (LatentCorpus(folder, model, posterior=p) for p in (False, True))
-    means.refresh(), draws.refresh()
-    clip = draws.clip("held/held-0")
-    for corpus in (draws, means):  # the one clip whose deviation is known
-        corpus.clips[:] = ["held/held-0"]
-    assert clip.deviation is not None
-    frames, size = clip.latents.shape[1], None
-    found = []
-    for seed in range(60):
-        state = np.random.default_rng(seed)
-        drawn = draws.sample(state, 1, frames, size).latents[0]
-        found.append((drawn - means.sample(np.random.default_rng(seed), 1, frames, size).latents[0]).square().mean())
-    expected = clip.deviation.float().square().mean()
-    assert abs(float(torch.stack(found).mean() / expected) - 1) < 0.1
+    sampled = VideoModel(
+        replace(model.config, sampling=replace(model.config.sampling, sample_guide=True)),
+        model.autoencoder,
+        model.conditioner,
+        model.denoiser,
+    )
+    clip, mean = (LatentCorpus(folder, m) for m in (sampled, model))
+    clip.refresh(), mean.refresh()
+    spread, still = clip.clip("held/held-0"), mean.clip("held/held-0")
+    assert spread.deviation is not None
+    assert spread.guide_deviation is not None
+    assert still.deviation is None
+    draws = [drawn(np.random.default_rng(seed), spread) for seed in range(60)]
+    channels = len(spread.latents)
+    for name, deviation in (("latents", spread.deviation), ("concat", spread.guide_deviation)):
+        errors = torch.stack([(getattr(d, name) - getattr(still, name).float())[:channels].square() for d in draws])
+        assert abs(float(errors.mean() / deviation.float().square().mean()) - 1) < 0.1
+    assert torch.equal(drawn(np.random.default_rng(0), still).latents, still.latents)
 
 
 def test_latents_of_a_scene_made_anew_are_computed_anew(tmp_path, model):

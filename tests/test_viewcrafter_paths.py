@@ -1,21 +1,20 @@
 """The original teacher's camera paths by name: requests, files, slips, and the same numbers as its own code."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from fvgen.cameras import Cameras, ViewCrafterBetween, ViewCrafterTarget, ViewCrafterText
 from fvgen.cameras.poses import look_at
-from fvgen.cameras.viewcrafter import path_between, path_target, to_object_frame
+from fvgen.cameras.viewcrafter import path_between, to_object_frame
 from fvgen.cameras.viewcrafter_paths import center_depth, parse_viewcrafter, plan_viewcrafter, read_trajectory
 from fvgen.errors import UserError
 from fvgen.pipeline import NovelViewPipeline, plan_path
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, PointCloud, Scene
+from golden_numbers import GoldenSet
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo"
 SIZE = (512, 320)
@@ -156,18 +155,13 @@ def test_impossible_requests_are_refused() -> None:
         plan_viewcrafter(ViewCrafterBetween(), turned, known.points.positions, known.points.photo, 3, SIZE)
 
 
-def test_requests_give_the_original_cameras(golden: Path) -> None:
+@pytest.mark.golden("camera.io")
+def test_requests_give_the_original_cameras(golden_set: GoldenSet) -> None:
     """The numbers of `test_golden_cameras` again, asked for by name and carried back to the world."""
-    file = sorted(golden.glob("camera_*.io.safetensors"))[0]
-    letter = file.name.split(".")[0].removeprefix("camera_")
-    config = json.loads((golden / f"config_{letter}.json").read_text())["camera"]
-    numbers, frames = load_file(file), config["frames"]
-    count = len(numbers["c2ws"])
-    intrinsics = torch.eye(3, dtype=torch.float64).repeat(count, 1, 1)
-    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = numbers["focals"].reshape(count)
-    intrinsics[:, :2, 2] = numbers["pp"].reshape(count, 2).double()
-    size = (config["width"], config["height"])
-    cameras = Cameras(numbers["c2ws"], intrinsics, torch.tensor([size]).repeat(count, 1))
+    config, numbers, cameras = golden_set.config["camera"], golden_set.read("camera.io"), golden_set.cameras()
+    count, size = len(cameras), cameras.size
+    elevation = float(numbers["elevation"])
+    close = {"atol": 1e-5 * max(1.0, float(numbers["c2ws"].abs().max()), float(numbers["radius"])), "rtol": 1e-5}
     view = config["anchor"] % count
     radius = float(numbers["radius"])
     middle = cameras.centers[view] + radius * cameras.world_from_camera[view, :3, 2]
@@ -175,43 +169,30 @@ def test_requests_give_the_original_cameras(golden: Path) -> None:
 
     def in_object_frame(path: Cameras) -> Cameras:
         both = Cameras.concatenate([cameras, path])
-        return to_object_frame(both, numbers["points"], view, radius, config["elevation"])[0][count:]
+        return to_object_frame(both, numbers["points"], view, radius, elevation)[0][count:]
 
-    wanted = config["target"]
-    anchor = to_object_frame(cameras, numbers["points"], view, radius, config["elevation"])[0][view]
+    def planned(request: ViewCrafterTarget | ViewCrafterText, prefix: str) -> None:
+        """Its cameras in the anchor's object frame are the recorded ones."""
+        frames = int(numbers[f"{prefix}.num_views"])
+        made = in_object_frame(plan_viewcrafter(request, cameras, middle[None], owner, frames, size).cameras)
+        view_from_object = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64)) @ made.camera_from_world
+        torch.testing.assert_close(view_from_object[:, :3, 3], numbers[f"{prefix}.T"].double(), **close)
+        turned = view_from_object[:, :3, :3].transpose(1, 2)
+        torch.testing.assert_close(turned, numbers[f"{prefix}.R"].double(), atol=1e-5, rtol=1e-5)
+
+    wanted, text = dict(config["target"]), config["text"]
     pixels = float(cameras.intrinsics[view, 0, 0]) * 512 / max(size) / center_depth(cameras[view], middle[None])
-    request = ViewCrafterTarget(
-        d_theta=wanted["d_theta"],
-        d_phi=wanted["d_phi"],
-        d_r=wanted["d_r"],
-        d_x=wanted["d_x"] * pixels,
-        d_y=wanted["d_y"] * pixels,
-        elevation=config["elevation"],
-        photo=config["anchor"],
-    )
-    made = plan_viewcrafter(request, cameras, middle[None], owner, frames, size).cameras
-    torch.testing.assert_close(
-        in_object_frame(made).world_from_camera,
-        path_target(anchor, frames, **wanted).world_from_camera,
-        atol=1e-5,
-        rtol=1e-5,
-    )
-    text = config["text"]
-    request = ViewCrafterText(
-        tuple(text["phis"]), tuple(text["thetas"]), tuple(text["rs"]), config["elevation"], photo=config["anchor"]
-    )
-    made = plan_viewcrafter(request, cameras, middle[None], owner, frames, size).cameras
-    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
-    view_from_object = flip @ in_object_frame(made).camera_from_world
-    torch.testing.assert_close(view_from_object[:, :3, 3], numbers["txt.T"].double(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        view_from_object[:, :3, :3].transpose(1, 2), numbers["txt.R"].double(), atol=1e-5, rtol=1e-5
-    )
-    between = ViewCrafterBetween(double_last_step=True, early_intrinsics=True)
-    made = plan_viewcrafter(between, cameras, middle[None], owner, None, size, frames).cameras
-    torch.testing.assert_close(made.world_from_camera, numbers["interp.poses"].double(), atol=1e-5, rtol=1e-5)
-    same = path_between(cameras, frames, double_last_step=True, early_intrinsics=True)
-    torch.testing.assert_close(made.intrinsics, same.intrinsics)
+    wanted.update({axis: wanted.get(axis, 0) * pixels for axis in ("d_x", "d_y")})
+    planned(ViewCrafterTarget(**wanted, elevation=elevation, photo=config["anchor"]), "specified")
+    moves = (tuple(text[key]) for key in ("phis", "thetas", "rs"))
+    planned(ViewCrafterText(*moves, elevation, photo=config["anchor"]), "txt")
+    if "interp.poses" in numbers:
+        window = (len(numbers["interp.poses"]) - 1) // (count - 1) + 1
+        between = ViewCrafterBetween(double_last_step=True, early_intrinsics=True)
+        made = plan_viewcrafter(between, cameras, middle[None], owner, None, size, window).cameras
+        torch.testing.assert_close(made.world_from_camera, numbers["interp.poses"].double(), **close)
+        same = path_between(cameras, window, double_last_step=True, early_intrinsics=True)
+        torch.testing.assert_close(made.intrinsics, same.intrinsics)
 
 
 @pytest.mark.parametrize("path", ["viewcrafter:target,d_phi=8,d_theta=-4,photo=0", "viewcrafter:between", "text"])

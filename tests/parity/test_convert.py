@@ -21,8 +21,12 @@ from fvgen.models.viewcrafter.config import clip_configs, model_config
 from fvgen.models.viewcrafter.keys import BUFFERS, SCHEDULE, UNUSED, place
 from fvgen.models.viewcrafter.text import build_text_tower
 from fvgen.pipeline import NovelViewPipeline
+from golden_numbers import TEXT_TOKENS, sees_own_tokens
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+# The whole small network with the weights that the recorded video was made with.
+PARTS = ("unet", "vae", "resampler", "clip_text", "clip_image")
+whole = pytest.mark.golden("schedule", "e2e.io", *(f"{part}.weights" for part in PARTS))
 MANIFEST_PREFIXES = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
@@ -124,35 +128,46 @@ def tiny(golden_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewcrafter")
     state, io = golden_set.state_dict(), golden_set.read("e2e.io")
     torch.save({"state_dict": state, "epoch": 7}, folder / "model.ckpt")
-    height, width = (side // 8 for side in io["videos_u8"].shape[-2:])
-    yaml = golden_set.write_yaml(folder / "tiny.yaml", image_size=[height, width])
+    frames, *size = io["c_concat"].shape[2:]
+    yaml = golden_set.write_yaml(folder / "tiny.yaml", image_size=size)
     text = golden_set.write_text(folder / "text.safetensors")
-    frames = golden_set.config["e2e"]["frames"]
-    per_frame = "per-frame" if frames == 16 else "global"
-    arguments = ["--config", str(yaml), "--text", str(text), "--frames", str(frames), "--image-tokens", per_frame]
+    context = torch.cat([io["text_emb"], io["img_tokens"].expand(len(io["text_emb"]), -1, -1)], dim=1)
+    tokens = "per-frame" if sees_own_tokens(context, frames) else "global"
+    arguments = ["--config", str(yaml), "--text", str(text), "--frames", str(frames), "--image-tokens", tokens]
     assert main(["convert", str(folder / "model.ckpt"), "-o", str(folder / "tiny"), *arguments]) == 0
     return folder / "model.ckpt", folder / "tiny", state
 
 
+@whole
 def test_a_converted_checkpoint_generates_the_recorded_video(golden_set, tiny):
     io, run = golden_set.read("e2e.io"), golden_set.config["e2e"]
     pipeline = NovelViewPipeline.from_pretrained(tiny[1], device="cpu", dtype="float32")
     model = pipeline.model
     sampling = replace(model.config.sampling, eta=run["eta"], guidance_rescale=run["rescale"])
     model.config = replace(model.config, sampling=sampling)
-    clip = io["videos_u8"].float() / 127.5 - 1
+    clip, recorded = io["videos_u8"].float() / 127.5 - 1, io["video_out"]
+    clips, samples = recorded.shape[:2]
     assert (model.config.width, model.config.height) == (clip.shape[-1], clip.shape[-2])
-    posterior = io["randn.vae_per_frame"].transpose(0, 1)[None]
+    posterior = io["randn.vae_per_frame"].unflatten(0, (clips, -1)).transpose(1, 2)
+    starts = io["randn.x_T"].reshape(samples, clips, *io["c_concat"].shape[1:])
+    fresh = io["randn.steps"].reshape(samples, run["steps"], *starts.shape[1:])
+    scale = 1.0 if run["cfg"] is None else run["cfg"]
     with torch.no_grad():
-        condition = model.condition(clip, torch.ones(0), clip[:, 0], posterior)
-        steps = list(io["randn.steps"])
-        latents = sample_latents(model, condition, io["randn.x_T"], run["steps"], run["cfg"], step_noise=steps)
-        video = model.autoencoder.decode(latents)
-    torch.testing.assert_close(condition.concat, io["c_concat"], atol=5e-5, rtol=0)
-    torch.testing.assert_close(condition.context[:, 77:], io["img_tokens"], atol=5e-5, rtol=0)
-    torch.testing.assert_close(condition.null_context[:, 77:], io["uc_img_tokens"], atol=5e-5, rtol=0)
-    torch.testing.assert_close(condition.context[:, :77], io["text_emb"], atol=0, rtol=0)
-    torch.testing.assert_close(video.transpose(1, 2), io["video_out"][:, 0], atol=1e-3, rtol=0)
+        made = model.condition(clip, torch.ones(0), clip[:, 0], posterior)
+        branches = {"text_emb": made.context, "null_text_emb": made.null_context}
+        for name, context in branches.items():
+            assert torch.equal(context[0, :TEXT_TOKENS], io[name][0])
+            # A model has one prompt; the recorded clips may each have their own.
+            text = io[name].expand(clips, -1, -1)
+            branches[name] = torch.cat([text, context[:, TEXT_TOKENS:]], dim=1)
+        condition = replace(made, context=branches["text_emb"], null_context=branches["null_text_emb"])
+        for start, noise, theirs in zip(starts, fresh, recorded.unbind(1), strict=True):
+            latents = sample_latents(model, condition, start, run["steps"], scale, step_noise=list(noise))
+            video = model.autoencoder.decode(latents)
+            torch.testing.assert_close(video.transpose(1, 2), theirs, atol=1e-3, rtol=0)
+    torch.testing.assert_close(made.concat, io["c_concat"], atol=5e-5, rtol=0)
+    for ours, theirs in ((made.context, io["img_tokens"]), (made.null_context, io["uc_img_tokens"])):
+        torch.testing.assert_close(ours[:, TEXT_TOKENS:], theirs.expand(clips, -1, -1), atol=5e-5, rtol=0)
 
 
 def restored(file):
@@ -178,6 +193,7 @@ def wrapped(state, form):
     return {"state_dict": old} if form == "old names" else old
 
 
+@whole
 @pytest.mark.parametrize("form", ["state_dict", "module", "old names", "plain"])
 def test_back_conversion_restores_keys_and_bytes(golden_set, tiny, tmp_path, form):
     state = {k: v.half() if form == "module" and k not in BUFFERS else v for k, v in tiny[2].items()}
@@ -193,6 +209,7 @@ def test_back_conversion_restores_keys_and_bytes(golden_set, tiny, tmp_path, for
     assert set(back) == {"state_dict"} if "state_dict" in content else set(back) == set(content)
 
 
+@whole
 def test_buffers_are_recomputed_not_stored_unless_they_differ(golden_set, tiny, tmp_path):
     with safe_open(tiny[1] / "unused.safetensors", "pt") as file:
         assert not set(file.keys()) & set(BUFFERS)
@@ -205,12 +222,15 @@ def test_buffers_are_recomputed_not_stored_unless_they_differ(golden_set, tiny, 
     assert_same_bytes(restored(tmp_path / "back.ckpt"), state)
 
 
+@whole
 def test_the_checkpoints_base_scale_comes_first(golden_set, tiny, tmp_path):
-    yaml, text = golden_set.write_yaml(tmp_path / "c.yaml", base_scale=0.5), golden_set.write_text(tmp_path / "t.st")
+    scale = round(tiny[2]["scale_arr"][-1].item(), 6)
+    yaml = golden_set.write_yaml(tmp_path / "c.yaml", base_scale=scale / 2)
+    text = golden_set.write_text(tmp_path / "t.safetensors")
     report = from_viewcrafter(tiny[0], tmp_path / "out", Choice(config=yaml, text=text))
     assert any(line.startswith("base scale") for line in report)
     index = json.loads((tmp_path / "out" / "model_index.json").read_text())
-    assert index["schedule"]["base_scale"] == round(tiny[2]["scale_arr"][-1].item(), 6)
+    assert index["schedule"]["base_scale"] == scale
 
 
 class Attack:
@@ -255,6 +275,7 @@ BROKEN = {
 }
 
 
+@whole
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_bad_checkpoint_ends_in_one_line_and_leaves_nothing(golden_set, tiny, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
@@ -269,6 +290,7 @@ def test_a_bad_checkpoint_ends_in_one_line_and_leaves_nothing(golden_set, tiny, 
     assert sorted(tmp_path.iterdir()) == before
 
 
+@whole
 def test_a_bad_configuration_ends_in_one_line(golden_set, tiny, tmp_path, capsys):
     cases = {
         "unet_config": {"nothing": 1},
@@ -315,13 +337,16 @@ print(peak() - before)
 """
 
 
-def enlarged(golden_set, width):
-    """Random weights for the golden configuration with a UNet of another width, in ViewCrafter's layout."""
+def enlarged(golden_set, size):
+    """Random weights of the golden configuration, its UNet so wide that they fill ``size`` bytes, as a checkpoint."""
     params = golden_set.params()
     unet = params["unet_config"]["params"]
-    params["unet_config"] = {"params": {**unet, "model_channels": max(width, unet["model_channels"])}}
-    config, text = model_config(params, preset("viewcrafter-25"))
-    ours = {name: module.state_dict() for name, module in modules(config, text).items()}
+    for times in range(1, 9):
+        params["unet_config"] = {"params": {**unet, "model_channels": times * unet["model_channels"]}}
+        config, text = model_config(params, preset("viewcrafter-25"))
+        ours = {name: module.state_dict() for name, module in modules(config, text).items()}
+        if sum(4 * value.numel() for state in ours.values() for value in state.values()) > size:
+            break
     state = {}
     for key, value in golden_set.state_dict().items():
         where = place(key, len(config.autoencoder.channels))
@@ -332,10 +357,11 @@ def enlarged(golden_set, width):
     return state, params
 
 
+@whole
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_stays_below_the_size_of_the_file_and_a_fifth(golden_set, tmp_path):
-    state, params = enlarged(golden_set, 64)
+    state, params = enlarged(golden_set, 120e6)
     torch.save({"state_dict": state}, tmp_path / "large.ckpt")
     (tmp_path / "large.yaml").write_text(json.dumps({"model": {"params": params}}))
     size = (tmp_path / "large.ckpt").stat().st_size
@@ -358,12 +384,15 @@ def test_memory_stays_below_the_size_of_the_file_and_a_fifth(golden_set, tmp_pat
 
 
 @pytest.mark.slow
+@whole
 def test_fvgen_generate_takes_a_converted_model(tiny, tmp_path):
     """The command line, at the model's own size and with its black holes."""
     folder, demo = tiny[1], REPOSITORY / "examples" / "demo" / "transforms_photos.json"
+    window = json.loads((folder / "model_index.json").read_text())["frames"]
+    frames = 3 * (window - 1) + 1
     arguments = ["generate", str(demo), "-o", str(tmp_path / "out"), "--model", str(folder), "--steps", "1"]
-    assert main([*arguments, "--frames", "13", "--device", "cpu"]) == 0
+    assert main([*arguments, "--frames", str(frames), "--device", "cpu"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["steps"] == 1
     assert summary["guidance_scale"] == 7.5
-    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 13
+    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == frames

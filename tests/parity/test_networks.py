@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from fvgen.models.autoencoder import FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner
@@ -11,7 +12,8 @@ from fvgen.models.resampler import Resampler, ResamplerConfig
 from fvgen.models.unet import VideoUNet
 from fvgen.models.viewcrafter.config import autoencoder_config, clip_configs, resampler_config, unet_config
 from fvgen.models.viewcrafter.keys import place
-from fvgen.models.viewcrafter.text import PROMPT, embed_text
+from fvgen.models.viewcrafter.text import EMPTY_PROMPT, PROMPT, embed_text
+from golden_numbers import TEXT_TOKENS, TOKENS_PER_FRAME, sees_own_tokens
 
 
 def placed(weights, prefix, component, levels=4):
@@ -37,19 +39,33 @@ _INNER = {
     "fps_embedding": "fs_embed",
     "init_attn": "init_temporal",
     "input_blocks.0": "conv_in",
-    "middle_block": "middle",
 }
-_PARTS = {"": "", ".0": ".res", ".0.temopral_conv": ".res", ".1": ".spatial", ".2": ".temporal"}
 
 
-def inner_module(name):
+def stage_parts(*stages):
+    """What the original holds in one list: the residual block, the transformers and the resampling that there are."""
+    parts = [part for stage in stages for part in (stage.res, stage.spatial, stage.temporal, stage.resample)]
+    return [part for part in parts if part is not None]
+
+
+def inner_module(unet: nn.Module, name: str) -> nn.Module:
     """Our module for a ``mid`` name of the golden numbers."""
     if name in _INNER:
-        return _INNER[name]
-    side, index, rest = re.fullmatch(r"(input|output)_blocks\.(\d+)(.*)", name).groups()
-    stage = f"encoder.{int(index) - 1}" if side == "input" else f"decoder.{index}"
-    part, _, block = rest.partition(".transformer_blocks.0.")
-    return stage + _PARTS[part] + (f".block.{block}" if block else "")
+        return unet.get_submodule(_INNER[name])
+    side, index, part, rest = re.fullmatch(
+        r"(?:(input|output)_blocks\.(\d+)|middle_block)(?:\.(\d+))?(?:\.(.+))?", name
+    ).groups()
+    if side is None:
+        whole, stages = unet.middle, (unet.middle.first, unet.middle.second)
+    else:
+        whole = unet.encoder[int(index) - 1] if side == "input" else unet.decoder[int(index)]
+        stages = (whole,)
+    if part is None:
+        return whole
+    module = stage_parts(*stages)[int(part)]
+    # The temporal convolutions end our residual block; their output is its own.
+    inside = (rest or "").removeprefix("temopral_conv").replace("transformer_blocks.0", "block")
+    return module.get_submodule(inside)
 
 
 def folded(tensor, frames):
@@ -57,16 +73,17 @@ def folded(tensor, frames):
     return tensor.transpose(1, 2).flatten(0, 1) if tensor.ndim == 5 and tensor.shape[2] == frames else tensor
 
 
+@pytest.mark.golden("unet.io", "unet.weights")
 def test_unet_equals_the_teachers_block_by_block(golden_set):
     io = golden_set.read("unet.io")
     for case in golden_set.cases(io):
         x, context = io[f"{case}.x"], io[f"{case}.context"]
         # The original branches on this length; our configuration says it outright.
-        unet = build_unet(golden_set, per_frame=context.shape[1] == 77 + 16 * x.shape[2])
+        unet = build_unet(golden_set, sees_own_tokens(context, x.shape[2]))
         seen: dict[str, torch.Tensor] = {}
         names = [k.removeprefix(f"{case}.mid.") for k in io if k.startswith(f"{case}.mid.")]
         for name in names:
-            module = unet.get_submodule(inner_module(name))
+            module = inner_module(unet, name)
             module.register_forward_hook(lambda m, a, out, name=name, seen=seen: seen.update({name: out}))
         with torch.no_grad():
             y = unet(x, io[f"{case}.timesteps"].long(), context, io.get(f"{case}.fs"))
@@ -80,29 +97,36 @@ def test_unet_equals_the_teachers_block_by_block(golden_set):
         torch.testing.assert_close(y, io[f"{case}.y"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.golden("unet.io", "unet.weights")
 def test_early_exit_features_equal_the_full_pass(golden_set):
-    io, unet = golden_set.read("unet.io"), build_unet(golden_set, per_frame=False)
+    io = golden_set.read("unet.io")
     case = golden_set.cases(io)[0]
-    arguments = (io[f"{case}.x"], io[f"{case}.timesteps"].long(), io[f"{case}.context"], io.get(f"{case}.fs"))
+    x, context = io[f"{case}.x"], io[f"{case}.context"]
+    unet = build_unet(golden_set, sees_own_tokens(context, x.shape[2]))
+    arguments = (x, io[f"{case}.timesteps"].long(), context, io.get(f"{case}.fs"))
     with torch.no_grad():
         features = unet(*arguments, features_only=True)
         _, both = unet(*arguments, return_features=True)
     assert torch.equal(features, both)
 
 
+@pytest.mark.golden("unet.io", "unet.weights")
 def test_frames_see_their_own_image_tokens_in_shorter_clips_too(golden_set):
     io, unet = golden_set.read("unet.io"), build_unet(golden_set, per_frame=True)
-    x, frames = torch.randn(1, 8, 3, 8, 8), 3
-    context = io["case0.context"]
-    longer = torch.cat([context[:, :77], torch.randn(1, 16 * 16, context.shape[-1])], dim=1)
+    case = golden_set.cases(io)[0]
+    side, frames = 2 ** (len(unet.config.channel_mult) - 1), 3
+    x, text = torch.randn(1, unet.config.in_channels, frames, side, side), io[f"{case}.context"][:1, :TEXT_TOKENS]
+    longer = torch.cat([text, torch.randn(1, TOKENS_PER_FRAME * 16, text.shape[-1])], dim=1)
+    needed = TEXT_TOKENS + TOKENS_PER_FRAME * frames
     with torch.no_grad():
         whole = unet(x, torch.tensor([500]), longer)
-        cut = unet(x, torch.tensor([500]), longer[:, : 77 + 16 * frames])
+        cut = unet(x, torch.tensor([500]), longer[:, :needed])
     assert torch.equal(whole, cut)
     with pytest.raises(ValueError, match="image tokens"):
-        unet(x, torch.tensor([500]), longer[:, : 77 + 16 * frames - 1])
+        unet(x, torch.tensor([500]), longer[:, : needed - 1])
 
 
+@pytest.mark.golden("vae.io", "vae.weights")
 def test_vae_equals_the_teachers(golden_set):
     io = golden_set.read("vae.io")
     config = autoencoder_config(golden_set.config["first_stage_config"]["params"], golden_set.config["scale_factor"])
@@ -112,16 +136,25 @@ def test_vae_equals_the_teachers(golden_set):
     for case in golden_set.cases(io):
         x, noise = io[f"{case}.x"], io[f"{case}.noise"].transpose(0, 1)[None]
         with torch.no_grad():
-            moments = autoencoder.vae.encode(x).latent_dist.parameters
+            posterior = autoencoder.vae.encode(x).latent_dist
             mode, sampled = autoencoder.encode(x[None]), autoencoder.encode(x[None], noise)
             decoded = autoencoder.decode(io[f"{case}.z_latent_scaled"].transpose(0, 1)[None])[0]
-        torch.testing.assert_close(moments, io[f"{case}.moments"], atol=5e-5, rtol=0)
+        ours = {
+            "moments": posterior.parameters,
+            "mean": posterior.mean,
+            "logvar": posterior.logvar,
+            "std": posterior.std,
+            "z_sample": posterior.mean + posterior.std * io[f"{case}.noise"],
+        }
+        for name, value in ours.items():
+            torch.testing.assert_close(value, io[f"{case}.{name}"], atol=5e-5, rtol=0)
         mean = io[f"{case}.mean"] * golden_set.config["scale_factor"]
         torch.testing.assert_close(mode[0].transpose(0, 1), mean, atol=5e-5, rtol=0)
         torch.testing.assert_close(sampled[0].transpose(0, 1), io[f"{case}.z_latent_scaled"], atol=5e-5, rtol=0)
         torch.testing.assert_close(decoded, io[f"{case}.decoded"], atol=5e-5, rtol=0)
 
 
+@pytest.mark.golden("resampler.io", "resampler.weights")
 def test_resampler_equals_the_teachers(golden_set):
     io = golden_set.read("resampler.io")
     resampler = Resampler(resampler_config(golden_set.config["image_proj_stage_config"]["params"]))
@@ -132,10 +165,11 @@ def test_resampler_equals_the_teachers(golden_set):
             torch.testing.assert_close(resampler(io[f"{case}.x"]), io[f"{case}.y"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.golden("clip.io", "clip_image.weights")
 def test_clip_image_tower_and_its_preprocessing_equal_the_teachers(golden_set):
     io = golden_set.read("clip.io")
     vision, _ = clip_configs(golden_set.config["clip"])
-    conditioner = ImageConditioner.build(vision, ResamplerConfig(embedding_dim=vision.hidden_size), 77).eval()
+    conditioner = ImageConditioner.build(vision, ResamplerConfig(embedding_dim=vision.hidden_size), TEXT_TOKENS).eval()
     weights = placed(golden_set.read("clip_image.weights"), "embedder.", "conditioner")
     conditioner.tower.load_state_dict({k.removeprefix("tower."): v for k, v in weights.items()}, strict=True)
     for case in golden_set.cases(io, "img"):
@@ -148,6 +182,7 @@ def test_clip_image_tower_and_its_preprocessing_equal_the_teachers(golden_set):
         torch.testing.assert_close(tokens, io[f"{case}.tokens_out"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.golden("clip.io", "clip_text.weights")
 def test_clip_text_tower_equals_the_teachers(golden_set):
     io = golden_set.read("clip.io")
     _, text = clip_configs(golden_set.config["clip"])
@@ -156,7 +191,8 @@ def test_clip_text_tower_equals_the_teachers(golden_set):
     torch.testing.assert_close(embedded, io["text.out"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.golden("clip.io")
 def test_the_fixed_prompt_has_the_tokenizers_ids(golden_set):
     ids = golden_set.read("clip.io")["prompt_token_ids"]
-    assert ids[0].tolist() == [*PROMPT, *[0] * (77 - len(PROMPT))]
-    assert ids[1].tolist() == [PROMPT[0], PROMPT[-1], *[0] * 75]
+    for theirs, ours in zip(ids.tolist(), (PROMPT, EMPTY_PROMPT), strict=True):
+        assert theirs == [*ours, *[0] * (TEXT_TOKENS - len(ours))]

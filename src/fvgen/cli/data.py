@@ -32,7 +32,8 @@ class Data:
     """Write manifest.json anew from the tars first, such as after scenes were added or removed by hand."""
 
     latents: Annotated[str | None, arg(metavar="NAME|FOLDER")] = None
-    """Encode all pairs with this model's autoencoder and keep the latents beside them, for later trainings."""
+    """Encode all pairs with this model's autoencoder and keep the latents beside them, for later trainings; under
+    torchrun all processes share the work."""
 
     device: str = "auto"
     """Where latents are computed: auto, cpu, cuda."""
@@ -79,6 +80,5 @@ class Data:
         with joined(self.device) as world:
             model = VideoModel.load(name).to(world.device)
             corpus = LatentCorpus(self.folder, model)
-            with world.first_process_first():
-                corpus.refresh()
+            corpus.refresh(rank=world.rank, size=world.size)
         print(f"latents of {len(corpus.clips) + len(corpus.held)} clips in {corpus.cached_in}")

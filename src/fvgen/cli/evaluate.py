@@ -52,8 +52,11 @@ class Evaluate:
     """Of guide, guide+telea, points+telea (each with +blur1.0 and the like) and completed-guide. Default: the guide,
     inpainted and completed, for pairs blurred too. Telea's inpainting needs the extra `eval`."""
 
-    frames: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER...")] = ()
-    """Outside systems: FOLDER/SCENE/FRAME.png, called by the frame's name or number, 8-bit RGB, of the scored size."""
+    frames: Annotated[tuple[str, ...], arg(metavar="NAME=FOLDER[@SIZE]...")] = ()
+    """Outside systems: FOLDER/SCENE/FRAME.png, called by the frame's name or number, 8-bit RGB, of the scored size;
+    FOLDER@448x256/480x270 for photographs scaled to cover 480x270 of which the inner 448x256 are shown (FOLDER@448x256:
+    scaled to cover that). Then the part that all systems show is scored. FOLDER/seconds.json ({"SCENE": seconds}) tells
+    how long they took."""
 
     handout: bool = False
     """Evaluate nothing, but write the questions into FOLDER, as pixelSplat's chunks with an evaluation index, for
@@ -128,11 +131,11 @@ class Evaluate:
     def _framing(self, protocol: "Protocol") -> "Framing":
         """Size and crop: the protocol's own, or pictures that cover a size of the user's."""
         from fvgen.cli.generate import parse_size
-        from fvgen.evaluation.framing import Framing
+        from fvgen.evaluation.framing import LEAST, Framing
 
         size = parse_size(self.size) or protocol.size
-        if min(size) < 64:
-            raise UserError(f"--size {self.size}: pictures of 64x64 at least are scored")
+        if min(size) < LEAST:
+            raise UserError(f"--size {self.size}: pictures of {LEAST}x{LEAST} at least are scored")
         return Framing(size, protocol.through if size == protocol.size else None)
 
     def _scenes(self) -> "list[EvaluationScene]":

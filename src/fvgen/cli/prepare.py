@@ -30,7 +30,7 @@ class Prepare:
     """Size of the pairs in pixels."""
 
     workers: int = 1
-    """Processes of this machine, one thread each."""
+    """Processes of this machine, one thread each. With --device cuda there is at least one for each GPU."""
 
     ray_address: Annotated[str | None, arg(metavar="auto|HOST:PORT|local")] = None
     """A Ray cluster that does the work instead; local starts one here with so many workers. Needs the extra

@@ -28,10 +28,14 @@ COMMANDS: dict[str, Command] = {
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
     "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
+    "tables": Command("fvgen.cli.tables", "Tables", "the paper's tables from what evaluate wrote"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
     "train teacher": Command("fvgen.cli.train", "Teacher", "the many-step teacher, on training pairs"),
+    "train viewcrafter-512": Command(
+        "fvgen.cli.train", "ViewCrafter512", "ViewCrafter, tuned to the clips of its student"
+    ),
     "train all": Command("fvgen.cli.train", "Everything", "pairs, autoencoder, teacher and student in one go"),
     "distill toy": Command("fvgen.cli.distill", "Toy", "every method on a mixture whose truth is known"),
     "distill mini": Command("fvgen.cli.distill", "Mini", "a few-step student of mini-teacher"),

@@ -9,7 +9,13 @@ from tyro.conf import arg
 
 from fvgen.data.recipe import MadeRecipe
 from fvgen.errors import UserError
-from fvgen.training.recipes import MINI_TEACHER, EngineConfig, TeacherRecipe
+from fvgen.training.recipes import (
+    MINI_TEACHER,
+    VIEWCRAFTER_ENGINE,
+    VIEWCRAFTER_TEACHER,
+    EngineConfig,
+    TeacherRecipe,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,20 @@ class Teacher:
             with closing(open_corpus(self.data, model, self.made, world.device)) as corpus:
                 make_teacher(model, self.recipe, self.engine, corpus, self.output, world)
         print(f"teacher in {self.output / 'model'}")
+
+
+@dataclass(frozen=True)
+class ViewCrafter512(Teacher):
+    """Tune ViewCrafter to the clips that its student is distilled on: 16 frames of 512x320, a photograph at both ends.
+
+    Many GPUs under torchrun. RUN/model holds the result.
+    """
+
+    recipe: Annotated[TeacherRecipe, arg(name="")] = field(default_factory=lambda: VIEWCRAFTER_TEACHER)
+    """How the teacher is trained."""
+
+    engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: VIEWCRAFTER_ENGINE)
+    """How the run is carried out."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from fvgen.data.latent_cache import LatentClip
 from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.made import ProceduralCorpus
-from fvgen.data.recipe import MadeRecipe
+from fvgen.data.recipe import ClipDraw, MadeRecipe
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
@@ -30,16 +31,34 @@ class MixedCorpus(Corpus):
         """Of the filmed one, or where it has none of the other."""
         return self.filmed.held or self.made.held
 
-    def refresh(self, limit: int | None = None) -> int:
-        """See :class:`Corpus`."""
-        return self.filmed.refresh(limit) + self.made.refresh(limit)
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """Of both."""
+        return self.filmed.sizes | self.made.sizes
 
-    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
+    def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
         """See :class:`Corpus`."""
-        made = int(rng.binomial(count, 1 - posed_share))
-        clips = self.filmed.choose(rng, count - made, 1.0, at) if made < count else []
+        return self.filmed.refresh(limit, rank, size) + self.made.refresh(limit, rank, size)
+
+    def lengths(self, draw: ClipDraw) -> list[int]:
+        """Those that both have, where both are drawn from."""
+        each = [
+            set(corpus.lengths(draw))
+            for corpus, share in ((self.filmed, draw.filmed), (self.made, 1 - draw.filmed))
+            if share > 0
+        ]
+        return sorted(set.intersection(*each))
+
+    def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
+        """See :class:`Corpus`."""
+        if rng.random() < draw.filmed:
+            return self.filmed.choose(rng, length, draw, row, at)
         # What the procedural corpus has drawn so far is its share of all.
-        return clips + (self.made.choose(rng, made, 0.0, int(at * (1 - posed_share))) if made else [])
+        return self.made.choose(rng, length, draw, row, int(at * (1 - draw.filmed)))
+
+    def identity(self) -> dict[str, Any]:
+        """Of both."""
+        return self.filmed.identity() | self.made.identity()
 
     def held_clip(self, name: str) -> LatentClip:
         """See :attr:`held`."""

@@ -1,13 +1,13 @@
 """Pairs after the autoencoder, cached beside them: one file of latents per scene, read clip by clip."""
 
 import hashlib
+import json
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,9 +17,11 @@ from fvgen.data.reader import PairShards
 from fvgen.data.samples import DamagedSample
 from fvgen.data.shards import Shard
 from fvgen.data.tarball import clear_partials, sha256_of, write_whole
+from fvgen.errors import UserError
+from fvgen.models.conditioner import squared
 from fvgen.models.model import VideoModel
 
-_VERSION = "1"  # of what is cached
+_VERSION = "2"  # of what is cached
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,15 @@ class LatentClip:
     Attributes:
         latents: ``[C, T, h, w]`` half, the means of the truth.
         concat: ``[Cc, T, h, w]`` half, the means of the guide, and its coverage.
-        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame.
+        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame of the guide, as in use.
+        photo: ``[T]`` bool, where the guide is the photograph itself.
         deviation, guide_deviation: ``[C, T, h, w]`` half, standard deviations of the truth's and the guide's latents.
     """
 
     latents: Tensor
     concat: Tensor
     images: Tensor
+    photo: Tensor
     deviation: Tensor | None = None
     guide_deviation: Tensor | None = None
 
@@ -63,13 +67,27 @@ def encode_pair(model: VideoModel, pair: Pair) -> LatentClip:
     mean, deviation = model.autoencoder.posterior(truth[None])
     guide_mean, guide_deviation = model.autoencoder.posterior(shown[None])
     concat = model.with_coverage(guide_mean, torch.from_numpy(pair.coverage).to(device)[None])
-    size = model.config.vision.image_size
-    small = F.interpolate(truth, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    small = squared(shown, model.config.vision.image_size, model.config.vision.resize)
     images = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
     latents, concat, deviation, guide_deviation = (
         x[0].half().cpu() for x in (mean, concat, deviation, guide_deviation)
     )
-    return LatentClip(latents, concat, images, deviation, guide_deviation)
+    return LatentClip(latents, concat, images, torch.from_numpy(pair.photo), deviation, guide_deviation)
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """What is known of a cached clip without reading it.
+
+    Attributes:
+        photos: its frames whose guide is a photograph.
+        frames: how many it has.
+        size: (width, height) in pixels.
+    """
+
+    photos: tuple[int, ...]
+    frames: int
+    size: tuple[int, int]
 
 
 class LatentCache:
@@ -96,42 +114,57 @@ class LatentCache:
         """The file of a scene."""
         return self.folder / f"{shard.scene}.safetensors"
 
-    def keys(self, shard: Shard) -> list[str] | None:
-        """The clips in a scene's file; ``None`` where there is no whole file, or one of another tar."""
+    def entries(self, shard: Shard) -> dict[str, ClipEntry] | None:
+        """The clips in a scene's file by key; ``None`` where there is no whole file, or one of another tar."""
         try:
             with safe_open(self.path(shard), "pt") as stored:
-                if (stored.metadata() or {}).get("tar") != self._identity(shard):
-                    return None
-                return sorted({name.partition("/")[0] for name in stored.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError):
+                told = stored.metadata() or {}
+            if told.get("tar") != self.identity(shard):
+                return None
+            clips = json.loads(told["clips"])
+            return {k: ClipEntry(tuple(c["photos"]), c["frames"], tuple(c["size"])) for k, c in sorted(clips.items())}
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 
-    def encode(self, shard: Shard) -> list[str]:
-        """Write a scene's file; samples that are damaged are left out and counted by the shards."""
+    def encode(self, shard: Shard) -> dict[str, ClipEntry]:
+        """Write a scene's file; samples that are damaged are left out and counted by the shards.
+
+        Raises:
+            UserError: pairs whose guides are of another kind than the model is shown.
+        """
         tensors: dict[str, Tensor] = {}
-        keys = []
+        entries = {}
         for k, entry in enumerate(shard.samples, self._first[shard.scene]):
             try:
-                pair, _ = self.shards.read(k)
+                pair, facts = self.shards.read(k)
             except DamagedSample:
                 continue
+            kind, wanted = facts.get("guide", "surface"), self.model.config.guide
+            if kind != wanted:
+                raise UserError(
+                    f"{self.shards.folder}: {shard.scene} was prepared with --guide {kind}, but this model is shown "
+                    f"{wanted}: prepare pairs with --guide {wanted}"
+                )
             flip = self.shards.split == "train" and zlib.crc32(entry.key.encode()) % 2 == 1
             clip = encode_pair(self.model, mirrored(pair) if flip else pair)
             tensors |= {f"{entry.key}/{name}": value.contiguous() for name, value in clip.__dict__.items()}
-            keys.append(entry.key)
-        data, path = save(tensors, {"tar": self._identity(shard)}), self.path(shard)
+            photos = tuple(int(i) for i in pair.photo.nonzero()[0])
+            entries[entry.key] = ClipEntry(photos, len(pair.frames), (pair.frames.shape[2], pair.frames.shape[1]))
+        clips = json.dumps({key: asdict(entry) for key, entry in entries.items()})
+        data, path = save(tensors, {"tar": self.identity(shard), "clips": clips}), self.path(shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(data))
         clear_partials(path)
-        return keys
+        return entries
 
-    def _identity(self, shard: Shard) -> str:
+    def identity(self, shard: Shard) -> str:
+        """SHA-256 of a scene's tar."""
         return shard.sha256 or sha256_of(self.shards.folder / shard.name)
 
 
 def load_clip(path: Path, key: str, deviations: bool) -> LatentClip:
     """One clip of a scene's file, with the standard deviations only where they are wanted."""
-    names = ["latents", "concat", "images", *(["deviation", "guide_deviation"] if deviations else [])]
+    names = ["latents", "concat", "images", "photo", *(["deviation", "guide_deviation"] if deviations else [])]
     with safe_open(path, "pt") as stored:
         return LatentClip(**{name: stored.get_tensor(f"{key}/{name}") for name in names})
 

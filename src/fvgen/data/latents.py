@@ -1,20 +1,24 @@
 """Training pairs as latents, read from the disk as they are needed, and random clips cut from them."""
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fvgen.data.latent_cache import LatentCache, LatentClip, fingerprint, load_clip
+from fvgen.data.latent_cache import ClipEntry, LatentCache, LatentClip, fingerprint, load_clip
 from fvgen.data.reader import PairShards
-from fvgen.data.shards import MANIFEST, SPLITS
+from fvgen.data.recipe import ClipDraw
+from fvgen.data.shards import MANIFEST, SPLITS, Shard
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 from fvgen.progress import track
@@ -27,12 +31,23 @@ class ClipBatch:
     Attributes:
         latents: ``[B, C, T, h, w]``, the truth, unscaled ``x0``.
         concat: ``[B, Cc, T, h, w]``.
-        images: ``[B, 3, s, s]`` in -1..1, the first frame of each clip.
+        images: ``[B, 3, s, s]`` in -1..1, the first frame of each clip's guide.
     """
 
     latents: Tensor
     concat: Tensor
     images: Tensor
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """On a device."""
+        return ClipBatch(*(part.to(device) for part in (self.latents, self.concat, self.images)))
+
+
+def starts_of(photos: Sequence[int], frames: int, length: int, ends: str) -> list[int]:
+    """Where windows of ``length`` frames may begin in a clip of ``frames``; see :class:`ClipDraw`."""
+    if ends == "photos":
+        return [k for k in photos if k + length - 1 in photos]
+    return list(range(frames - length + 1))
 
 
 class Corpus(ABC):
@@ -48,87 +63,144 @@ class Corpus(ABC):
     def held(self) -> list[str]:
         """Names of the held-out clips."""
 
+    @property
     @abstractmethod
-    def refresh(self, limit: int | None = None) -> int:
-        """Find new clips; how many there are for training."""
+    def sizes(self) -> set[tuple[int, int]]:
+        """(width, height) of the clips."""
 
     @abstractmethod
-    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
-        """``count`` random clips of a training that drew ``at`` clips before."""
+    def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
+        """Find new clips; how many there are for training. All of ``size`` processes call it and share the work."""
+
+    @abstractmethod
+    def lengths(self, draw: ClipDraw) -> list[int]:
+        """The lengths that clips of a draw can have, ascending."""
+
+    @abstractmethod
+    def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
+        """A random clip that has windows of that length, for one row of the ``at``-th batch of a training."""
 
     @abstractmethod
     def held_clip(self, name: str) -> LatentClip:
         """A held-out clip."""
 
-    def sample(
-        self,
-        rng: np.random.Generator,
-        batch: int,
-        frames: int,
-        size: tuple[int, int] | None,
-        posed_share: float = 0.5,
-        at: int = 0,
-    ) -> ClipBatch:
-        """Random windows of ``frames`` frames, some played backwards, cropped to ``size = (h, w)`` latents.
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What the clips are made from; JSON. Below ``scenes``, by name, what may grow."""
 
-        All clips of a batch have the length of the shortest chosen one, at most ``frames``. ``posed_share`` of them
-        are filmed for real, where the corpus has both kinds. ``at``, how many clips a training drew before, matters
-        only to corpora whose clips change.
+    def sample(self, key: tuple[int, ...], rows: range, draw: ClipDraw, at: int = 0) -> ClipBatch:
+        """Some rows of the batch that ``key`` names: each a function of the key and its number, whatever the others.
+
+        Args:
+            key: numbers of at least 0.
+            rows: their numbers in the whole batch.
+            draw: which clips.
+            at: how many batches a training drew before; matters only to corpora whose clips change.
+
+        Raises:
+            UserError: no clip is fit for the draw.
         """
-        return windows(rng, self.choose(rng, batch, posed_share, at), frames, size)
+        lengths = self.lengths(draw)
+        if not lengths:
+            raise UserError(_none_fit(draw))
+        length = lengths[int(np.random.default_rng(key).integers(len(lengths)))]
+        clips = []
+        for row in rows:
+            rng = np.random.default_rng((*key, row))
+            clips.append(drawn(rng, _window(rng, self.choose(rng, length, draw, row, at), length, draw)))
+        return collate(clips)
 
     def held_batches(self, frames: int) -> Iterator[ClipBatch]:
-        """The held-out clips, whole frames, one by one."""
+        """The held-out clips, whole pictures, one by one."""
         for name in self.held:
-            c = self.held_clip(name)
-            yield collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames])])
+            yield self.held_batch(name, frames)
+
+    def held_batch(self, name: str, frames: int) -> ClipBatch:
+        """The beginning of a held-out clip, at most so many frames, as a batch of one."""
+        c = self.held_clip(name)
+        return collate([LatentClip(c.latents[:, :frames], c.concat[:, :frames], c.images[:frames], c.photo[:frames])])
 
     def close(self) -> None:  # noqa: B027
         """End what runs in the background, if anything does."""
 
 
+def _none_fit(draw: ClipDraw) -> str:
+    if draw.ends == "photos":
+        return (
+            f"no training pair has photographs at both ends of {draw.least_frames} to {draw.frames} frames: prepare "
+            f"pairs with --frames {draw.frames}, or train with --ends anywhere"
+        )
+    return f"no training pair has {draw.least_frames} frames or more: choose a smaller --least-frames"
+
+
+def check_size(corpus: Corpus, model: VideoModel, draw: ClipDraw) -> None:
+    """Refuse pairs of another size than the model's, where whole pictures are drawn.
+
+    Raises:
+        UserError: they are.
+    """
+    wanted = (model.config.width, model.config.height)
+    other = sorted(size for size in corpus.sizes if size not in (wanted, wanted[::-1]))
+    if other and draw.crop is None:
+        given, size = ("x".join(map(str, pair)) for pair in (other[0], wanted))
+        raise UserError(f"training pairs of {given} for a model of {size}: prepare pairs with --size {size}, or --crop")
+
+
 class LatentCorpus(Corpus):
     """All pairs of a folder as latents; scenes that appear later are picked up by :meth:`refresh`.
 
-    Only as many clips as fit into the memory allowed stay there, those used last; it need not hold the corpus.
+    Only as many clips as fit into the memory allowed stay there, those used last; it need not hold the corpus. Latents
+    are drawn from the autoencoder's posterior for models that are sampled so (``sample_guide``); else its means.
 
     Args:
         folder: of pairs; ``heldout`` is kept for measuring.
         model: whose autoencoder is used; it must not change any more.
         memory_gb: for clips.
-        posterior: draw latents from the autoencoder's posterior instead of taking its means.
 
     Attributes:
         damaged: see :class:`fvgen.data.reader.PairShards`.
     """
 
-    def __init__(self, folder: Path, model: VideoModel, memory_gb: float = 4.0, posterior: bool = False) -> None:
-        self.folder, self.model, self.posterior = folder, model, posterior
-        self._names: dict[str, list[str]] = {split: [] for split in SPLITS}
+    def __init__(self, folder: Path, model: VideoModel, memory_gb: float = 4.0) -> None:
+        self.folder, self.model, self.posterior = folder, model, model.config.sampling.sample_guide
+        self._entries: dict[str, dict[str, ClipEntry]] = {split: {} for split in SPLITS}
         self.damaged: dict[str, str] = {}
         self._files: dict[str, Path] = {}
-        self._known: dict[tuple[str, str], list[str]] = {}  # by tar and its digest
+        self._known: dict[tuple[str, str], dict[str, ClipEntry]] = {}  # by tar and its digest
         self._memory = _Memory(int(memory_gb * 1e9))
         self._fingerprint = fingerprint(model)
         self._seen: tuple[int, ...] | None = None
+        self._scenes: dict[str, str] = {}
+        self._fitting = lru_cache(maxsize=64)(self._find_fitting)
 
     @property
     def clips(self) -> list[str]:
         """Sorted names, ``SCENE/KEY``; scenes that start with ``procedural`` are made, all others filmed."""
-        return self._names["train"]
+        return list(self._entries["train"])
 
     @property
     def held(self) -> list[str]:
         """Likewise."""
-        return self._names["heldout"]
+        return list(self._entries["heldout"])
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """Of training clips and held-out ones."""
+        return {entry.size for entries in self._entries.values() for entry in entries.values()}
 
     @property
     def cached_in(self) -> Path:
         """The folder of the cached latents."""
         return self.folder / f"latents-{self._fingerprint}"
 
-    def refresh(self, limit: int | None = None) -> int:
+    def identity(self) -> dict[str, Any]:
+        """The tars by their SHA-256, and the autoencoder."""
+        return {"latents": self._fingerprint, "scenes": self._scenes}
+
+    def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
         """Find scenes not seen before and encode what is not cached, scene by scene, until ``limit`` clips or more.
+
+        Several processes encode a scene in turn; then each waits for the files of the others, however long it takes.
 
         Returns:
             How many clips there are for training.
@@ -136,27 +208,41 @@ class LatentCorpus(Corpus):
         state = _state(self.folder)
         if state == self._seen:
             return len(self.clips)
-        found: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
-        encoded, all_done = 0, True
+        found: dict[str, dict[str, ClipEntry]] = {split: {} for split in SPLITS}
+        encoded, all_done, self._scenes = 0, True, {}
         for split in SPLITS:
             shards = PairShards(self.folder, split)
             cache = LatentCache(shards, self.model, self._fingerprint)
-            for shard in track(shards.shards, f"latents of {split}"):
+            of_others: list[Shard] = []
+            for number, shard in enumerate(track(shards.shards, f"latents of {split}")):
                 known = self._known.get((shard.name, shard.sha256)) if shard.sha256 else None
-                keys = known or cache.keys(shard)
-                if keys is None and limit is not None and encoded >= limit:
+                entries = known or cache.entries(shard)
+                if entries is None and number % size != rank:
+                    of_others.append(shard)
+                    continue
+                if entries is None and limit is not None and encoded >= limit:
                     all_done = False
                     continue
-                if keys is None:
-                    keys = cache.encode(shard)
-                    encoded += len(keys)
-                self._known[shard.name, shard.sha256] = keys
-                found[split] |= {f"{shard.scene}/{key}": cache.path(shard) for key in keys}
+                if entries is None:
+                    entries = cache.encode(shard)
+                    encoded += len(entries)
+                self._take(found, cache, shard, entries)
+            for shard in track(of_others, f"latents of {split}, by other processes") if of_others else ():
+                while (entries := cache.entries(shard)) is None:
+                    time.sleep(0.2)
+                self._take(found, cache, shard, entries)
             self.damaged |= shards.damaged
-        self._names = {split: sorted(found[split]) for split in SPLITS}
-        self._files = found["heldout"] | found["train"]
+        self._entries = {split: dict(sorted(found[split].items())) for split in SPLITS}
         self._seen = state if all_done else None
+        self._fitting.cache_clear()
         return len(self.clips)
+
+    def _take(self, found: dict, cache: LatentCache, shard: Shard, entries: dict[str, ClipEntry]) -> None:
+        self._known[shard.name, shard.sha256] = entries
+        self._scenes[shard.name] = cache.identity(shard)
+        names = {f"{shard.scene}/{key}": entry for key, entry in entries.items()}
+        found[shard.split] |= names
+        self._files |= dict.fromkeys(names, cache.path(shard))
 
     def clip(self, name: str) -> LatentClip:
         """A clip, from memory or from the disk.
@@ -173,15 +259,22 @@ class LatentCorpus(Corpus):
             self._memory.put(name, kept)
         return kept
 
-    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
-        """See :class:`Corpus`; ``at`` changes nothing."""
-        made = [name for name in self.clips if name.startswith("procedural")]
-        filmed = [name for name in self.clips if not name.startswith("procedural")]
-        chosen = []
-        for _ in range(count):
-            names = filmed if made == [] or (filmed and rng.random() < posed_share) else made
-            chosen.append(self.clip(names[rng.integers(len(names))]))
-        return chosen
+    def lengths(self, draw: ClipDraw) -> list[int]:
+        """See :class:`Corpus`."""
+        return [n for n in range(draw.least_frames, draw.frames + 1) if any(self._fitting(n, draw.ends))]
+
+    def _find_fitting(self, length: int, ends: str) -> tuple[list[str], list[str]]:
+        """Names of made and of filmed clips that have windows of a length."""
+        entries = self._entries["train"].items()
+        fit = [name for name, e in entries if starts_of(e.photos, e.frames, length, ends)]
+        made = [name for name in fit if name.startswith("procedural")]
+        return made, [name for name in fit if not name.startswith("procedural")]
+
+    def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
+        """See :class:`Corpus`; ``row`` and ``at`` change nothing."""
+        made, filmed = self._fitting(length, draw.ends)
+        names = filmed if made == [] or (filmed and rng.random() < draw.filmed) else made
+        return self.clip(names[rng.integers(len(names))])
 
     def held_clip(self, name: str) -> LatentClip:
         """See :meth:`clip`."""
@@ -218,41 +311,40 @@ def _state(folder: Path) -> tuple[int, ...]:
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
-def _window(rng: np.random.Generator, clip: LatentClip, length: int, size: tuple[int, int] | None) -> LatentClip:
+def _window(rng: np.random.Generator, clip: LatentClip, length: int, draw: ClipDraw) -> LatentClip:
     total, h, w = clip.latents.shape[1:]
-    start = (0, total - length, int(rng.integers(total - length + 1)))[rng.integers(3)]
+    starts = starts_of(clip.photo.nonzero()[:, 0].tolist(), total, length, draw.ends)
+    start = starts[rng.integers(len(starts))]
+    if draw.ends == "anywhere":
+        start = (0, total - length, start)[rng.integers(3)]
     rows = torch.arange(start, start + length)
-    if rng.random() < 0.5:
+    if rng.random() < draw.reverse:
         rows = rows.flip(0)
-    height, width = size or (h, w)
+    height, width = draw.crop or (h, w)
+    if height > h or width > w:
+        raise UserError(f"--crop {height} {width}: the latents of the training pairs are {h} x {w}")
     top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
 
     def cut(part: Tensor) -> Tensor:
         return part[:, rows, top : top + height, left : left + width]
 
     deviations = (part if part is None else cut(part) for part in (clip.deviation, clip.guide_deviation))
-    return LatentClip(cut(clip.latents), cut(clip.concat), clip.images[rows], *deviations)
-
-
-def windows(rng: np.random.Generator, clips: list[LatentClip], frames: int, size: tuple[int, int] | None) -> ClipBatch:
-    """A random window of each clip, of one length and size, see :meth:`LatentCorpus.sample`."""
-    length = min(frames, *(c.latents.shape[1] for c in clips))
-    return collate([drawn(rng, _window(rng, clip, length, size)) for clip in clips])
+    return LatentClip(cut(clip.latents), cut(clip.concat), clip.images[rows], clip.photo[rows], *deviations)
 
 
 def drawn(rng: np.random.Generator, clip: LatentClip) -> LatentClip:
-    """A clip drawn from the posterior, where its standard deviations are there; else as it is."""
+    """A clip drawn from the posterior, truth and guide apart, where its deviations are there; else as it is."""
     if clip.deviation is None or clip.guide_deviation is None:
         return clip
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     noises = (torch.randn(clip.latents.shape, generator=generator) for _ in range(2))
     latents = clip.latents.float() + clip.deviation.float() * next(noises)
     guide = clip.concat[: len(latents)].float() + clip.guide_deviation.float() * next(noises)
-    return LatentClip(latents, torch.cat([guide, clip.concat[len(latents) :].float()]), clip.images)
+    return replace(clip, latents=latents, concat=torch.cat([guide, clip.concat[len(latents) :].float()]))
 
 
 def collate(clips: list[LatentClip]) -> ClipBatch:
-    """Stack clips of one size; the image tower sees the first frame of each."""
+    """Stack clips of one size; the image tower sees the first frame of each guide."""
     return ClipBatch(
         torch.stack([c.latents.float() for c in clips]),
         torch.stack([c.concat.float() for c in clips]),

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from torch import nn
 from fvgen.data.latent_cache import LatentClip, encode_pair
 from fvgen.data.latents import Corpus
 from fvgen.data.pairs import Pair, procedural_pair
-from fvgen.data.recipe import MadeRecipe
+from fvgen.data.recipe import ClipDraw, MadeRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
 _TRIES = 8  # scenes for one clip, where two photographs share too little
-_HELD = 1 << 40  # numbers from here on are kept for measuring
+_HELD = 1 << 60  # numbers from here on are kept for measuring
+_ROW = 1 << 32  # numbers of each row
 _PHOTO_SHARE = 0.6
 
 
@@ -37,15 +39,24 @@ class _Maker:
     def pair(self, number: int) -> Pair:
         """See :meth:`clip`."""
         recipe = self.recipe
+        options = (frames_of(recipe, self.seed, number), recipe.width, recipe.height, self.bank, recipe.depth)
         for attempt in range(_TRIES):
-            rng = np.random.default_rng((self.seed, number, attempt))
-            frames = int(rng.integers(recipe.least_frames, recipe.frames + 1))
-            scene, options = int(rng.integers(1 << 40)), (frames, recipe.width, recipe.height, self.bank)
+            scene = int(np.random.default_rng((self.seed, number, attempt)).integers(1 << 40))
             try:
-                return procedural_pair(scene, *options, recipe.depth, recipe.flaws, self.device)
+                return procedural_pair(scene, *options, recipe.flaws, self.device, guide=self.encoder.config.guide)
             except UserError:
                 continue
         raise UserError(f"no clip {number} of seed {self.seed}: in {_TRIES} scenes the photographs share too little")
+
+
+def frames_of(recipe: MadeRecipe, seed: int, number: int) -> int:
+    """How many frames a clip has, known before it is made."""
+    return int(np.random.default_rng((seed, number)).integers(recipe.least_frames, recipe.frames + 1))
+
+
+def _number(row: int, k: int) -> int:
+    """Of the ``k``-th clip of a row."""
+    return row * _ROW + k
 
 
 _maker: _Maker | None = None  # of this process, where it is a worker
@@ -63,8 +74,8 @@ def _work(number: int) -> LatentClip:
 
 
 class ProceduralCorpus(Corpus):
-    """Clips of procedural scenes, numbered; a training that has drawn ``n`` clips draws from the last few of the first
-    ``n / reuse`` ones.
+    """Clips of procedural scenes, numbered; each row of a training's batch has its own, so that several processes make
+    each clip once. A row that has drawn ``n`` clips draws from the last few of its first ``n / reuse`` ones.
 
     Clips are made ahead of time by processes of this machine, or where the training is on a GPU by one thread on that
     GPU; as many are ahead as there are workers, so nothing piles up.
@@ -105,21 +116,49 @@ class ProceduralCorpus(Corpus):
         """Their number is the recipe's."""
         return [f"procedural-held-{k}" for k in range(self.recipe.held)]
 
-    def refresh(self, limit: int | None = None) -> int:
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The recipe's."""
+        return {(self.recipe.width, self.recipe.height)}
+
+    def identity(self) -> dict[str, Any]:
+        """Recipe and seed; how many workers there are changes nothing."""
+        return {"procedural": {**asdict(self.recipe), "workers": None, "seed": self.seed}}
+
+    def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
         """Nothing appears by itself. Returns 1: there is always something to train on."""
         return 1
 
-    def choose(self, rng: np.random.Generator, count: int, posed_share: float, at: int) -> list[LatentClip]:
-        """``count`` random clips of those that a training has after it drew ``at`` clips."""
+    def lengths(self, draw: ClipDraw) -> list[int]:
+        """See :class:`Corpus`: photographs are at both ends of a clip."""
+        longest = self.recipe.frames
+        shortest = self.recipe.least_frames if draw.ends == "photos" else 2
+        return list(range(max(draw.least_frames, shortest), min(draw.frames, longest) + 1))
+
+    def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
+        """A random one of the clips that the row has at its ``at``-th draw and that are fit for the length, or, where
+        none is, the next that will be.
+        """
         newest = at // self.recipe.reuse
         oldest = max(0, newest - self.recipe.window + 1)
-        numbers = [int(rng.integers(oldest, newest + 1)) for _ in range(count)]
+        fit = [k for k in range(oldest, newest + 1) if self._fits(row, k, length, draw)]
+        while not fit:
+            newest += 1
+            fit = [newest] if self._fits(row, newest, length, draw) else []
+        number = _number(row, fit[int(rng.integers(len(fit)))])
         with self._lock:
-            for number in [n for n in self._clips if n < oldest]:
-                self._clips.pop(number).cancel()
-            wanted = [*numbers, *range(oldest, newest + 1 + self._ahead)]
-            futures = {number: self._future(number) for number in wanted if number in numbers or self._room()}
-        return [futures[number].result() for number in numbers]
+            first, last = _number(row, oldest), _number(row, newest)
+            for old in [n for n in self._clips if _number(row, 0) <= n < first]:
+                self._clips.pop(old).cancel()
+            chosen = self._future(number)
+            for ahead in range(first, last + 1 + self._ahead):
+                if self._room():
+                    self._future(ahead)
+        return chosen.result()
+
+    def _fits(self, row: int, k: int, length: int, draw: ClipDraw) -> bool:
+        frames = frames_of(self.recipe, self.seed, _number(row, k))
+        return frames == length if draw.ends == "photos" else frames >= length
 
     def _room(self) -> bool:
         return sum(not future.done() for future in self._clips.values()) < 2 * self._ahead

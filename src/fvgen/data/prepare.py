@@ -26,7 +26,7 @@ from fvgen.data.samples import Sample
 from fvgen.data.shards import write_scene
 from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
-from fvgen.rendering.guide import resample_photo
+from fvgen.rendering.guide import GuideKind, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.geometry import estimate
 from fvgen.scene.photos import Shot
@@ -35,7 +35,7 @@ from fvgen.scene.types import Photos
 _DEPTH_SCALE = 2  # depth and colour of the photographs are taken at twice the pairs' size
 _TILE = 16
 _MOVED = 0.22  # mean difference in a tile where something moved ...
-_STILL = 0.06  # ... while the median tile agrees
+_STILL = {"surface": 0.06, "points": 0.08}  # ... while the median tile agrees; points are coarser, with faint rims
 _MOVED_SHARE = 0.04
 _NOTES = 8
 
@@ -270,20 +270,20 @@ def quality(pair: Pair) -> dict[str, float | str]:
 def _judge(pair: Pair, facts: dict[str, float | str], recipe: PrepareRecipe) -> None:
     if float(facts["coverage"]) < recipe.least_coverage:
         raise Unfit("little covered")
-    if moving(pair):
+    if moving(pair, recipe.guide):
         raise Unfit("something moves")
     if float(facts["psnr"]) < recipe.least_psnr:
         raise Unfit("guide disagrees")
 
 
-def moving(pair: Pair) -> bool:
-    """Whether the guide is right nearly everywhere and plainly wrong in some places, frame after frame."""
+def moving(pair: Pair, guide_kind: GuideKind) -> bool:
+    """Whether a guide of some kind is right nearly everywhere and plainly wrong in some places, frame after frame."""
     frames, guide, coverage = (torch.from_numpy(a[~pair.photo]) for a in (pair.frames, pair.guide, pair.coverage))
     seen = coverage.float()[:, None]
     error = (frames.float() - guide.float()).abs().mean(-1)[:, None] / 255 * seen
     share, mean = F.avg_pool2d(seen, _TILE), F.avg_pool2d(error, _TILE)
     tiles = (mean / share.clamp_min(1e-6))[share > 0.5]
-    if len(tiles) < 10 or float(tiles.median()) > _STILL:
+    if len(tiles) < 10 or float(tiles.median()) > _STILL[guide_kind]:
         return False
     return float((tiles > _MOVED).float().mean()) > _MOVED_SHARE
 

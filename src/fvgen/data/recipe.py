@@ -10,6 +10,39 @@ from fvgen.errors import UserError
 
 
 @dataclass(frozen=True)
+class ClipDraw:
+    """Which clips a training draws from its pairs."""
+
+    frames: int = 16
+    """Most frames of a clip."""
+
+    least_frames: int = 2
+    """Fewest; the clips of a batch have one length, uniform between the two where pairs are that long."""
+
+    ends: Literal["anywhere", "photos"] = "anywhere"
+    """photos: a photograph at both ends, as the paper's clips and windows in use have; anywhere: a third of the clips
+    at the beginning of a pair, a third at its end, the others in between."""
+
+    reverse: float = 0.5
+    """Share of the clips that is played backwards."""
+
+    filmed: float = 0.75
+    """Share of the clips filmed for real, where there are procedural ones too."""
+
+    crop: tuple[int, int] | None = None
+    """Latent height and width of random crops; by default whole pictures."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.least_frames <= self.frames:
+            raise UserError("clips have at least 2 frames, and least-frames is at most frames")
+        if not (0 <= self.reverse <= 1 and 0 <= self.filmed <= 1):
+            raise UserError("reverse and filmed are shares: from 0 to 1")
+
+
+PAPER_CLIPS = ClipDraw(frames=16, least_frames=16, ends="photos", reverse=0.0, filmed=1.0)
+
+
+@dataclass(frozen=True)
 class Flaws:
     """What goes wrong on purpose with the guides of procedural pairs: in half of them, up to so much."""
 
@@ -60,10 +93,11 @@ class MadeRecipe:
     """What goes wrong on purpose."""
 
     reuse: int = 8
-    """How often each clip is drawn on average, with other windows, crops and noise."""
+    """How often each clip is drawn on average, with other windows, crops and noise. Each row of the batch has clips of
+    its own, so several processes make each clip once."""
 
-    window: int = 32
-    """Clips drawn from at any time; a training that is resumed makes so many again."""
+    window: int = 8
+    """Clips that each row of the batch draws from at any time; a training that is resumed makes so many again."""
 
     held: int = 4
     """Clips kept for measuring."""
@@ -131,8 +165,8 @@ class PrepareRecipe:
     """What goes wrong on purpose with procedural pairs."""
 
     device: str = "cpu"
-    """Where geometry and rendering run. cuda takes all GPUs of this machine: its processes take them in turn, and there
-    are at least as many processes as GPUs, whatever --workers says. cuda:1 keeps all to that one."""
+    """Where geometry and rendering run. With cuda the processes of this machine take its GPUs in turn; with cuda:1 all
+    keep to that one."""
 
     held_out: float = 0.025
     """Share of scenes that are kept for measuring."""

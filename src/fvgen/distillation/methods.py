@@ -158,7 +158,8 @@ class Stage(NamedTuple):
 
 RECIPES = {
     "fvgen": "the paper: GAN initialisation, then the softened reverse KL",
-    "gan_only": "stage 1 alone",
+    "gan_init": "stage 1 alone, for as long as it takes in the paper's method",
+    "gan_only": "stage 1 for as long as both stages",
     "reverse_kl": "GAN initialisation, then the plain reverse KL",
     "no_init": "the softened reverse KL from the teacher's weights, without stage 1",
     "dmd2": "joint distribution matching and GAN, critic on the fake score, simulated inputs",
@@ -168,7 +169,7 @@ RECIPES = {
 
 
 def stages(recipe: str, init: int, match: int, config: DistillationConfig, polish: int = 0) -> tuple[Stage, ...]:
-    """The stages of a recipe, all with as many student updates in all, so that they can be compared.
+    """The stages of a recipe; all but ``gan_init`` with as many student updates, so that they can be compared.
 
     The hand-over between stages is the roles as they are: student, head, fake score and their optimizers' states.
 
@@ -183,6 +184,7 @@ def stages(recipe: str, init: int, match: int, config: DistillationConfig, polis
     joint = replace(plain, critic_features="fake_score", inputs="simulated")
     made = {
         "fvgen": (Stage("gan", init, GanInit, config), Stage("matching", match, SoftDmd, config)),
+        "gan_init": (Stage("gan", init, GanInit, config),),
         "gan_only": (Stage("gan", init + match, GanInit, config),),
         "reverse_kl": (Stage("gan", init, GanInit, config), Stage("matching", match, SoftDmd, plain)),
         "no_init": (Stage("matching", init + match, SoftDmd, config),),

@@ -1,5 +1,7 @@
-"""Frames of outside systems: read as they are, or refused. Nothing is resized, reordered or guessed."""
+"""Frames of outside systems and their seconds: read as they are, or refused. Nothing is reordered or guessed."""
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.evaluation.protocols import read_json
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with transparency", 6: "RGB with transparency"}
@@ -81,11 +84,39 @@ def _read_png(path: Path, size: tuple[int, int]) -> Tensor:
         raise UserError(f"{path}: {bits} bits of {_COLOURS.get(colour, 'unknown colours')}; only 8-bit RGB is scored")
     if (width, height) != size:
         raise UserError(
-            f"{path}: {width}x{height} pixels, but {size[0]}x{size[1]} are scored; make frames of that size "
-            "(nothing is resized), or name theirs with --size"
+            f"{path}: {width}x{height} pixels, not {size[0]}x{size[1]}; make frames of that size, or say how they were "
+            f"cut from the photographs: --frames NAME=FOLDER@{width}x{height}[/WIDTHxHEIGHT scaled to cover]"
         )
     try:
         with Image.open(path) as image:
             return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.uint8))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
+
+
+def read_seconds(folder: Path, split: str, scene: str) -> float | None:
+    """How long an outside system took for a split, told by ``seconds.json`` beside its frames.
+
+    Args:
+        folder: that holds the folders of frames.
+        split: whose name is looked for first.
+        scene: whose name is looked for then: each of its splits took so long.
+
+    Returns:
+        Seconds, ``None`` without such a file.
+
+    Raises:
+        UserError: not ``{"SPLIT or SCENE": seconds, ...}`` of numbers above 0, or nothing told of this split.
+    """
+    path = folder / "seconds.json"
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f'{path}: expected {{"SPLIT or SCENE": seconds, ...}}')
+    for name, value in content.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise UserError(f"{path}, {name}: {json.dumps(value)} is no number of seconds above 0")
+    if split not in content and scene not in content:
+        raise UserError(f"{path}: tells the seconds of {min(content)} and others, but not of {split}")
+    return float(content[split if split in content else scene])

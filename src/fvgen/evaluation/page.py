@@ -126,11 +126,11 @@ def _one(store: Store, system: str, split: str, record: dict[str, Any], frame: i
 
 
 def _chips(results: dict[str, Any]) -> str:
-    width, height = results["pictures"]["size"]
-    hardware = results["hardware"]
+    pictures, hardware = results["pictures"], results["hardware"]
+    common = pictures["common_crop"]
     facts = {
         "protocol": results["protocol"],
-        "size": f"{width}x{height}",
+        "size": ", ".join(common["sizes"]) if common else "{}x{}".format(*pictures["size"]),
         "poses": results["poses"]["poses"],
         "index": results["index"]["sha256"][:12],
         "splits": str(results["index"]["splits"]),
@@ -160,9 +160,14 @@ def _table(results: dict[str, Any], systems: Sequence[str]) -> str:
 
 
 def _footer(results: dict[str, Any]) -> str:
-    pictures = results["pictures"]
+    pictures, common = results["pictures"], results["pictures"]["common_crop"]
+    crop = pictures["crop"]
+    if common:
+        declared = "".join(f"; {name}: {text}" for name, text in common["declared"].items())
+        cut = "; ".join(dict.fromkeys(record["crop"] for record in results["splits"].values()))
+        crop = f"ours {crop}{declared}; scored is {common['what']}: {cut}"
     return (
-        f"Pictures: {pictures['crop']}; {pictures['rounding']}; shown here as JPEG, scored from the PNG files in "
+        f"Pictures: {crop}; {pictures['rounding']}; shown here as JPEG, scored from the PNG files in "
         f"frames/. Lens: {pictures['lens']}."
     )
 

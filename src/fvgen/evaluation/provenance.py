@@ -14,7 +14,7 @@ from fvgen import __version__
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = ("cameras", "diffusion", "scene", "rendering", "models", "pipeline.py", "evaluation")
-_REPORTS = ("tables.py", "page.py", "plots.py", "sheets.py", "report.py", "provenance.py")
+_REPORTS = ("tables.py", "paper.py", "page.py", "plots.py", "sheets.py", "report.py", "provenance.py")
 
 
 @cache

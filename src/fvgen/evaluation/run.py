@@ -1,6 +1,7 @@
 """A whole evaluation: every split, every system, and what is left behind. Finished parts are not made again."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.provenance import code_hash, hardware, software
 from fvgen.evaluation.scores import Scorer, mean_of_means, means
 from fvgen.evaluation.store import Store, key_of, pictures_hash
-from fvgen.evaluation.systems import System, check_names, to_bytes
+from fvgen.evaluation.systems import Frames, System, check_names, to_bytes
 from fvgen.evaluation.task import Placing, Task
 from fvgen.progress import track
 
@@ -31,7 +32,7 @@ class Plan:
         protocol: the protocol's name.
         splits: questions, in order.
         scenes: the scenes they are about, by name.
-        framing: of the scored pictures, for landscape scenes.
+        framing: of what systems of ours make, for landscape scenes; scored whole, if outside systems declare no other.
         placing: of the given photos.
         lens: what was done about distortion.
         index_file: where splits were read from, if from a file.
@@ -47,9 +48,9 @@ class Plan:
     index_file: Path | None = None
     absent: Sequence[str] = ()
 
-    def task(self, split: Split) -> Task:
-        """A split, ready to be answered."""
-        return Task(split, self.scenes[split.scene], self.framing, self.placing)
+    def task(self, split: Split, others: Sequence[Framing] = ()) -> Task:
+        """A split, ready to be answered, also by systems of other framings."""
+        return Task(split, self.scenes[split.scene], self.framing, self.placing, others)
 
 
 def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store) -> dict[str, Any]:
@@ -62,9 +63,12 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
     _check_splits(plan)
     store.begin()
     write_index(store.folder / "index.json", plan.splits)
+    others = [system.framing for system in systems if system.framing not in (None, plan.framing)]
     records = {}
     for split in track(plan.splits, "scenes"):
-        records[split.name] = _Worker(plan.task(split), plan, scorer, store).run(systems)
+        records[split.name] = _Worker(plan.task(split, others), plan, scorer, store).run(systems)
+    names = [system.name for system in systems]
+    datasets = _datasets(plan, names, records, scorer, store)
     return {
         "software": software(),
         "hardware": hardware(plan.placing.device),
@@ -74,6 +78,7 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
         "pictures": {
             "size": list(plan.framing.size),
             "crop": plan.framing.text,
+            "common_crop": _common_crop(systems, records) if others else None,
             "portrait": "width and height swapped",
             "rounding": "8 bits, rounded to the nearest level, for every system and the truth",
             "lens": plan.lens,
@@ -82,7 +87,8 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
         **scorer.definition(),
         "metrics_absent": scorer.absent,
         "systems": {system.name: _description(records, system.name) for system in systems},
-        "datasets": _datasets(plan, [system.name for system in systems], records, scorer, store),
+        "datasets": datasets,
+        **({"mean_of_datasets": _mean_of_datasets(datasets, names)} if len(datasets) > 1 else {}),
         "splits": records,
     }
 
@@ -103,20 +109,23 @@ class _Worker:
                 "code": code_hash(),
             }
         )
+        self.framings = key_of([asdict(framing) for framing in task.framings])
         record = store.record(split.name)
         fresh: dict[str, Any] = {"key": self.key, "systems": {}}
         self.record = record if record.get("key") == self.key else fresh
         self._truth: Tensor | None = None
+        self.guided = False
 
     @property
     def truth(self) -> Tensor:
         """True frames as uint8, from the store where they are there."""
-        name = self.task.split.name
-        if self._truth is None:
-            self._truth = self.store.load_frames("truth", name, self.task.names, self.record.get("truth_sha256"))
+        name, names = self.task.split.name, self.task.names
+        if self._truth is None and self.record.get("truth_key") == self.framings:
+            self._truth = self.store.load_frames("truth", name, names, self.record["truth_sha256"])
         if self._truth is None:
             self._truth = to_bytes(self.task.truth)
-            self.record["truth_sha256"] = self.store.save_frames("truth", name, self.task.names, self._truth)
+            self.record["truth_sha256"] = self.store.save_frames("truth", name, names, self._truth)
+            self.record["truth_key"] = self.framings
         return self._truth
 
     def run(self, systems: Sequence[System]) -> dict[str, Any]:
@@ -131,9 +140,10 @@ class _Worker:
             "names": task.names,
             "given": task.is_given,
         }
+        self.guided = not all(isinstance(system, Frames) for system in systems)  # else nothing needs a scene
         for system in track(systems, split.name):
             self._answer(system)
-            self.record["size"] = [self.truth.shape[2], self.truth.shape[1]]
+            self.record |= {"size": [self.truth.shape[2], self.truth.shape[1]], "crop": task.scored.text}
             if task.fit:
                 self.record["alignment"] = task.fit
             if "geometry" in task.seconds:
@@ -147,19 +157,23 @@ class _Worker:
         definition = system.definition(task)
         made_key = key_of([self.key, definition])
         old = self.record["systems"].get(system.name, {})
-        frames = None
-        if old.get("key") == made_key:
-            frames = self.store.load_frames(system.name, name, task.names, old.get("frames_sha256"))
-        if frames is None:
+        whole = None
+        for part in ("made", "frames") if old.get("key") == made_key else ():
+            if whole is None:
+                whole = self.store.load_frames(system.name, name, task.names, old.get("made_sha256"), part)
+        if whole is None:
             made = system.make(task)
-            frames = made.frames
-            self.store.save_frames(system.name, name, task.names, frames)
-            old = {"seconds": made.seconds}
-        entry = {**old, "key": made_key, "definition": definition, "frames_sha256": pictures_hash(frames)}
-        guided = definition["kind"] != "frames" or self._guide_is_known()
-        scores_key = key_of([entry["frames_sha256"], self.scorer.definition(), code_hash(), guided])
+            whole, old = made.frames, {**old, "seconds": made.seconds}
+        frames, resampled = task.cut(whole, task.framing if system.framing is None else task.turned(system.framing))
+        if frames is not whole and definition["kind"] != "frames":
+            self.store.save_frames(system.name, name, task.names, whole, "made")
+        entry = {**old, "key": made_key, "definition": definition, "made_sha256": pictures_hash(whole)}
+        entry["frames_sha256"] = self.store.save_frames(system.name, name, task.names, frames)
+        entry["resampled"] = resampled
+        pictures = [entry["frames_sha256"], pictures_hash(self.truth), self.framings]
+        scores_key = key_of([*pictures, self.scorer.definition(), code_hash(), self.guided])
         if old.get("scores_key") != scores_key:
-            geometry = task.geometry if guided else None
+            geometry = task.geometry if self.guided else None
             columns = self.scorer.frames(frames, self.truth, geometry)
             if geometry is not None:
                 self.record["coverage"] = [float(c.float().mean()) for c in geometry.coverage]
@@ -168,15 +182,24 @@ class _Worker:
             entry["mean_with_given"] = means(columns)
         self.record["systems"][system.name] = entry
 
-    def _guide_is_known(self) -> bool:
-        """Whether the guide was needed anyway: no scene is built for outside systems alone."""
-        return "coverage" in self.record
-
 
 def _description(records: dict[str, Any], system: str) -> dict[str, Any]:
     """What a system is, apart from what differs from split to split."""
     definition = next(iter(records.values()))["systems"][system]["definition"]
-    return {key: value for key, value in definition.items() if key != "frames_sha256"}
+    return {key: value for key, value in definition.items() if key not in ("frames_sha256", "seconds")}
+
+
+def _common_crop(systems: Sequence[System], records: dict[str, Any]) -> dict[str, Any]:
+    """Where systems made pictures of several framings: what was scored, and whose pictures were resampled for it."""
+    by_system = {s.name: [record["systems"][s.name]["resampled"] for record in records.values()] for s in systems}
+    return {
+        "what": "the part of the photographs that all systems show, in whole pixels of the coarsest",
+        "sizes": list(dict.fromkeys("{}x{}".format(*record["size"]) for record in records.values())),
+        "declared": {s.name: s.framing.text for s in systems if s.framing is not None},
+        "resampled": [name for name, told in by_system.items() if any(told)],
+        "only_cut": [name for name, told in by_system.items() if not any(told)],
+        "by": "Lanczos, from parts of pixels too, to the coarsest's scale; the truth from the photograph itself",
+    }
 
 
 def _check_splits(plan: Plan) -> None:
@@ -211,6 +234,25 @@ def _datasets(
         dataset: {name: _row(name, [(s, records[s]) for s in splits], scorer, store) for name in track(names, dataset)}
         for dataset, splits in groups.items()
     }
+
+
+def _mean_of_datasets(datasets: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """By system: means over data sets, each counted once; ``None`` where one of them has no number."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        numbers = [v for v in values if v is not None]
+        return math.fsum(numbers) / len(numbers) if len(numbers) == len(values) else None
+
+    found: dict[str, Any] = {}
+    for name in names:
+        rows = [systems[name] for systems in datasets.values()]
+        found[name] = {"datasets": len(rows), **{key: sum(row[key] for row in rows) for key in ("splits", "images")}}
+        for part in ("mean", "mean_with_given", "distances"):
+            if any(part in row for row in rows):  # given views are not asked for in every data set
+                parts = [row.get(part, row["mean"]) for row in rows]
+                found[name][part] = {metric: mean([p.get(metric) for p in parts]) for metric in parts[0]}
+        found[name]["seconds"] = mean([row["seconds"] for row in rows])
+    return found
 
 
 def _row(system: str, records: list[tuple[str, dict[str, Any]]], scorer: Scorer, store: Store) -> dict[str, Any]:

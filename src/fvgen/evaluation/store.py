@@ -1,7 +1,8 @@
 """What a run leaves behind as it goes, so that it can be interrupted: frames and one record per finished split.
 
-``OUT/scenes/SPLIT.json`` and ``OUT/frames/SYSTEM/SPLIT/FRAME.png``. A record says by hashes what its parts were made
-from; a part whose hash still fits is not made again.
+``OUT/scenes/SPLIT.json`` and ``OUT/frames/SYSTEM/SPLIT/FRAME.png``, what is scored. Where that is only a part of what
+a system of ours made, the whole lies in ``OUT/made``, to be cut otherwise another time. A record says by hashes what
+its parts were made from; a part whose hash still fits is not made again.
 """
 
 import hashlib
@@ -83,34 +84,39 @@ class Store:
         """Replace the record of a split."""
         write_json(self.folder / "scenes" / f"{safe_name(split)}.json", record)
 
-    def frames_folder(self, system: str, split: str) -> Path:
+    def frames_folder(self, system: str, split: str, part: str = "frames") -> Path:
         """Where frames lie; ``--frames NAME=OUT/frames/SYSTEM`` reads them."""
-        return self.folder / "frames" / safe_name(system) / safe_name(split)
+        return self.folder / part / safe_name(system) / safe_name(split)
 
-    def save_frames(self, system: str, split: str, names: Sequence[str], pictures: Tensor) -> str:
-        """Write uint8 pictures, in the place of whatever is there; their hash."""
-        folder = self.frames_folder(system, split)
+    def save_frames(self, system: str, split: str, names: Sequence[str], pictures: Tensor, part: str = "frames") -> str:
+        """Write uint8 pictures, in the place of whatever else is there; their hash."""
+        like = pictures_hash(pictures)
+        if self.load_frames(system, split, names, like, part) is not None:
+            return like
+        folder = self.frames_folder(system, split, part)
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.png"):
             path.unlink()
         for name, picture in zip(names, pictures):
             write_png(folder / f"{safe_name(name)}.png", picture)
-        return pictures_hash(pictures)
+        return like
 
-    def load_frames(self, system: str, split: str, names: Sequence[str], like: str | None) -> Tensor | None:
+    def load_frames(
+        self, system: str, split: str, names: Sequence[str], like: str | None, part: str = "frames"
+    ) -> Tensor | None:
         """The pictures of hash ``like``, ``None`` where they are not there any more."""
         if like is None:
             return None
-        found = [self.load_frame(system, split, name) for name in names]
+        found = [self.load_frame(system, split, name, part) for name in names]
         kept = [picture for picture in found if picture is not None]
         if len(kept) < len(names) or len({picture.shape for picture in kept}) > 1:
             return None
         pictures = torch.stack(kept)
         return pictures if pictures_hash(pictures) == like else None
 
-    def load_frame(self, system: str, split: str, name: str) -> Tensor | None:
+    def load_frame(self, system: str, split: str, name: str, part: str = "frames") -> Tensor | None:
         """One picture, ``None`` where it is not there or damaged."""
         try:
-            return read_photo(self.frames_folder(system, split) / f"{safe_name(name)}.png").image
+            return read_photo(self.frames_folder(system, split, part) / f"{safe_name(name)}.png").image
         except UserError:
             return None

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.frames import read_frames, safe_name
+from fvgen.evaluation.frames import read_frames, read_seconds, safe_name
+from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.task import Task
 from fvgen.pipeline import NovelViewPipeline
 
@@ -46,9 +47,11 @@ class System(Protocol):
 
     Attributes:
         name: unique in a run; heads its column.
+        framing: of its frames for landscape scenes; ``None``: as our systems make them.
     """
 
     name: str
+    framing: Framing | None
 
     def definition(self, task: Task) -> dict[str, Any]:
         """Everything that its answer to a task depends on, besides the task."""
@@ -73,6 +76,7 @@ class Baseline:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.framing: Framing | None = None
         self._base, _, blur = name.partition("+blur")
         try:
             self._sigma = float(blur or 0)
@@ -120,6 +124,7 @@ class Model:
         self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype)
         self.steps = int(steps) if steps else None
         self.seed = seed
+        self.framing: Framing | None = None
         self.name = f"{Path(model).name}:{steps}" if steps else Path(model).name
         self._weights = weights_hash(self.pipeline)
 
@@ -148,36 +153,48 @@ class Model:
 
 
 class Frames:
-    """An outside system by its frames: ``DIR/SPLIT/FRAME.png``.
+    """An outside system by its frames, ``DIR/SPLIT/FRAME.png``, and its seconds, if ``DIR/seconds.json`` tells them.
 
     Args:
-        text: ``NAME=DIR``.
+        text: ``NAME=DIR``, or ``NAME=DIR@FRAMING`` (see `Framing.parse`) for frames of another size or cut.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder or framing.
     """
 
     def __init__(self, text: str) -> None:
         self.name, equals, folder = text.partition("=")
+        self.framing: Framing | None = None
+        plain, at, framing = folder.rpartition("@")
+        if at and not Path(folder).is_dir():
+            folder, self.framing = plain, Framing.parse(framing)
         self.folder = Path(folder)
         if not equals or not self.name or not folder:
-            raise UserError(f"--frames {text}: write NAME=DIR")
+            raise UserError(f"--frames {text}: write NAME=FOLDER, or NAME=FOLDER@WIDTHxHEIGHT[/WIDTHxHEIGHT]")
         if not self.folder.is_dir():
             raise UserError(f"--frames {text}: there is no folder {folder}")
 
     def _read(self, task: Task) -> Tensor:
         named = self.folder / safe_name(task.split.name)
         folder = named if named.is_dir() else self.folder / safe_name(task.split.scene)
-        return read_frames(folder, task.names, task.split.target, task.framing.size)
+        framing = task.framing if self.framing is None else task.turned(self.framing)
+        return read_frames(folder, task.names, task.split.target, framing.size)
+
+    def _seconds(self, task: Task) -> dict[str, float]:
+        told = read_seconds(self.folder, task.split.name, task.split.scene)
+        return {} if told is None else {"told": told}
 
     def definition(self, task: Task) -> dict[str, Any]:
-        """The pictures themselves."""
+        """The pictures themselves, and how long they are told to have taken."""
         digest = hashlib.sha256(self._read(task).numpy().tobytes()).hexdigest()
-        return {"kind": "frames", "name": self.name, "frames_sha256": digest}
+        declared = {"declared": self.framing.text} if self.framing else {}
+        seconds = self._seconds(task)
+        told = {"seconds_from": "seconds.json", "seconds": seconds["told"]} if seconds else {}
+        return {"kind": "frames", "name": self.name, **declared, **told, "frames_sha256": digest}
 
     def make(self, task: Task) -> Made:
         """The pictures as they are."""
-        return Made(self._read(task))
+        return Made(self._read(task), self._seconds(task))
 
 
 def check_names(systems: Sequence[System]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 _SHORT = {"psnr": "PSNR", "fid": "FID", "kid": "KID", "seconds": "s/scene"}
 _FIRST = ("psnr", "ssim", "lpips", "fid", "kid")
-_ARROWS = {"higher": ("↑", r"$\uparrow$"), "lower": ("↓", r"$\downarrow$"), "one": ("→1", r"$\to 1$"), "": ("", "")}
+ARROWS = {"higher": ("↑", r"$\uparrow$"), "lower": ("↓", r"$\downarrow$"), "one": ("→1", r"$\to 1$"), "": ("", "")}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Column:
 
 
 Row = tuple[str, str, dict[str, float | None]]  # data set, system, figures
+
+MEAN = "mean of data sets"
 
 
 def title_of(metric: str) -> str:
@@ -59,10 +61,13 @@ def columns_of(results: dict[str, Any]) -> list[Column]:
 
 
 def rows_of(results: dict[str, Any], part: str = "mean") -> list[Row]:
-    """The figures of every data set and system; ``part``: ``mean`` or ``mean_with_given``."""
+    """The figures of every data set and system, then their means; ``part``: ``mean`` or ``mean_with_given``."""
+    groups = {**results["datasets"]}
+    if "mean_of_datasets" in results:
+        groups[MEAN] = results["mean_of_datasets"]
     return [
         (dataset, system, {**row.get(part, {}), **row["distances"], "seconds": row["seconds"]})
-        for dataset, systems in results["datasets"].items()
+        for dataset, systems in groups.items()
         for system, row in systems.items()
     ]
 
@@ -102,7 +107,7 @@ def markdown(results: dict[str, Any]) -> str:
         return {0: f"**{text}**", 1: f"*{text}*"}.get(place, text) if place is not None else text
 
     columns = columns_of(results)
-    head = ["data set", "system", *(f"{c.title} {_ARROWS[c.better][0]}".strip() for c in columns)]
+    head = ["data set", "system", *(f"{c.title} {ARROWS[c.better][0]}".strip() for c in columns)]
 
     def table(part: str) -> str:
         lines = [head, ["---"] * len(head), *_cells(results, part, mark)]
@@ -119,13 +124,25 @@ def notes(results: dict[str, Any]) -> str:
     """One line on what the numbers rest on."""
     any_row = {dataset: next(iter(rows.values())) for dataset, rows in results["datasets"].items()}
     images = ", ".join(f"{d}: {row['images']} images in {row['splits']}" for d, row in any_row.items())
-    width, height = results["pictures"]["size"]
     absent = "".join(f"; {name} not computed" for name in results["metrics_absent"])
+    told = [name for name, definition in results["systems"].items() if "seconds_from" in definition]
     return (
-        f"Protocol {results['protocol']}, index {results['index']['sha256'][:12]}, {width}x{height}, "
-        f"{results['poses']['poses']} poses; means over frames, then over scenes (or pairs); {images}; seconds without "
-        f"finding cameras and depth, on {results['hardware'].get('gpu', results['hardware']['cpu'])}{absent}."
+        f"Protocol {results['protocol']}, index {results['index']['sha256'][:12]}, {size_text(results)}, "
+        f"{results['poses']['poses']} poses; means over frames, then over scenes (or pairs)"
+        f"{', then over data sets' if 'mean_of_datasets' in results else ''}; {images}; seconds without "
+        f"finding cameras and depth, on {results['hardware'].get('gpu', results['hardware']['cpu'])}"
+        f"{', of ' + ', '.join(told) + ' as told beside the frames' if told else ''}{absent}."
     )
+
+
+def size_text(results: dict[str, Any]) -> str:
+    """The size of the scored pictures, and where they are the part that systems of several sizes have in common."""
+    made, common = "{}x{}".format(*results["pictures"]["size"]), results["pictures"].get("common_crop")
+    if common is None:
+        return made
+    resampled = ", ".join(common["resampled"])
+    told = f"; {resampled} resampled" if resampled else ""
+    return f"{', '.join(common['sizes'])} (what all systems show; ours made at {made}{told})"
 
 
 def latex(results: dict[str, Any]) -> str:
@@ -137,7 +154,7 @@ def latex(results: dict[str, Any]) -> str:
         return rf"\textbf{{{text}}}" if place == 0 else rf"\underline{{{text}}}"
 
     columns = columns_of(results)
-    heads = [f"{_tex(c.title)} {_ARROWS[c.better][1]}".strip() for c in columns]
+    heads = [f"{tex(c.title)} {ARROWS[c.better][1]}".strip() for c in columns]
     lines = [
         f"% {_one_line(notes(results))}",
         r"\begin{tabular}{ll" + "r" * len(columns) + "}",
@@ -145,16 +162,17 @@ def latex(results: dict[str, Any]) -> str:
         " & & " + " & ".join(heads) + r" \\",
     ]
     cells = _cells(results, "mean", mark)
-    for dataset in results["datasets"]:
+    for dataset in dict.fromkeys(row[0] for row in cells):
         own = [row for row in cells if row[0] == dataset]
         lines.append(r"\midrule")
         for i, row in enumerate(own):
-            first = rf"\multirow{{{len(own)}}}{{*}}{{{_tex(dataset)}}}" if i == 0 else ""
-            lines.append(" & ".join([first, _tex(row[1]), *row[2:]]) + r" \\")
+            first = rf"\multirow{{{len(own)}}}{{*}}{{{tex(dataset)}}}" if i == 0 else ""
+            lines.append(" & ".join([first, tex(row[1]), *row[2:]]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Text for LaTeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)
 

@@ -1,6 +1,7 @@
 """One split of a scene at work: photos in, the truth beside it, geometry and guide made when a system asks for them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from fvgen.cameras.paths import CameraPath
 from fvgen.errors import UserError
 from fvgen.evaluation.alignment import aligned_scene
 from fvgen.evaluation.datasets import EvaluationScene, join_cameras
-from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.framing import Framing, nearest
 from fvgen.evaluation.metrics import correspondences
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.scores import Geometry
@@ -47,21 +48,51 @@ class Task:
     Args:
         split: frames given and asked for.
         scene: its scene.
-        framing: of the scored pictures, for landscape scenes.
+        framing: of what systems of ours make, for landscape scenes.
         placing: of the given photos.
+        others: framings of outside systems. Where one differs from ours, what all show is scored.
     """
 
-    def __init__(self, split: Split, scene: EvaluationScene, framing: Framing, placing: Placing) -> None:
+    def __init__(
+        self,
+        split: Split,
+        scene: EvaluationScene,
+        framing: Framing,
+        placing: Placing,
+        others: Sequence[Framing] = (),
+    ) -> None:
         self.split, self.source, self.placing = split, scene, placing
-        self._framing = framing
+        self._framing, self._others = framing, others
         self.fit: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
 
     @cached_property
     def framing(self) -> Framing:
-        """Size and crop in the orientation of the first given photo."""
+        """Size and crop of what systems of ours make."""
+        return self.turned(self._framing)
+
+    def turned(self, framing: Framing) -> Framing:
+        """A framing in the orientation of the first given photo."""
         image = self.photos.images[0]
-        return self._framing.turned(image.shape[1] >= image.shape[0])
+        return framing.turned(image.shape[1] >= image.shape[0])
+
+    @cached_property
+    def framings(self) -> list[Framing]:
+        """Those of all systems, ours first."""
+        return list(dict.fromkeys([self.framing, *map(self.turned, self._others)]))
+
+    @cached_property
+    def scored(self) -> Framing:
+        """Size and crop of the scored pictures: what all framings show, for one framing itself."""
+        try:
+            return self.framing if len(self.framings) == 1 else Framing.common(self.framings, self.whole)
+        except UserError as error:
+            raise UserError(f"{self.split.name}: {error}") from None
+
+    @cached_property
+    def whole(self) -> Cameras:
+        """Cameras of the frames asked for as they were photographed."""
+        return Cameras.concatenate([join_cameras([self.source.read(i)]) for i in self.split.target])
 
     @cached_property
     def photos(self) -> Photos:
@@ -76,14 +107,39 @@ class Task:
 
     @cached_property
     def targets(self) -> list[tuple[Tensor, Cameras]]:
-        """Picture and camera of each frame asked for."""
+        """Picture and camera of each frame asked for, as it is scored."""
         made = []
         for i in self.split.target:
             shot = self.source.read(i)
             assert shot.camera is not None
-            cameras, boxes = self.framing.cameras(shot.camera)
-            made.append((self.framing.picture(shot.image, boxes[0]), cameras))
+            cameras, boxes = self.scored.cameras(shot.camera)
+            made.append((self.scored.picture(shot.image, boxes[0]), cameras))
         return made
+
+    @cached_property
+    def cameras(self) -> Cameras:
+        """Cameras of the frames asked for at the size that systems of ours make."""
+        if self.scored == self.framing:
+            return Cameras.concatenate([camera for _, camera in self.targets])
+        return self.framing.cameras(self.whole)[0]
+
+    def cut(self, frames: Tensor, framing: Framing) -> tuple[Tensor, bool]:
+        """Frames as they are scored: what all framings show, at the scale of the coarsest.
+
+        Args:
+            frames: ``[F, H, W, 3]`` uint8, those asked for.
+            framing: that they were made in.
+
+        Returns:
+            The part of them at the scored size, uint8, and whether it was resampled (Lanczos) or only cut out.
+        """
+        if framing == self.scored:
+            return frames, False
+        width, height = self.scored.size
+        windows = framing.windows(self.scored, self.whole)
+        pictures = torch.stack([self.scored.picture(frame, window) for frame, window in zip(frames, windows)])
+        moved = any((x1 - x0, y1 - y0) != (width, height) or x0 % 1 or y0 % 1 for x0, y0, x1, y1 in windows)
+        return (pictures * 255).round().byte(), moved
 
     @cached_property
     def truth(self) -> Tensor:
@@ -131,7 +187,7 @@ class Task:
         width, height = self.framing.size
         fitted, _ = self.scene.cameras.covering(width, height)
         places = {self.split.context[self.photos.names.index(n)]: k for k, n in enumerate(self.scene.photos.names)}
-        asked = {i: cameras for i, (_, cameras) in zip(self.split.target, self.targets)}
+        asked = {i: self.cameras[k] for k, i in enumerate(self.split.target)}
         order = sorted(set(places) | set(asked))
         cameras = [asked[i] if i in asked else fitted[places[i]] for i in order]
         return CameraPath(Cameras.concatenate(cameras), [places.get(i) for i in order])
@@ -154,7 +210,16 @@ class Task:
 
     @cached_property
     def geometry(self) -> Geometry:
-        """What the guide knows of the frames asked for; only measured depth finds neighbours."""
-        coverage = self.guide.coverage[self.positions]
-        depth = self.guide.depth[self.positions] * coverage
-        return Geometry(coverage, correspondences(depth, self.path.cameras[self.positions]))
+        """What the guide knows of the frames as they are scored; only measured depth finds neighbours.
+
+        Of a part at another scale each pixel has the coverage and depth of the guide's pixel that its centre lies in.
+        """
+        cameras = Cameras.concatenate([camera for _, camera in self.targets])
+        coverage, depth = self.guide.coverage[self.positions], self.guide.depth[self.positions]
+        if self.scored != self.framing:
+            windows = self.framing.windows(self.scored, self.whole)
+            coverage, depth = (
+                torch.stack([nearest(values, window, self.scored.size) for values, window in zip(maps, windows)])
+                for maps in (coverage, depth)
+            )
+        return Geometry(coverage, correspondences(depth * coverage, cameras))

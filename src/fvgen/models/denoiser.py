@@ -1,5 +1,6 @@
 """The one view that samplers and distillation have of a video network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +36,16 @@ class Condition:
         """The condition of some clips of the batch, its keys not made yet."""
         null, fs = (None if value is None else value[rows] for value in (self.null_context, self.fs))
         return Condition(self.concat[rows], self.context[rows], null, fs, temperature=self.temperature)
+
+    @staticmethod
+    def joined(parts: "Sequence[Condition]") -> "Condition":
+        """Conditions of one kind and size as that of one batch, its keys not made yet."""
+        null, fs = (
+            None if first is None else torch.cat([getattr(part, name) for part in parts])
+            for name, first in (("null_context", parts[0].null_context), ("fs", parts[0].fs))
+        )
+        concat, context = (torch.cat([getattr(part, name) for part in parts]) for name in ("concat", "context"))
+        return Condition(concat, context, null, fs, temperature=parts[0].temperature)
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,12 @@ class VideoDenoiser(nn.Module):
         return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
     def prepared(self, condition: Condition) -> Condition:
-        """With the keys and values of its tokens: :meth:`velocity` then does not make them at every step."""
+        """With the keys and values of its tokens: :meth:`velocity` then does not make them at every step.
+
+        A network that is sharded over processes makes them in each pass: only then are its weights there.
+        """
+        if hasattr(self.unet.conv_in.weight, "to_local"):
+            return condition
         return replace(condition, keys=self.unet.keys(condition.context, condition.concat.shape[2]))
 
     @staticmethod

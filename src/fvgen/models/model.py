@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
+from fvgen.models.adapter_files import Adapter, save_adapter
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
 from fvgen.models.denoiser import Condition, GuideVariance, VideoDenoiser
+from fvgen.models.lora import low_rank_layers
+from fvgen.models.lora_config import LoraConfig
 from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
 
@@ -174,12 +177,43 @@ class VideoModel(nn.Module):
         return self.autoencoder.decode(chosen.transpose(0, 1)[None])[0]
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``."""
+        """Write ``model_index.json``, one folder of safetensors per component, all in ``dtype``.
+
+        Raises:
+            ValueError: the denoiser has adapters: merge them, or save them alone.
+        """
+        if any(True for _ in low_rank_layers(self.denoiser)):
+            raise ValueError("this denoiser has adapters: merge them, or save them alone")
         write_configs(folder, self.config, self.autoencoder.vae.config.scaling_factor)
         for name, module in self.components().items():
             (folder / name).mkdir(exist_ok=True)
             state = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
             save_file(state, folder / name / "model.safetensors", metadata={"format": "pt"})
+
+    def save_adapter(
+        self,
+        folder: Path,
+        adapters: LoraConfig,
+        base: str | Path,
+        base_fingerprint: str,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Write a folder that :meth:`load` takes, with the adapters of the denoiser and a reference to their base.
+
+        Args:
+            folder: made if it is not there.
+            adapters: that the denoiser was made with, see :func:`fvgen.models.lora.adapted`.
+            base: the model that the denoiser, the autoencoder and the conditioner are of: a name or a folder.
+            base_fingerprint: of its denoiser as it lies on disk, see :func:`fvgen.models.adapter_files.fingerprint`.
+            dtype: of the factors on disk.
+
+        Raises:
+            UserError: there is no such base.
+        """
+        home = find_model(base)
+        name = home.name if home.parent == WEIGHTS else str(home.resolve())
+        save_adapter(folder, self.denoiser, adapters, name, base_fingerprint, dtype)
+        write_index(folder, self.config)
 
     def components(self) -> dict[str, nn.Module]:
         """The parts by the name of their folder."""
@@ -190,6 +224,7 @@ class VideoModel(nn.Module):
         """Read a model folder, or a model of the package by its name (``mini``, ``mini-teacher``).
 
         Each tensor goes from the file straight to its place and number format: no second copy of the model exists.
+        A folder with an adapter gives a plain model too: its base is read, and the factors are added on the way.
 
         Args:
             folder: or name.
@@ -197,16 +232,17 @@ class VideoModel(nn.Module):
             dtype: of the weights.
 
         Raises:
-            UserError: if there is no such model or the folder is not one.
+            UserError: if there is no such model, the folder is not one, or an adapter's base is another or gone.
         """
         path = find_model(folder)
-        config = read_config(path)
+        config, adapter = read_config(path), Adapter.read(path)
+        home = home_of(path)
         try:
             model = VideoModel.build(config, device="meta")
             for name, module in model.components().items():
-                state = _read(path / name / "model.safetensors", device, dtype)
+                state = _read(home / name / "model.safetensors", device, dtype, adapter if name == "unet" else None)
                 module.load_state_dict(state, strict=True, assign=True)
-            scaled = json.loads((path / "vae" / "config.json").read_text())
+            scaled = json.loads((home / "vae" / "config.json").read_text())
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{path} is not a complete fvgen model: {first}") from error
@@ -230,16 +266,38 @@ def find_model(folder: str | Path) -> Path:
     return path
 
 
+def home_of(path: Path) -> Path:
+    """The folder with a model's weights: its own, or its base's where it is an adapter.
+
+    Raises:
+        UserError: the base is gone, or an adapter itself.
+    """
+    adapter = Adapter.read(path, factors=False)
+    if adapter is None:
+        return path
+    for place in adapter.places:
+        if (Path(place) / "model_index.json").is_file() or (WEIGHTS / place / "model_index.json").is_file():
+            home = find_model(place)
+            if Adapter.read(home, factors=False) is not None:
+                raise UserError(f"the base of {path}, {home}, is an adapter itself: save it as a whole model first")
+            return home
+    raise UserError(
+        f"the base of {path}, {adapter.base}, is not there: put it beside {path}, or name its folder as 'base' in "
+        f"{path / 'adapter.json'}"
+    )
+
+
 def read_config(path: Path) -> ModelConfig:
     """What a model folder says of itself, its weights left unread but looked for.
 
     Raises:
-        UserError: if it does not describe a model, or a part of it is missing.
+        UserError: if it does not describe a model, or a part of it, or of its base, is missing.
     """
+    home = home_of(path)
     try:
         config = config_from_dict(json.loads((path / "model_index.json").read_text()))
         for name in ("vae/config.json", *(f"{part}/model.safetensors" for part in ("unet", "vae", "conditioner"))):
-            if not (path / name).is_file():
+            if not (home / name).is_file():
                 raise FileNotFoundError(f"{name} is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -250,16 +308,23 @@ def read_config(path: Path) -> ModelConfig:
 def write_configs(folder: Path, config: ModelConfig, scaling_factor: float) -> None:
     """Write everything of a model folder but its weights."""
     (folder / "vae").mkdir(parents=True, exist_ok=True)
-    index = {"_class_name": "NovelViewPipeline", "_library": "fvgen", **asdict(config)}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_index(folder, config)
     scaled = {"scaling_factor": scaling_factor}
     (folder / "vae" / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
 
 
-def _read(file: Path, device: str | torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+def write_index(folder: Path, config: ModelConfig) -> None:
+    """Write ``model_index.json``; with an adapter beside it, the folder is a model."""
+    index = {"_class_name": "NovelViewPipeline", "_library": "fvgen", **asdict(config)}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _read(file: Path, device: str | torch.device, dtype: torch.dtype, adapter: Adapter | None) -> dict[str, Tensor]:
     """Tensors copied one by one, so that the file may be replaced while the model is in use."""
     with safe_open(file, "pt", device=str(device)) as stored:
-        return {name: stored.get_tensor(name).to(dtype, copy=True) for name in stored.keys()}  # noqa: SIM118
+        tensors = ((name, stored.get_tensor(name)) for name in sorted(stored.keys()))
+        changed = tensors if adapter is None else adapter.merged(tensors, "unet.", file.parent.parent)
+        return {name: value.to(dtype, copy=True) for name, value in changed}
 
 
 _PARTS = {

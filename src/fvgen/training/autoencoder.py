@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from fvgen.distillation.draws import Draws
 from fvgen.models.autoencoder import start_from_principal_components
 from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.engine import Role, Trainer, Turn
-from fvgen.training.recipes import AutoencoderRecipe, EngineConfig
+from fvgen.training.recipes import AutoencoderRecipe, EngineConfig, split_recipe
 from fvgen.training.schedules import warmed_cosine
 from fvgen.training.world import World, device_named
 
@@ -44,13 +44,12 @@ class AutoencoderTask:
 
     name = "autoencoder"
 
-    def __init__(
-        self, model: FrameAutoencoder, bank: TextureBank, recipe: AutoencoderRecipe, engine: EngineConfig, world: World
-    ) -> None:
+    def __init__(self, model: FrameAutoencoder, bank: TextureBank, recipe: AutoencoderRecipe, world: World) -> None:
         self.model, self.bank, self.recipe, self.world = model, bank, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
-        self.part = recipe.batch // engine.accumulate
-        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        fixed, free = split_recipe(recipe)
+        self.identity: dict[str, Any] = {"recipe": fixed, "photographs": len(bank.files)}
+        self.free: dict[str, Any] = {"recipe": free}
         role = Role(
             model.vae,
             lr=lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
@@ -65,14 +64,18 @@ class AutoencoderTask:
         """One: the autoencoder."""
         return (Turn("autoencoder", ("autoencoder",)),)
 
-    def batch(self, step: int, turn: int, part: int) -> Tensor:
+    def rows(self, step: int) -> int:
+        """The recipe's batch."""
+        return self.recipe.batch
+
+    def batch(self, step: int, turn: int, rows: range) -> Tensor:
         """Pictures, ``[B, 3, H, W]``."""
-        key = (self.seed, step) if part == 0 else (self.seed, step, part)
-        return pictures(self.bank, np.random.default_rng(key), self.part, self.recipe.crop)
+        keys = ((self.seed, step, row) for row in rows)
+        return torch.cat([pictures(self.bank, np.random.default_rng(key), 1, self.recipe.crop) for key in keys])
 
     def loss(self, turn: Turn, batch: Tensor, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Reconstruction and the posterior's divergence from a unit Gaussian."""
-        vae, model, images = self.model.vae, self.model, self.world.rows(batch)
+        vae, model, images = self.model.vae, self.model, batch.to(self.world.device)
         posterior = vae.encode(model.fold(images)).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         latents = mean + torch.exp(0.5 * logvar) * draws.noise(mean)
@@ -108,7 +111,7 @@ def train_autoencoder(
         many = pictures(bank, np.random.default_rng((recipe.seed, 1 << 31)), 32 * recipe.batch, recipe.crop)
         start_from_principal_components(model, many)
     model.to(world.device)
-    Trainer(AutoencoderTask(model, bank, recipe, engine, world), folder, engine, world).run()
+    Trainer(AutoencoderTask(model, bank, recipe, world), folder, engine, world).run()
     model.cpu().vae.eval().requires_grad_(True)
     with torch.no_grad():
         images = pictures(bank, np.random.default_rng((recipe.seed, 1 << 30)), 32, recipe.crop)

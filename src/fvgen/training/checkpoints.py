@@ -1,7 +1,10 @@
-"""Checkpoints: whole or not there. Tensors with torch's distributed checkpoint, facts as JSON, a rename at the end.
+"""A run on disk: what defines it, and its checkpoints, which are whole or not there.
+
+``run.json`` says what made the run: another recipe, teacher or corpus than that is refused when it is resumed.
 
 A checkpoint ``checkpoints/step-00000120`` holds tensors by name (sharded ones from all processes; they can be read by
-any number of processes) and ``facts.json``. While it is written or deleted its folder ends in ``.partial``.
+any number of processes) and ``facts.json``. While it is written or deleted its folder ends in ``.partial``. Tensors go
+through torch's distributed checkpoint, facts are JSON, and a rename comes at the end.
 """
 
 import json
@@ -13,12 +16,122 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
+from fvgen.errors import UserError
+from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
 from fvgen.training.world import World
 
+_SHOWN = 3  # differences that are named
+
 _WHOLE = re.compile(r"step-(\d{8})")
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Twelve hex digits of a network's weights."""
+    return fingerprint_of_weights(sorted(module.state_dict().items()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names, as JSON gives them back."""
+    found: dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(values, default=str)).items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def same_or_refuse(path: Path, identity: dict[str, Any], what: str) -> dict[str, Any] | None:
+    """Compare what defines something with what a file says of it.
+
+    Args:
+        path: of the JSON file.
+        identity: nested fields; below ``scenes`` are training data by name, which may have grown since.
+        what: was made, for the message.
+
+    Returns:
+        What the file says, or ``None`` where there is none.
+
+    Raises:
+        UserError: it says otherwise; the line names the fields.
+    """
+    if not path.exists():
+        return None
+    try:
+        noted = json.loads(path.read_text())
+        old = flat(noted["identity"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not what was written there ({error}); choose another output folder") from None
+    new = flat(identity)
+    differing = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    scenes = [name for name in differing if ".scenes." in f".{name}"]
+    told = [f"{_option(n)} is {_brief(new.get(n))}, was {_brief(old.get(n))}" for n in differing if n not in scenes]
+    lost = [name for name in scenes if name in old]
+    told += [f"{len(lost)} scenes of its training data are gone or changed"] if lost else []
+    if told:
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        raise UserError(
+            f"{path.parent} holds {what} made otherwise: {'; '.join(told[:_SHOWN])}{more}; choose another output folder"
+        )
+    return noted
+
+
+def _option(name: str) -> str:
+    """A field as its option is called: the recipes' own names are not part of it."""
+    return name.removeprefix("recipe.").removeprefix("distillation.").removeprefix("clips.").replace("_", "-")
+
+
+def _brief(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def check_run(folder: Path, task: str, identity: dict[str, Any]) -> None:
+    """Refuse a folder that holds another run.
+
+    Raises:
+        UserError: it does; the line names the fields that differ.
+    """
+    known = same_or_refuse(folder / "run.json", {"task": task, **identity}, "a run")
+    if known is None and (whole_checkpoints(folder) or (folder / "state.pt").exists()):
+        raise UserError(f"{folder} holds a run of an earlier version: choose another output folder")
+
+
+def note_run(folder: Path, task: str, identity: dict[str, Any], free: dict[str, Any], step: int) -> None:
+    """Write ``run.json``; of a run that goes on with other values of what may change, note which and from which step.
+
+    Args:
+        folder: of the run, checked.
+        task: its name.
+        identity: what defines the run.
+        free: what may change from sitting to sitting.
+        step: at which this sitting begins.
+    """
+    path = folder / "run.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"free": free, "changes": []}
+    old, new = flat(known["free"]), flat(free)
+    changes = [
+        {"step": step, "field": name, "from": old.get(name), "to": new.get(name)}
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+    before, now = (_scenes(flat(x)) for x in (known.get("identity", identity), identity))
+    if now > before:
+        changes.append({"step": step, "field": "scenes", "from": before, "to": now})
+    content = {"identity": {"task": task, **identity}, "free": free, "changes": known["changes"] + changes}
+    write_json(path, json.loads(json.dumps(content, default=str)))
+
+
+def _scenes(fields: dict[str, Any]) -> int:
+    return sum(".scenes." in f".{name}" for name in fields)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:

@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
@@ -13,9 +13,8 @@ from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips, Method, Stage, stages
 from fvgen.distillation.ode import TrajectoryPoints
 from fvgen.distillation.roles import Roles
-from fvgen.errors import UserError
 from fvgen.training.engine import Role, Turn
-from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.recipes import StudentRecipe, split_recipe
 from fvgen.training.schedules import falling
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
@@ -24,11 +23,17 @@ from fvgen.training.world import World
 class Data(Protocol):
     """Where clips come from."""
 
-    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Any:
-        """``count`` clips, after ``at`` were drawn; may run ahead of time in another thread."""
+    def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Any:
+        """Clips for some rows of the batch that ``key`` names, the ``at``-th of the training.
+
+        Each is a function of the key and its row. May run ahead of time in another thread.
+        """
 
     def ready(self, drawn: Any) -> Clips:
-        """This process's share of what was drawn, on its device."""
+        """What was drawn, on the device of the process."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the clips are made from; JSON."""
 
 
 class DistillationTask:
@@ -39,8 +44,8 @@ class DistillationTask:
         recipe: which method, and how.
         data: clips.
         store: trajectories of the teacher, where the recipe needs them.
-        engine: for the size of the parts of a batch.
         world: the processes.
+        identity: of the teacher, for the run's.
     """
 
     name = "distillation"
@@ -51,40 +56,40 @@ class DistillationTask:
         recipe: StudentRecipe,
         data: Data,
         store: TrajectoryStore | None,
-        engine: EngineConfig,
         world: World,
+        identity: dict[str, Any],
     ) -> None:
         self.nets, self.recipe, self.data, self.store, self.world = roles, recipe, data, store, world
         self.stages = stages_of(recipe)
         self.methods: list[Method] = [stage.method(roles, stage.config) for stage in self.stages]
         self.ends = np.cumsum([stage.steps for stage in self.stages])
         self.steps, self.seed = int(self.ends[-1]), recipe.seed
-        if recipe.batch % (engine.accumulate * world.size):
-            raise UserError(
-                f"a batch of {recipe.batch} cannot be shared out to {world.size} processes in {engine.accumulate} parts"
-            )
-        self.part = recipe.batch // engine.accumulate
         self.average = copy.deepcopy(roles.student)
         self.roles = self._trained()
         idle = [name for name in ("fake_score", "head") if name not in self.roles]
         self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in ("teacher", *idle)]
-        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        self.identity = run_identity(recipe, identity, data)
+        self.free: dict[str, Any] = {"recipe": split_recipe(recipe)[1]}
         self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
         self.weights: list[float] = []
 
     def _trained(self) -> dict[str, Role]:
-        recipe, betas, used = self.recipe, (0.5, 0.99), {"student"}.union(*(m.critics for m in self.methods))
+        recipe, adam, used = self.recipe, self.recipe.adam, {"student"}.union(*(m.critics for m in self.methods))
         lrs = {"student": recipe.lr, "fake_score": recipe.critic_lr, "head": recipe.critic_lr * recipe.head_lr}
         trained = {}
         for name, lr in lrs.items():
             if name in used:
-                net = module(getattr(self.nets, name))
-                trained[name] = Role(net, lr=lambda update, lr=lr: lr, betas=betas, clip=10.0)  # type: ignore[misc]
+                net, settings = module(getattr(self.nets, name)), (adam.betas, adam.decay, adam.clip)
+                trained[name] = Role(net, lambda update, lr=lr: lr, *settings)  # type: ignore[misc]
         begun = recipe.init_steps + recipe.match_steps
         trained["student"].lr = lambda update: falling(update, begun, recipe.polish_steps, recipe.lr)
         trained["student"].average = module(self.average)
         trained["student"].decay = lambda update: recipe.ema
         return trained
+
+    def rows(self, step: int) -> int:
+        """The recipe's batch."""
+        return self.recipe.batch
 
     def stage(self, step: int) -> int:
         """Which stage a step belongs to, from 0."""
@@ -96,15 +101,13 @@ class DistillationTask:
         before = [Turn("critic", critics)] * (self.recipe.critic_steps if critics else 0)
         return (*before, Turn("student", ("student",)))
 
-    def batch(self, step: int, turn: int, part: int) -> Any:
+    def batch(self, step: int, turn: int, rows: range) -> Any:
         """Clips, or points of trajectories."""
-        key = (self.seed, step, turn) if part == 0 else (self.seed, step, turn, part)
-        rng, method = np.random.default_rng(key), self.methods[self.stage(step)]
+        key, method = (self.seed, step, turn), self.methods[self.stage(step)]
         if method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher":
             assert self.store is not None
-            return method, self.store.draw(rng, self.part)
-        drawn = (step * (self.recipe.critic_steps + 1) + turn) * self.recipe.batch + part * self.part
-        return method, self.data.draw(rng, self.part, drawn)
+            return method, self.store.draw(key, rows)
+        return method, self.data.draw(key, rows, step * (self.recipe.critic_steps + 1) + turn)
 
     def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """The method's loss of the turn."""
@@ -121,11 +124,12 @@ class DistillationTask:
         return outcome.loss, {"stage": self.methods.index(method) + 1, **self._seen(outcome.figures)}
 
     def _seen(self, figures: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures ``[B]`` as means; verdicts and weights are remembered for :meth:`after`."""
+        """Figures ``[B]`` as means; verdicts and weights, of all processes, are remembered for :meth:`after`."""
         if "real_logit" in figures:
-            self.record.add(figures["time"], figures["real_logit"], figures["fake_logit"])
+            verdicts = torch.stack([figures[name].float() for name in ("time", "real_logit", "fake_logit")], -1)
+            self.record.add(*self.world.gather(verdicts).unbind(-1))
         if "weight" in figures:
-            self.weights = [*self.weights, *figures["weight"].tolist()][-512:]
+            self.weights = [*self.weights, *self.world.gather(figures["weight"]).tolist()][-512:]
         return {name: float(value.float().mean()) for name, value in figures.items() if name != "time"}
 
     def after(self, step: int) -> Mapping[str, float]:
@@ -141,6 +145,11 @@ class DistillationTask:
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """None: only videos are shown, see :class:`VideoDistillationTask`."""
         return {}
+
+
+def run_identity(recipe: StudentRecipe, teacher: dict[str, Any], data: Data) -> dict[str, Any]:
+    """What defines the run of a recipe with a teacher on some data."""
+    return {"recipe": split_recipe(recipe)[0], **teacher, "data": data.identity()}
 
 
 def module(net: Any) -> nn.Module:

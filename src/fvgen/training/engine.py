@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -70,7 +70,8 @@ class Task(Protocol):
         seed: of the draws.
         roles: trained networks by name.
         frozen: networks that are used and not trained; they are placed and sharded like the others.
-        config: everything that defines the run, for the checkpoints; JSON.
+        identity: everything that defines the run: a folder that holds another one is refused; JSON.
+        free: what may change from sitting to sitting, noted with its step; JSON.
     """
 
     name: str
@@ -78,19 +79,23 @@ class Task(Protocol):
     seed: int
     roles: dict[str, Role]
     frozen: Sequence[nn.Module]
-    config: dict[str, Any]
+    identity: dict[str, Any]
+    free: dict[str, Any]
+
+    def rows(self, step: int) -> int:
+        """Size of the batches of a step, over all processes and parts."""
 
     def turns(self, step: int) -> Sequence[Turn]:
         """The turns of a step, in order."""
 
-    def batch(self, step: int, turn: int, part: int) -> Any:
-        """The data of a turn, or of one of its accumulated parts: a function of the arguments and of nothing else.
+    def batch(self, step: int, turn: int, rows: range) -> Any:
+        """Some rows of a turn's batch, on the CPU: each a function of step, turn and its number, and of nothing else.
 
         It is called ahead of time, in order, in another thread.
         """
 
     def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """The mean loss over this process's share of the batch, and scalars to log."""
+        """The mean loss over some rows of the batch, and scalars to log, the same names in all processes."""
 
     def after(self, step: int) -> Mapping[str, float]:
         """Called after every step by all processes; measures something now and then."""
@@ -113,8 +118,9 @@ class _Counted:
             self.optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
         self.updates = self.skipped = self.skipped_in_a_row = 0
 
-    def update(self) -> float:
+    def update(self, world: World) -> float:
         """One optimizer step with the gradients there are, unless they are not finite. Returns their norm."""
+        world.sum_gradients(self.parameters)
         clipped = nn.utils.clip_grad_norm_(self.parameters, self.role.clip)
         norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
         if not math.isfinite(norm):
@@ -148,18 +154,24 @@ class _Counted:
 class Trainer:
     """Runs a task in a folder, from its newest whole checkpoint where there is one.
 
-    ``FOLDER/checkpoints`` and ``FOLDER/log.jsonl`` are written. SIGTERM and SIGINT end the run after the step in hand,
-    with a checkpoint; the second one ends it at once.
+    ``FOLDER/run.json``, ``FOLDER/checkpoints`` and ``FOLDER/log.jsonl`` are written. SIGTERM and SIGINT end the run
+    after the step in hand, with a checkpoint; the second one ends it at once.
 
     Args:
         task: what is trained.
         folder: of the run.
         config: of the engine.
         world: the processes.
+
+    Raises:
+        UserError: the folder holds another run, or a batch that cannot be shared out to the processes.
     """
 
     def __init__(self, task: Task, folder: Path, config: EngineConfig, world: World) -> None:
         self.task, self.folder, self.config, self.world = task, folder, config, world
+        for step in (0, task.steps - 1):
+            world.share(task.rows(step), 0, config.accumulate)
+        checkpoints.check_run(folder, task.name, task.identity)
         for role in task.roles.values():
             world.place(role.module, config.recompute)
             if role.average is not None:
@@ -171,6 +183,8 @@ class Trainer:
         self.started = self.saved = time.monotonic()
         self.seconds: dict[str, float] = {}
         self._resume()
+        if world.rank == 0:
+            checkpoints.note_run(folder, task.name, task.identity, {"engine": asdict(config), **task.free}, self.step)
         self.log = RunLog(folder, self.step, config.tensorboard, writes=world.rank == 0)
 
     @property
@@ -193,7 +207,8 @@ class Trainer:
             for step in track(steps, self.task.name) if self.world.rank == 0 else steps:
                 figures = self._one_step(step, batches)
                 self.step = step + 1
-                measured = self.task.after(step)
+                with self._precision():
+                    measured = self.task.after(step)
                 self._report(step, {**figures, **measured}, bool(measured))
                 stop, due = self.world.any(asked.is_set(), time.monotonic() - self.saved > self.config.save_every)
                 if stop or due or self.step == self.task.steps:
@@ -205,7 +220,7 @@ class Trainer:
     def _batches(self) -> Generator[Any, None, None]:
         """All batches from here on, in order, a few ahead of time."""
         keys = (
-            (step, turn, part)
+            (step, turn, self._rows(step, part))
             for step in range(self.step, self.task.steps)
             for turn in range(len(self.task.turns(step)))
             for part in range(self.config.accumulate)
@@ -222,30 +237,35 @@ class Trainer:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def _rows(self, step: int, part: int) -> range:
+        return self.world.share(self.task.rows(step), part, self.config.accumulate)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
+
     def _one_step(self, step: int, batches: Iterator[Any]) -> dict[str, float]:
-        draws = Draws(self.task.seed * 1_000_003 + step, self.world.rank, self.world.size)
         figures: dict[str, float] = {}
-        for turn in self.task.turns(step):
+        for number, turn in enumerate(self.task.turns(step)):
             began = time.monotonic()
-            figures |= self._turn(step, turn, batches, draws)
+            figures |= self._turn(step, number, turn, batches)
             key = f"seconds_{turn.kind}"
             self.seconds[key] = self.seconds.get(key, 0.0) + time.monotonic() - began
         return figures
 
-    def _turn(self, step: int, turn: Turn, batches: Iterator[Any], draws: Draws) -> dict[str, float]:
+    def _turn(self, step: int, number: int, turn: Turn, batches: Iterator[Any]) -> dict[str, float]:
         for name, counted in self.roles.items():
             counted.role.module.requires_grad_(name in turn.trains)
         shown: dict[str, float] = {}
-        for _ in range(self.config.accumulate):
-            batch = next(batches)
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16):
+        for part in range(self.config.accumulate):
+            batch, draws = next(batches), Draws((self.task.seed, step, number), self._rows(step, part).start)
+            with self._precision():
                 loss, figures = self.task.loss(turn, batch, draws)
             (loss / self.config.accumulate).backward()
             for name, value in {f"loss_{turn.kind}": loss.detach(), **figures}.items():
                 shown[name] = shown.get(name, 0.0) + float(value) / self.config.accumulate
         for name in turn.trains:
             counted = self.roles[name]
-            shown[f"norm_{name}"] = counted.update()
+            shown[f"norm_{name}"] = counted.update(self.world)
             counted.optimizer.zero_grad(set_to_none=True)
             if counted.skipped_in_a_row >= self.config.nonfinite_limit:
                 raise UserError(
@@ -261,12 +281,15 @@ class Trainer:
                 figures[f"updates_{name}"] = counted.updates
                 if counted.skipped:
                     figures[f"skipped_{name}"] = counted.skipped
-            memory = peak_memory(self.world.device)
-            self.log.write(step, {"seconds": self.age, **figures, **self.seconds, "memory_gb": memory})
+            figures |= {**self.seconds, "memory_gb": peak_memory(self.world.device)}
+            whole = {name for name, value in figures.items() if isinstance(value, int)}
+            means = self.world.mean(figures)
+            shared = {name: int(means[name]) if name in whole else means[name] for name in figures}
+            self.log.write(step, {"seconds": self.age, **shared})
             self.seconds = {}
         every = self.config.picture_every
         if every and (step % every == 0 or last):
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16):
+            with self._precision():
                 self.log.pictures(step, self.task.pictures(step))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -279,21 +302,20 @@ class Trainer:
     def _save(self) -> None:
         counts = {name: [c.updates, c.skipped, c.skipped_in_a_row] for name, c in self.roles.items()}
         facts = {"step": self.step, "counts": counts, "seconds": self.age, "processes": self.world.size}
-        facts |= {"version": __version__, "task": self.task.name, "config": self.task.config}
+        recipe = {**self.task.identity.get("recipe", {}), **self.task.free.get("recipe", {})}
+        facts |= {"version": __version__, "task": self.task.name, "recipe": recipe}
         checkpoints.save(self.folder, self.step, self._tensors(), facts, self.world, self.config.keep)
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
         whole = checkpoints.whole_checkpoints(self.folder)
         if not whole:
-            if (self.folder / "state.pt").exists():
-                raise UserError(f"{self.folder} holds a run of an earlier version: choose another output folder")
             return
         facts, stored = checkpoints.facts_of(whole[-1]), checkpoints.names_in(whole[-1])
         tensors = self._tensors()
         missing = {name for name in tensors if name not in stored and not name.startswith("random")}
-        if missing or facts["task"] != self.task.name:
-            raise UserError(f"{whole[-1]} belongs to another run ({facts['task']}): choose another output folder")
+        if missing:
+            raise UserError(f"{whole[-1]} lacks {min(missing)}: choose another output folder")
         wanted = {name: tensor for name, tensor in tensors.items() if name in stored}
         try:
             checkpoints.load(whole[-1], wanted)

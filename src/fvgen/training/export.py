@@ -1,6 +1,5 @@
 """From a distillation's run to a model folder that says where it comes from."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,23 +8,16 @@ import torch
 from fvgen import __version__
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
-from fvgen.training.checkpoints import facts_of, whole_checkpoints
+from fvgen.training.checkpoints import facts_of, fingerprint, whole_checkpoints
+from fvgen.training.held_out import BEST, chosen_best
 from fvgen.training.student import student_of
-
-
-def fingerprint(model: VideoModel) -> str:
-    """Twelve hex digits of the denoiser's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.denoiser.state_dict().items()):
-        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
     """Note in a run's folder which teacher it distils."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "teacher.json"
-    noted = {"teacher": name, "fingerprint": fingerprint(teacher)}
+    noted = {"teacher": name, "fingerprint": fingerprint(teacher.denoiser)}
     if path.exists() and json.loads(path.read_text())["fingerprint"] != noted["fingerprint"]:
         raise UserError(f"{folder} is a run with another teacher: choose another output folder")
     path.write_text(json.dumps(noted, indent=1))
@@ -35,25 +27,29 @@ def write_student(folder: Path, student: VideoModel, output: Path, dtype: torch.
     """Save a run's student as a model folder with ``provenance.json`` beside its weights.
 
     It carries the time grid and guidance that it was distilled for, and which teacher, recipe, and how many updates
-    made it.
+    made it, and what was changed meanwhile.
     """
     student.save(output, dtype)
     facts = facts_of(whole_checkpoints(folder)[-1])
-    steps = student.config.sampling.steps
+    run = json.loads((folder / "run.json").read_text())
+    export, steps = facts["recipe"]["held_out"]["export"], student.config.sampling.steps
+    best = facts_of(whole_checkpoints(folder / BEST)[-1]) if chosen_best(folder, export) else None
     told = {
         "times": student.denoiser.schedule.trailing_timesteps(steps),
         "guidance_scale": student.config.sampling.guidance_scale,
         **json.loads((folder / "teacher.json").read_text()),
         "updates": {name: counts[0] for name, counts in facts["counts"].items()},
+        "average": "newest" if best is None else {name: best[name] for name in ("by", "figure", "step")},
+        "changes": run["changes"],
         "seconds": round(facts["seconds"], 1),
-        "recipe": facts["config"]["recipe"],
+        "recipe": facts["recipe"],
         "version": __version__,
     }
     (output / "provenance.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def export_student(folder: Path, output: Path, teacher: str | None = None) -> None:
-    """Write the averaged student of a run's newest checkpoint in half precision.
+    """Write the averaged student of a run in half precision: of its newest checkpoint, or the best that was measured.
 
     Args:
         folder: of a distillation.
@@ -67,7 +63,8 @@ def export_student(folder: Path, output: Path, teacher: str | None = None) -> No
         raise UserError(f"{folder} is not a distillation's run with a checkpoint")
     noted = json.loads((folder / "teacher.json").read_text())
     model = VideoModel.load(teacher or noted["teacher"])
-    if fingerprint(model) != noted["fingerprint"]:
+    if fingerprint(model.denoiser) != noted["fingerprint"]:
         raise UserError(f"{teacher or noted['teacher']} is not the teacher of {folder}: name it with --teacher")
-    recipe = facts_of(whole_checkpoints(folder)[-1])["config"]["recipe"]
-    write_student(folder, student_of(folder, model, recipe["distillation"]["steps"]), output, torch.float16)
+    recipe = facts_of(whole_checkpoints(folder)[-1])["recipe"]
+    best = chosen_best(folder, recipe["held_out"]["export"])
+    write_student(folder, student_of(folder, model, recipe["distillation"]["steps"], best), output, torch.float16)

@@ -48,6 +48,26 @@ class DecodedLook:
         return tuple(v.unflatten(0, (len(x0), -1)).mean(1) for v in (distances, textures))
 
 
+def clip_figures(made: Tensor, truth: Tensor, network: EfficientNetLite | None) -> dict[str, float]:
+    """A clip against the true one, ``[T, 3, H, W]`` in 0..1.
+
+    Returns:
+        ``psnr``: in dB, the mean over frames; ``sharpness``: squared gradients over the truth's, 1 is right;
+        ``flicker``: mean absolute change of the error from frame to frame, in 8-bit levels; ``features``: distance of
+        the network's features, where there is one.
+    """
+    error = made - truth
+    energies = [sum(float(x.diff(dim=axis).square().mean()) for axis in (-1, -2)) for x in (made, truth)]
+    found = {
+        "psnr": float(-10 * error.square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean()),
+        "sharpness": energies[0] / max(energies[1], 1e-12),
+        "flicker": float(255 * error.diff(dim=0).abs().mean()) if len(error) > 1 else 0.0,
+    }
+    if network is not None:
+        found["features"] = float(network.distance(made, truth).mean())
+    return found
+
+
 def gradient_energy(images: Tensor) -> Tensor:
     """Mean squared gradient of the grey value in overlapping cells, ``[F, h, w]``, of ``[F, 3, H, W]`` in 0..1."""
     grey = images.float().mean(1, keepdim=True)

@@ -1,10 +1,11 @@
 """How things are trained: typed recipes, every field an option of the command line. Light: imports no torch."""
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from fvgen.data.recipe import PAPER_CLIPS, ClipDraw
 from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.errors import UserError
 
@@ -20,7 +21,8 @@ class EngineConfig:
     """Compute in bfloat16 where it matters little; weights, moments, losses and schedules stay float32."""
 
     accumulate: int = 1
-    """Parts that a batch is computed in, one after the other; their gradients are averaged."""
+    """Parts that a batch is computed in, one after the other; their gradients are averaged. Changes memory and time,
+    not what is learnt."""
 
     recompute: bool = False
     """Keep only the inputs of each stage of the UNet and compute the rest again for the backward pass: less memory."""
@@ -78,6 +80,48 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True)
+class Adam:
+    """AdamW and what is done to gradients before it."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the first and the second moment."""
+
+    decay: float = 0.01
+    """Weight decay."""
+
+    clip: float = 1.0
+    """Largest norm of a network's gradient."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas) or self.decay < 0 or self.clip <= 0:
+            raise UserError("adam: betas are in 0..1 (below 1), decay is at least 0, clip above 0")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is measured on held-out clips while a student is distilled."""
+
+    every: int = 0
+    """Student updates between measurements of its average; 0 measures nothing."""
+
+    clips: int = 8
+    """Held-out clips, always the same; over all processes."""
+
+    teacher_steps: int = 50
+    """Steps of the teacher that the student is compared with, besides as many as the student's own."""
+
+    export: Literal["newest", "psnr", "features"] = "newest"
+    """Which average becomes the student: the last one, or the best that was measured by PSNR or by the distance of
+    EfficientNet-Lite0's features (needs the extra `eval`)."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or min(self.clips, self.teacher_steps) < 1:
+            raise UserError("held-out: every is at least 0, clips and teacher-steps at least 1")
+        if self.export != "newest" and not self.every:
+            raise UserError(f"held-out.export {self.export} needs held-out.every above 0")
+
+
+@dataclass(frozen=True)
 class TeacherRecipe:
     """How the teacher is trained."""
 
@@ -87,14 +131,11 @@ class TeacherRecipe:
     batch: int = 2
     """Clips per step in the first phase."""
 
-    frames: int = 8
-    """Most frames per clip in the first phase."""
-
-    crop: tuple[int, int] = (32, 32)
-    """Latent height and width of the first phase's crops."""
+    clips: Annotated[ClipDraw, arg(name="")] = field(default_factory=lambda: ClipDraw(frames=8, crop=(32, 32)))
+    """Clips of the first phase."""
 
     full_from: float = 0.8
-    """Share of the steps after which whole pictures and up to full-frames frames are used."""
+    """Share of the steps after which whole pictures and up to full-frames frames are used; 1: never."""
 
     full_frames: int = 16
     """See full-from."""
@@ -105,6 +146,9 @@ class TeacherRecipe:
     lr: float = 6e-4
     """Peak learning rate of AdamW; warmed up, then a cosine to a twentieth."""
 
+    adam: Adam = field(default_factory=lambda: Adam((0.9, 0.99), 1e-3))
+    """Its other settings."""
+
     ema: float = 0.998
     """Decay of the averaged weights, which are the result."""
 
@@ -114,22 +158,27 @@ class TeacherRecipe:
     terminal: float = 0.15
     """Share of samples put at the last time, where sampling begins and the signal is pure noise."""
 
-    posed_share: float = 0.65
-    """Share of clips filmed for real, where there are both kinds."""
-
     vision: Literal["trained", "frozen"] = "trained"
     """Whether the image tower and the prompts learn too. ViewCrafter's are CLIP's: freeze them when it is tuned."""
 
+    held_every: int = 200
+    """Steps between measurements of the error on held-out clips; 0 measures nothing."""
+
     seed: int = 0
     """Of data, noise and initialisation."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.full_batch) < 1 or not 0 <= self.full_from <= 1:
+            raise UserError("steps, batch and full-batch are at least 1, full-from is a share")
 
 
 @dataclass(frozen=True)
 class StudentRecipe:
     """How a student is distilled."""
 
-    method: Literal["fvgen", "gan_only", "reverse_kl", "no_init", "dmd2", "causvid", "regression"] = "fvgen"
-    """fvgen is the paper's; gan_only, reverse_kl and no_init are its ablations; dmd2 and causvid its rivals."""
+    method: Literal["fvgen", "gan_init", "gan_only", "reverse_kl", "no_init", "dmd2", "causvid", "regression"] = "fvgen"
+    """fvgen is the paper's; no_init, gan_init (the first stage alone) and reverse_kl are the rows of its ablation,
+    gan_only is the first stage for as long as both; dmd2 and causvid are its rivals."""
 
     init_steps: int = 4000
     """Student updates of the first stage."""
@@ -146,11 +195,8 @@ class StudentRecipe:
     batch: int = 1
     """Clips per update, over all processes and accumulated parts."""
 
-    frames: int = 16
-    """Most frames per clip."""
-
-    crop: tuple[int, int] | None = None
-    """Latent height and width of random crops; by default whole pictures."""
+    clips: Annotated[ClipDraw, arg(name="")] = field(default_factory=ClipDraw)
+    """Which clips are drawn."""
 
     lr: float = 5e-5
     """Of the student, AdamW."""
@@ -161,11 +207,17 @@ class StudentRecipe:
     head_lr: float = 4.0
     """See critic-lr."""
 
+    adam: Adam = field(default_factory=lambda: Adam((0.5, 0.99), clip=10.0))
+    """Other settings of AdamW, the same for student, fake score and critic."""
+
     ema: float = 0.99
     """Decay of the averaged student, counted in its updates; the average is the result."""
 
     distillation: Annotated[DistillationConfig, arg(name="")] = field(default_factory=DistillationConfig)
     """Options of all methods."""
+
+    held_out: HeldOut = field(default_factory=HeldOut)
+    """What is measured meanwhile."""
 
     seed: int = 0
     """Of data and noise."""
@@ -177,6 +229,15 @@ class StudentRecipe:
             raise UserError("critic-steps and batch are at least 1")
 
 
+FREE = ("lr", "critic_lr", "head_lr", "held_out")  # of a recipe: may change from sitting to sitting
+
+
+def split_recipe(recipe: TeacherRecipe | StudentRecipe | AutoencoderRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that define a run, and those that may change while it goes on."""
+    fields = asdict(recipe)
+    return {k: v for k, v in fields.items() if k not in FREE}, {k: v for k, v in fields.items() if k in FREE}
+
+
 def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
     """The recipe of one run of a comparison: a method, with ``+step`` where its critic is told the student's step."""
     name, _, told = method.partition("+")
@@ -184,15 +245,16 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
     return replace(recipe, method=name, seed=seed, distillation=options)  # type: ignore[arg-type]
 
 
-MINI_TEACHER = TeacherRecipe(steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, posed_share=0.75)
+MINI_TEACHER = TeacherRecipe(
+    steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75)
+)
 MINI_STUDENT = StudentRecipe(
     init_steps=700,
     match_steps=650,
     polish_steps=400,
     critic_steps=1,
     batch=2,
-    frames=8,
-    crop=(32, 32),
+    clips=ClipDraw(frames=8, crop=(32, 32)),
     lr=1e-4,
     head_lr=8.0,
     ema=0.995,
@@ -203,7 +265,7 @@ MINI_STUDENT = StudentRecipe(
         anchor=AnchorConfig(truth=0.5, perceptual=2.0, texture=2.0),
     ),
 )
-XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, frames=4, crop=(16, 16))
+XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, clips=ClipDraw(frames=4, crop=(16, 16)))
 TOY_STUDENT = StudentRecipe(
     init_steps=1000,
     match_steps=1000,
@@ -214,9 +276,27 @@ TOY_STUDENT = StudentRecipe(
     head_lr=1.0,
     distillation=DistillationConfig(ode_pairs=8192),
 )
-# The paper's "batch size 4" is read as 4 on each of its 8 GPUs. Guidance is the teacher's own.
+# The 25-frame teacher gets used to the 16 frames of its student, as ViewCrafter's own last stage: AdamW 1e-5, batch 16.
+VIEWCRAFTER_TEACHER = TeacherRecipe(
+    steps=5000,
+    batch=16,
+    clips=PAPER_CLIPS,
+    full_from=1.0,
+    lr=1e-5,
+    adam=Adam(),
+    ema=0.999,
+    terminal=0.0,
+    vision="frozen",
+    held_every=500,
+)
+# The paper's "batch size 4" is read as 4 on each of its 8 GPUs. Guidance is the teacher's own; AdamW as PyTorch has it.
 VIEWCRAFTER_STUDENT = StudentRecipe(
-    batch=32, head_lr=1.0, distillation=DistillationConfig(guidance_scale=7.5, guidance_rescale=0.7)
+    batch=32,
+    clips=PAPER_CLIPS,
+    head_lr=1.0,
+    adam=Adam(clip=10.0),
+    distillation=DistillationConfig(guidance_scale=7.5, guidance_rescale=0.7),
+    held_out=HeldOut(every=250),
 )
 VIEWCRAFTER_ENGINE = EngineConfig(bf16=True, recompute=True, save_every=1800.0, picture_every=250)
 VIEWCRAFTER_ONE_GPU_ENGINE = replace(VIEWCRAFTER_ENGINE, accumulate=32)

@@ -7,7 +7,7 @@ import torch
 
 from fvgen.data.farm import prepare
 from fvgen.data.latents import Corpus, LatentCorpus
-from fvgen.data.recipe import PrepareRecipe
+from fvgen.data.recipe import ClipDraw, PrepareRecipe
 from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset
 from fvgen.models.efficientnet import LITE1
@@ -80,7 +80,7 @@ def release_recipe(
         made=PrepareRecipe(width=128, height=80, frames=8, least_frames=4, textures=textures, held_out=0.35),
         scenes=3,
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
-        teacher=TeacherRecipe(steps=12, frames=4, crop=(16, 16), full_frames=8),
+        teacher=TeacherRecipe(steps=12, clips=ClipDraw(frames=4, crop=(16, 16)), full_frames=8),
         student=XS_STUDENT,
         engine=EngineConfig(device=device, picture_every=2),
     )

@@ -2,28 +2,31 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fvgen.data.latents import Corpus
+from fvgen.data.latents import Corpus, check_size
+from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import few_step_sample
 from fvgen.distillation.critic import CriticHead
+from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips
 from fvgen.distillation.ode import trajectories
 from fvgen.distillation.roles import Roles
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-from fvgen.training.distillation import DistillationTask, needs_trajectories
+from fvgen.training.checkpoints import check_run, fingerprint
+from fvgen.training.distillation import DistillationTask, needs_trajectories, run_identity
 from fvgen.training.engine import Trainer
+from fvgen.training.held_out import BEST, HeldOutRecord, chosen_best, student_config
 from fvgen.training.logs import sheet
 from fvgen.training.look import DecodedLook
 from fvgen.training.recipes import EngineConfig, StudentRecipe
-from fvgen.training.teacher import batch_condition, load_average, local_clips
+from fvgen.training.teacher import batch_condition, load_average
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
 
@@ -34,28 +37,31 @@ class VideoData:
     Args:
         model: the teacher.
         corpus: of pairs.
-        recipe: says how many frames and which crops.
-        world: the processes.
+        draw: which clips.
+        device: of the process.
         temperature: of the conditions, see :meth:`fvgen.models.denoiser.VideoDenoiser.prior`.
     """
 
     def __init__(
-        self, model: VideoModel, corpus: Corpus, recipe: StudentRecipe, world: World, temperature: float = 1.0
+        self, model: VideoModel, corpus: Corpus, draw: ClipDraw, device: torch.device, temperature: float = 1.0
     ) -> None:
-        self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
+        self.model, self.corpus, self.clips, self.device = model, corpus, draw, device
         self.temperature = temperature
 
-    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Any:
+    def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Any:
         """See :class:`fvgen.training.distillation.Data`."""
-        frames = int(rng.integers(2, self.recipe.frames + 1))
-        return self.corpus.sample(rng, count, frames, self.recipe.crop, 0.75, at)
+        return self.corpus.sample(key, rows, self.clips, at)
 
     @torch.no_grad()
     def ready(self, drawn: Any) -> Clips:
         """See :class:`fvgen.training.distillation.Data`."""
-        clips = local_clips(self.world, drawn)
+        clips = drawn.to(self.device)
         condition = replace(batch_condition(self.model, clips), temperature=self.temperature)
         return Clips(clips.latents, condition)
+
+    def identity(self) -> dict[str, Any]:
+        """The corpus and what is drawn of it."""
+        return {**self.corpus.identity(), "clips": asdict(self.clips), "temperature": self.temperature}
 
 
 class VideoDistillationTask(DistillationTask):
@@ -80,32 +86,43 @@ class VideoDistillationTask(DistillationTask):
         world: World,
     ) -> None:
         self.model, self.corpus = model, corpus
-        with world.first_process_first():
-            corpus.refresh()
         model.to(world.device).eval().requires_grad_(False)
+        corpus.refresh(rank=world.rank, size=world.size)
+        check_size(corpus, model, recipe.clips)
+        identity = {"teacher": fingerprint(model.denoiser), "conditioner": fingerprint(model.conditioner)}
+        data, store = VideoData(model, corpus, recipe.clips, world.device), None
+        check_run(folder, self.name, run_identity(recipe, identity, data))  # before hours of trajectories
         student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
         look = DecodedLook.wanted(model.autoencoder, recipe.distillation.anchor, world.device)
         roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look)
-        data, store = VideoData(model, corpus, recipe, world), None
         if needs_trajectories(recipe):
-            times = torch.tensor(model.denoiser.schedule.trailing_timesteps(recipe.distillation.steps))
-            store, batch = TrajectoryStore(folder / "trajectories", times, world), recipe.batch // engine.accumulate
             sampled_at = model.config.sampling.temperature  # trajectories are the teacher's as it is sampled
-            alone = VideoData(model, corpus, recipe, replace(world, rank=0, size=1, mesh=None), sampled_at)
-            files = -(-recipe.distillation.ode_pairs // batch)
-            store.make(files, batch, alone, model.denoiser, recipe.distillation, recipe.seed)
+            of_teacher = VideoData(model, corpus, recipe.clips, world.device, sampled_at)
+            store = TrajectoryStore(folder / "trajectories", recipe.distillation, recipe.seed, of_teacher)
+            same_length = recipe.clips.least_frames == recipe.clips.frames
+            at_once = len(world.share(recipe.batch, 0, engine.accumulate)) if same_length else 1
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=engine.bf16):
+                store.make(model.denoiser, identity, world, at_once)  # as many as a training pass holds
+        super().__init__(roles, recipe, data, store, world, identity)
+        self.record_of_held = HeldOutRecord(model, corpus, recipe, folder, world) if recipe.held_out.every else None
         self.sampled: dict[str, Tensor] = {}
-        super().__init__(roles, recipe, data, store, engine, world)
+
+    def after(self, step: int) -> Mapping[str, float]:
+        """What the critic is worth, and now and then what the average makes of held-out clips."""
+        found = dict(super().after(step))
+        every = self.recipe.held_out.every
+        if self.record_of_held is not None and ((step + 1) % every == 0 or step + 1 == self.steps):
+            found |= self.record_of_held.measure(self.average, step + 1)
+        return found
 
     @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """One sheet; a held-out clip where there is one."""
-        frames = self.recipe.frames
-        shown = next(self.corpus.held_batches(frames), None)
-        shown = shown or self.corpus.sample(np.random.default_rng(0), 1, frames, None)
-        clips = local_clips(replace(self.world, rank=0, size=1), shown)
+        draw = replace(self.recipe.clips, crop=None)
+        shown = next(self.corpus.held_batches(draw.frames), None) or self.corpus.sample((0,), range(1), draw)
+        clips = shown.to(self.world.device)
         condition, schedule = batch_condition(self.model, clips), self.nets.teacher.schedule
-        noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(0)).to(self.world.device)
+        noise = Draws(0).noise(clips.latents)
         times = schedule.trailing_timesteps(self.recipe.distillation.steps)
         average: Any = self.average
         student = few_step_sample(
@@ -140,20 +157,19 @@ def seeded_head(model: VideoModel, recipe: StudentRecipe) -> CriticHead:
         return CriticHead(channels, steps=options.steps if options.critic_sees_step else 0)
 
 
-def student_of(folder: Path, teacher: VideoModel, steps: int) -> VideoModel:
-    """The averaged student of a run's newest checkpoint, as a model on the CPU.
+def student_of(folder: Path, teacher: VideoModel, steps: int, best: bool = False) -> VideoModel:
+    """The averaged student of a run, as a model on the CPU.
 
     Args:
         folder: of the run.
         teacher: whose autoencoder and conditioner the student keeps.
         steps: it was distilled to; it is sampled so, without guidance.
+        best: the best average that was measured, not that of the newest checkpoint.
     """
-    sampling = replace(teacher.config.sampling, steps=steps, guidance_scale=1.0, temperature=1.0, few_step=True)
-    config = replace(teacher.config, sampling=sampling)
-    fresh = VideoModel.build(config)
-    load_average(folder, "student", fresh.denoiser)
+    fresh = VideoModel.build(student_config(teacher.config, steps))
+    load_average(folder / BEST if best else folder, "student", fresh.denoiser)
     denoiser = fresh.denoiser.requires_grad_(False)
-    return VideoModel(config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), denoiser).eval()
+    return VideoModel(fresh.config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), denoiser).eval()
 
 
 def distill(
@@ -180,4 +196,4 @@ def distill(
     world = world or World()
     engine = engine or EngineConfig()
     Trainer(VideoDistillationTask(model, corpus, recipe, folder, engine, world), folder, engine, world).run()
-    return student_of(folder, model, recipe.distillation.steps)
+    return student_of(folder, model, recipe.distillation.steps, chosen_best(folder, recipe.held_out.export))

@@ -1,23 +1,23 @@
 """Training of the many-step teacher: velocity prediction on noised clips."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.data.latents import ClipBatch, Corpus
+from fvgen.data.latents import ClipBatch, Corpus, check_size
 from fvgen.distillation.draws import Draws
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 from fvgen.training import checkpoints
+from fvgen.training.checkpoints import fingerprint
 from fvgen.training.engine import Role, Trainer, Turn
-from fvgen.training.recipes import EngineConfig, TeacherRecipe
+from fvgen.training.recipes import EngineConfig, TeacherRecipe, split_recipe
 from fvgen.training.schedules import warmed_cosine
 from fvgen.training.world import World
 
@@ -26,13 +26,6 @@ def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:
     """The condition of a batch of cached latents."""
     context, null = model.conditioner(batch.images)
     return Condition(batch.concat, context.float(), null.float())
-
-
-def sample_times(rng: np.random.Generator, count: int, terminal: float, total: int) -> Tensor:
-    """``[count]`` times, uniform but for a share at the last one."""
-    times = rng.integers(0, total, count)
-    times[rng.random(count) < terminal] = total - 1
-    return torch.from_numpy(times)
 
 
 def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: Tensor, noise: Tensor) -> Tensor:
@@ -51,27 +44,36 @@ def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: 
     return errors.mean(dim=(1, 2, 3, 4))
 
 
-def local_clips(world: World, batch: ClipBatch) -> ClipBatch:
-    """This process's clips of a batch, on its device."""
-    return ClipBatch(*(world.rows(part) for part in (batch.latents, batch.concat, batch.images)))
-
-
 @torch.no_grad()
 def held_out_loss(
     model: VideoModel, corpus: Corpus, times: tuple[int, ...], frames: int, world: World
 ) -> dict[str, float]:
-    """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; the same in all processes."""
+    """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; shared out to the processes."""
     errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
-    alone = replace(world, rank=0, size=1)
-    for k, batch in enumerate(local_clips(alone, b) for b in corpus.held_batches(frames)):
+    for k, name, counts in held_out_share(corpus, world):
+        batch = corpus.held_batch(name, frames).to(world.device)
         condition = batch_condition(model, batch)
-        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(k)).to(world.device)
+        noise = Draws(k).noise(batch.latents)
         for t in times:
             at = torch.full((1,), t, device=world.device)
             x_t = model.denoiser.schedule.add_noise(batch.latents, noise, at)
             error = F.mse_loss(model.denoiser.x0(x_t, at, condition), batch.latents)
-            errors[f"held_x0_{t}"].append(error.item())
-    return {name: float(np.mean(values)) for name, values in errors.items() if values}
+            errors[f"held_x0_{t}"].append(error.item() * counts)
+    if not corpus.held:
+        return {}
+    means = world.mean({name: sum(values) for name, values in errors.items()})
+    return {name: value * world.size / len(corpus.held) for name, value in means.items()}
+
+
+def held_out_share(corpus: Corpus, world: World, most: int | None = None) -> Iterator[tuple[int, str, int]]:
+    """This process's held-out clips: number, name, and 1; all processes get as many, so some do one again, marked 0.
+
+    Sharded networks are gathered by all processes together, each time one of them is called.
+    """
+    held = corpus.held[:most]
+    for turn in range(-(-len(held) // world.size)):
+        k = turn * world.size + world.rank
+        yield (k, held[k], 1) if k < len(held) else (0, held[0], 0)
 
 
 def trained_parts(model: VideoModel, vision: str = "trained") -> nn.ModuleDict:
@@ -83,12 +85,12 @@ def trained_parts(model: VideoModel, vision: str = "trained") -> nn.ModuleDict:
 
 @dataclass(frozen=True)
 class _Noised:
-    """A batch with its times, noise, and whether its tokens are dropped."""
+    """Clips with their times, noise, and whether the tokens of each are dropped."""
 
     clips: ClipBatch
     t: Tensor
     noise: Tensor
-    dropped: bool
+    dropped: Tensor
 
 
 class TeacherTask:
@@ -99,72 +101,75 @@ class TeacherTask:
 
     name = "teacher"
 
-    def __init__(
-        self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, engine: EngineConfig, world: World
-    ) -> None:
-        self.model, self.corpus, self.recipe, self.engine, self.world = model, corpus, recipe, engine, world
+    def __init__(self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, world: World) -> None:
+        self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
-        self.config: dict[str, Any] = {"recipe": asdict(recipe), "engine": asdict(engine)}
+        model.to(world.device).requires_grad_(False)
+        corpus.refresh(rank=world.rank, size=world.size)
+        fixed, free = split_recipe(recipe)
+        start = {"model": fingerprint(model.denoiser), "conditioner": fingerprint(model.conditioner)}
+        self.identity: dict[str, Any] = {"recipe": fixed, **start, "data": corpus.identity()}
+        self.free: dict[str, Any] = {"recipe": free}
+        whole = replace(recipe.clips, frames=recipe.full_frames, crop=None)
+        self.phases = (recipe.clips, replace(whole, least_frames=min(whole.least_frames, whole.frames)))
+        check_size(corpus, model, self.phases[recipe.full_from < 1])
         self.average = VideoModel.build(model.config)
         self.average.load_state_dict(model.state_dict())
         averaged, trained = (trained_parts(m.to(world.device), recipe.vision) for m in (self.average, model))
-        model.requires_grad_(False)
+        adam = recipe.adam
         self.roles = {
             "teacher": Role(
                 trained,
-                lr=lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
-                betas=(0.9, 0.99),
-                weight_decay=1e-3,
+                lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
+                adam.betas,
+                adam.decay,
+                adam.clip,
                 average=averaged,
                 decay=lambda update: min(recipe.ema, (update + 1) / (update + 10)),
             )
         }
         self.frozen: Sequence[nn.Module] = ()
         model.denoiser.train(), model.conditioner.train()
-        with world.first_process_first():
-            corpus.refresh()
+
+    def _full(self, step: int) -> bool:
+        return step >= self.recipe.full_from * self.recipe.steps
+
+    def rows(self, step: int) -> int:
+        """The recipe's batch in that phase."""
+        return self.recipe.full_batch if self._full(step) else self.recipe.batch
 
     def turns(self, step: int) -> Sequence[Turn]:
         """One: the teacher."""
         return (Turn("teacher", ("teacher",)),)
 
-    def _clips(self, step: int, part: int, rng: np.random.Generator) -> ClipBatch:
-        recipe = self.recipe
-        if step >= recipe.full_from * recipe.steps:
-            frames, batch, crop = int(rng.integers(2, recipe.full_frames + 1)), recipe.full_batch, None
-        else:
-            frames, batch, crop = int(rng.integers(2, recipe.frames + 1)), recipe.batch, recipe.crop
-        count = max(1, batch // self.engine.accumulate)
-        return self.corpus.sample(rng, count, frames, crop, recipe.posed_share, at=step * recipe.batch + part * count)
-
-    def batch(self, step: int, turn: int, part: int) -> _Noised:
-        """Clips, times and noise of a step; deterministic by the recipe's seed and the clips there are."""
-        if step % 50 == 0 and part == 0 and self.world.size == 1:
+    def batch(self, step: int, turn: int, rows: range) -> _Noised:
+        """Clips, times and noise; deterministic by the recipe's seed and the clips there are."""
+        if step % 50 == 0 and rows.start == 0 and self.world.size == 1:
             self.corpus.refresh(limit=40)
-        key = (self.seed, step) if part == 0 else (self.seed, step, 0, part)
-        clips = self._clips(step, part, np.random.default_rng(key))
-        rng = np.random.default_rng((self.seed, step, 1) if part == 0 else (self.seed, step, 1, part))
-        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        total = self.model.config.schedule.num_timesteps
-        t = sample_times(rng, len(clips.latents), self.recipe.terminal, total)
-        noise = torch.randn(clips.latents.shape, generator=generator)
-        return _Noised(clips, t, noise, rng.random() < self.recipe.drop)
+        clips = self.corpus.sample((self.seed, step), rows, self.phases[self._full(step)], at=step)
+        draws, total = Draws((self.seed, step, 1), rows.start), self.model.config.schedule.num_timesteps
+        noise = draws.noise(clips.latents)
+        t = draws.integers(0, total, noise)
+        last, dropped = (draws.integers(0, 1 << 30, noise) / (1 << 30) for _ in range(2))
+        t = torch.where(last < self.recipe.terminal, total - 1, t)
+        return _Noised(clips, t, noise, dropped < self.recipe.drop)
 
     def loss(self, turn: Turn, batch: _Noised, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Weighted velocity error."""
-        clips, t, noise = local_clips(self.world, batch.clips), self.world.rows(batch.t), self.world.rows(batch.noise)
+        clips = batch.clips.to(self.world.device)
+        t, noise, dropped = (x.to(self.world.device) for x in (batch.t, batch.noise, batch.dropped))
         condition = batch_condition(self.model, clips)
-        if batch.dropped:
-            condition = self.model.denoiser.drop(condition)
-        errors = velocity_loss(self.model, clips, condition, t, noise)
-        return errors.mean(), {"t": int(t[0]), "clips": len(self.corpus.clips)}
+        assert condition.null_context is not None
+        context = torch.where(dropped[:, None, None], condition.null_context, condition.context)
+        errors = velocity_loss(self.model, clips, replace(condition, context=context), t, noise)
+        return errors.mean(), {"t": float(t.float().mean()), "clips": len(self.corpus.clips)}
 
     def after(self, step: int) -> Mapping[str, float]:
         """The held-out error of the average, now and then."""
-        if step % 200 != 199 and step + 1 != self.steps:
+        every = self.recipe.held_every
+        if not every or (step % every != every - 1 and step + 1 != self.steps):
             return {}
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.engine.bf16):
-            return held_out_loss(self.average, self.corpus, (999, 749, 499, 249), self.recipe.frames, self.world)
+        return held_out_loss(self.average, self.corpus, (999, 749, 499, 249), self.recipe.clips.frames, self.world)
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """None."""
@@ -206,8 +211,8 @@ def train_teacher(
     """
     world = world or World()
     engine = engine or EngineConfig()
-    whole = copy.deepcopy(model.conditioner) if world.size > 1 else model.conditioner
-    Trainer(TeacherTask(model, corpus, recipe, engine, world), folder, engine, world).run()
+    whole = copy.deepcopy(model.conditioner) if world.size > 1 else model.conditioner  # it is sharded by the trainer
+    Trainer(TeacherTask(model, corpus, recipe, world), folder, engine, world).run()
     trained = model
     if world.size > 1:  # its networks are sharded now
         trained = VideoModel.build(model.config)

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
@@ -19,6 +20,7 @@ from fvgen.distillation.roles import Roles
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
+from fvgen.training.checkpoints import fingerprint, same_or_refuse, write_json
 from fvgen.training.distillation import DistillationTask, needs_trajectories
 from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
@@ -150,20 +152,25 @@ def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int =
 class ToyData:
     """See :class:`fvgen.training.distillation.Data`."""
 
-    def __init__(self, mixture: Mixture, world: World) -> None:
-        self.mixture, self.world = mixture, world
+    def __init__(self, mixture: Mixture, batch: int) -> None:
+        self.mixture, self.size = mixture, batch
 
-    def draw(self, rng: np.random.Generator, count: int, at: int = 0) -> Tensor:
+    def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Tensor:
         """Points of the mixture."""
-        return self.mixture.sample(count, torch.Generator().manual_seed(int(rng.integers(1 << 62))))
+        seed = int(np.random.default_rng(key).integers(1 << 62))
+        return self.mixture.sample(self.size, torch.Generator().manual_seed(seed))[rows.start : rows.stop]
 
     def ready(self, drawn: Tensor) -> Clips:
-        """This process's share."""
-        return Clips(self.world.rows(drawn), None)
+        """As it is: the toy lives on the CPU."""
+        return Clips(drawn, None)
+
+    def identity(self) -> dict[str, Any]:
+        """The mixture."""
+        return asdict(self.mixture)
 
 
 def toy_task(
-    teacher: ToyDenoiser, mixture: Mixture, recipe: StudentRecipe, folder: Path, engine: EngineConfig, world: World
+    teacher: ToyDenoiser, mixture: Mixture, recipe: StudentRecipe, folder: Path, world: World
 ) -> DistillationTask:
     """The distillation of the toy; nets start as copies of the teacher, the head from the recipe's seed."""
 
@@ -177,14 +184,12 @@ def toy_task(
         torch.manual_seed(recipe.seed)
         head = ToyHead(teacher.net.width, options.steps if options.critic_sees_step else 0)
         roles = Roles(copied().requires_grad_(False), copied(), copied(), head)
-    data, store = ToyData(mixture, world), None
+    data, store, identity = ToyData(mixture, recipe.batch), None, {"teacher": fingerprint(teacher)}
     if needs_trajectories(recipe):
-        store = TrajectoryStore(
-            folder / "trajectories", torch.tensor(teacher.schedule.trailing_timesteps(options.steps)), world
-        )
-        alone = replace(world, rank=0, size=1, mesh=None)
-        store.make(1, options.ode_pairs, ToyData(mixture, alone), teacher, options, recipe.seed)
-    return DistillationTask(roles, recipe, data, store, engine, world)
+        every = ToyData(mixture, options.ode_pairs)
+        store = TrajectoryStore(folder / "trajectories", options, recipe.seed, every, each=options.ode_pairs)
+        store.make(teacher, identity, world)
+    return DistillationTask(roles, recipe, data, store, world, identity)
 
 
 @torch.no_grad()
@@ -273,7 +278,7 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
     for method, seed in track(runs, "methods and seeds"):
         recipe = variant(ablation.recipe, method, seed)
         run = folder / f"{method}-{seed}"
-        task = toy_task(teacher, mixture, recipe, run, engine, world)
+        task = toy_task(teacher, mixture, recipe, run, world)
         trainer = Trainer(task, run, engine, world)
         trainer.run()
         samples = toy_samples(task.average, steps, len(truth), 100 + seed)
@@ -294,16 +299,21 @@ def _ddim(teacher: ToyDenoiser, start: Tensor) -> Tensor:
 
 
 def _teacher(ablation: ToyAblation, folder: Path) -> ToyDenoiser:
-    """Trained once per folder."""
-    from safetensors.torch import load_file, save_file
+    """Trained once per folder.
 
+    Raises:
+        UserError: the one that is there was trained otherwise.
+    """
     path = folder / "teacher.safetensors"
-    if path.exists():
+    identity = {"mixture": asdict(ablation.mixture), "teacher_steps": ablation.teacher_steps}
+    same = same_or_refuse(folder / "teacher.json", identity, "a toy's teacher")
+    if path.exists() and same is not None:
         teacher = ToyDenoiser()
         teacher.load_state_dict(load_file(path))
         return teacher.eval().requires_grad_(False)
     teacher = train_toy_teacher(ablation.mixture, ablation.teacher_steps)
     save_file(teacher.state_dict(), path)
+    write_json(folder / "teacher.json", {"identity": identity})
     return teacher
 
 

@@ -1,4 +1,4 @@
-"""A folder of the teacher's trajectories, made once and drawn from."""
+"""A folder of the teacher's trajectories, made once, by all processes, and drawn from."""
 
 import os
 from pathlib import Path
@@ -6,73 +6,122 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fvgen.distillation.config import DistillationConfig
+from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips
 from fvgen.distillation.ode import TrajectoryPoints, trajectories
 from fvgen.distillation.roles import Denoiser
+from fvgen.errors import UserError
 from fvgen.models.denoiser import Condition
 from fvgen.progress import track
+from fvgen.training.checkpoints import same_or_refuse, write_json
 from fvgen.training.world import World
 
 _CONDITION = ("concat", "context", "null_context", "fs")
+_NOISE, _CLIPS = 5, 6  # apart from what a training draws
+# Of the options: what a trajectory depends on.
+_OPTIONS = ("steps", "ode_steps", "guidance_scale", "guidance_rescale")
 
 
 class TrajectoryStore:
-    """One file per batch of trajectories, half precision.
+    """Files of ``each`` trajectories in half precision; every trajectory is a function of its number.
 
     Args:
         folder: created where absent; what it holds is kept.
-        times: ``[K]``, the student's times, high to low.
-        world: the processes; each makes its share of the files.
+        config: how many trajectories, of which steps and guidance.
+        seed: of noise and conditions.
+        data: of the conditions, a batch for each file.
+        each: trajectories of a file.
     """
 
-    def __init__(self, folder: Path, times: Tensor, world: World) -> None:
-        self.folder, self.times, self.world = folder, times, world
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, config: DistillationConfig, seed: int, data: Any, each: int = 1) -> None:
+        self.folder, self.config, self.seed, self.data, self.each = folder, config, seed, data, each
+        self.files = [folder / f"{k:06d}.safetensors" for k in range(-(-config.ode_pairs // each))]
+        self.times = torch.zeros(0)
+        self.device = torch.device("cpu")
+        self._alike: dict[tuple[int, ...], list[Path]] = {}  # files by the shape of a clip
+        self._last: tuple[Path, dict[str, Tensor]] | None = None
 
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.safetensors"
+    def make(self, teacher: Denoiser, identity: dict[str, Any], world: World, at_once: int = 1) -> None:
+        """Follow the teacher from noise, under the data's conditions, until all files are there.
 
-    @property
-    def files(self) -> list[Path]:
-        """The whole files."""
-        return sorted(self.folder.glob("*.safetensors"))
+        Each process makes its share of them, resumably, and waits for the files of the others, not at a barrier.
 
-    def make(self, files: int, batch: int, data: Any, teacher: Denoiser, config: DistillationConfig, seed: int) -> None:
-        """Follow the teacher from noise, under conditions of ``data``, until there are ``files`` files of ``batch``."""
-        wanted = [n for n in range(files) if n % self.world.size == self.world.rank and not self._file(n).exists()]
-        for number in track(wanted, "teacher's trajectories"):
-            clips: Clips = data.ready(data.draw(np.random.default_rng((seed, number, 5)), batch, number * batch))
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-            noise = torch.randn(clips.x0.shape, generator=generator).to(clips.x0.device)
-            found = trajectories(teacher, noise, clips.condition, config)
-            tensors = {"states": found.states, "x0": found.x0} | {
-                name: value
+        Args:
+            teacher: many-step, whole in every process.
+            identity: of the teacher.
+            world: the processes.
+            at_once: files that are made together, what fits into memory; 1 where clips differ in length.
+
+        Raises:
+            UserError: the folder holds trajectories of another teacher, of other data, or made otherwise.
+        """
+        self.times, self.device = torch.tensor(teacher.schedule.trailing_timesteps(self.config.steps)), world.device
+        options = {name: getattr(self.config, name) for name in _OPTIONS}
+        identity = {**identity, **options, "seed": self.seed, "each": self.each, "data": self.data.identity()}
+        told = self.folder / "trajectories.json"
+        if same_or_refuse(told, identity, "trajectories") is None and any(self.folder.glob("*.safetensors")):
+            raise UserError(f"{self.folder}: there are trajectories, and nothing says what made them; remove them")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if world.rank == 0 and not told.exists():
+            write_json(told, {"identity": identity})
+        mine = [k for k in range(len(self.files)) if k % world.size == world.rank and not self.files[k].exists()]
+        groups = [mine[k : k + at_once] for k in range(0, len(mine), at_once)]
+        for group in track(groups, "teacher's trajectories"):
+            self._write(group, teacher)
+        world.wait_for(self.files, "trajectories")
+        for file in self.files:
+            with safe_open(file, "pt") as stored:
+                self._alike.setdefault(tuple(stored.get_slice("x0").get_shape()[1:]), []).append(file)
+
+    def _write(self, numbers: list[int], teacher: Denoiser) -> None:
+        clips = [self._clips(number) for number in numbers]
+        noise = [Draws((self.seed, _NOISE), k * self.each).noise(clip.x0) for k, clip in zip(numbers, clips)]
+        conditions = [clip.condition for clip in clips]
+        condition = None if conditions[0] is None else Condition.joined(conditions)
+        found = trajectories(teacher, torch.cat(noise), condition, self.config)
+        for place, number in enumerate(numbers):
+            rows = slice(place * self.each, (place + 1) * self.each)
+            tensors = {"states": found.states[:, rows], "x0": found.x0[rows]} | {
+                name: value[rows]
                 for name in _CONDITION
-                if clips.condition is not None and (value := getattr(clips.condition, name)) is not None
+                if condition is not None and (value := getattr(condition, name)) is not None
             }
-            partial = self._file(number).with_suffix(f".{self.world.rank}.partial")
+            partial = self.files[number].with_suffix(f".{os.getpid()}.partial")
             save_file({k: v.half().cpu().contiguous() for k, v in tensors.items()}, partial)
-            os.replace(partial, self._file(number))
-        self.world.barrier()
+            os.replace(partial, self.files[number])
 
-    def draw(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
-        """``count`` rows of one file, each at one of the student's times."""
-        files = self.files
-        stored = load_file(files[rng.integers(len(files))])
-        total = len(stored["x0"])
-        rows = torch.from_numpy(rng.choice(total, count, replace=total < count))
-        step = torch.from_numpy(rng.integers(0, len(self.times), count))
-        states = stored.pop("states")
-        drawn = {name: value[rows].float() for name, value in stored.items()}
-        return {**drawn, "x_t": states[step, rows].float(), "t": self.times[step]}
+    def _clips(self, number: int) -> Clips:
+        drawn: Clips = self.data.ready(self.data.draw((self.seed, _CLIPS, number), range(self.each)))
+        return drawn
+
+    def draw(self, key: tuple[int, ...], rows: range) -> dict[str, Tensor]:
+        """For each row a trajectory at one of the student's times, in half precision; all of one length."""
+        shapes = [shape for shape, files in self._alike.items() for _ in files]
+        files = self._alike[shapes[int(np.random.default_rng(key).integers(len(shapes)))]]
+        points = [self._point(np.random.default_rng((*key, row)), files) for row in rows]
+        return {name: torch.stack([point[name] for point in points]) for name in points[0]}
+
+    def _point(self, rng: np.random.Generator, files: list[Path]) -> dict[str, Tensor]:
+        stored = self._load(files[int(rng.integers(len(files)))])
+        row, step = int(rng.integers(len(stored["x0"]))), int(rng.integers(len(self.times)))
+        point = {name: value[row] for name, value in stored.items() if name != "states"}
+        return {**point, "x_t": stored["states"][step, row], "t": self.times[step]}
+
+    def _load(self, file: Path) -> dict[str, Tensor]:
+        """The file used last stays in memory: the toy has only one."""
+        if self._last is None or self._last[0] != file:
+            self._last = (file, load_file(file))
+        return self._last[1]
 
     def ready(self, drawn: dict[str, Tensor]) -> TrajectoryPoints:
-        """This process's share of what was drawn, on its device."""
-        mine = {name: self.world.rows(value) for name, value in drawn.items()}
+        """What was drawn, in float32, on the device of the process."""
+        t = drawn["t"].to(self.device)
+        mine = {name: value.to(self.device).float() for name, value in drawn.items() if name != "t"}
         concat, context, null, fs = (mine.get(name) for name in _CONDITION)
         condition = None if concat is None or context is None else Condition(concat, context, null, fs)
-        return TrajectoryPoints(mine["x_t"], mine["t"], mine["x0"], condition)
+        return TrajectoryPoints(mine["x_t"], t, mine["x0"], condition)

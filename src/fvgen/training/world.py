@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fvgen.errors import UserError
 from fvgen.models.unet import Stage
+from fvgen.progress import track
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,19 @@ class World:
     device: torch.device = torch.device("cpu")
     mesh: DeviceMesh | None = None
 
-    def rows(self, whole: Tensor) -> Tensor:
-        """This process's rows of ``[B, ...]``, on its device.
+    def share(self, batch: int, part: int = 0, parts: int = 1) -> range:
+        """This process's rows of a batch, or of one of the parts that it is computed in, by their numbers in the whole.
 
         Raises:
-            UserError: if ``B`` does not divide by the number of processes.
+            UserError: if the batch does not divide by processes and parts.
         """
-        count, rest = divmod(whole.shape[0], self.size)
-        if rest:
-            raise UserError(f"a batch of {whole.shape[0]} cannot be shared out to {self.size} processes")
-        return whole[self.rank * count : (self.rank + 1) * count].to(self.device)
+        count, rest = divmod(batch, self.size * parts)
+        if rest or batch < 1:
+            raise UserError(
+                f"a batch of {batch} cannot be shared out to {self.size} processes in {parts} parts: choose a multiple"
+            )
+        first = (part * self.size + self.rank) * count
+        return range(first, first + count)
 
     def any(self, *flags: bool) -> list[bool]:
         """Each flag: whether it is up in any process."""
@@ -53,19 +59,41 @@ class World:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised.tolist()]
 
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures as means over the processes, which all call this with the same names."""
+        if self.mesh is None:
+            return dict(figures)
+        names = sorted(figures)
+        values = torch.tensor([float(figures[name]) for name in names], dtype=torch.float64, device=self.device)
+        dist.all_reduce(values)
+        return dict(zip(names, (values / self.size).tolist()))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """``[B, ...]`` of every process, one after the other; all have as many."""
+        if self.mesh is None:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of parameters that every process holds whole; sharded ones are averaged by FSDP."""
+        for parameter in parameters if self.mesh is not None else ():
+            if parameter.grad is not None and not hasattr(parameter, "to_local"):
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.size
+
+    def wait_for(self, files: Sequence[Path], what: str) -> None:
+        """Wait, for hours if need be, until files that other processes write are there: no barrier lasts that long."""
+        missing = [file for file in files if not file.exists()] if self.size > 1 else []
+        for file in track(missing, f"{what} of the other processes") if missing else ():
+            while not file.exists():
+                time.sleep(0.2)
+
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes; for what takes seconds: a process that waits longer than minutes is ended."""
         if self.mesh is not None:
             dist.barrier()
-
-    @contextmanager
-    def first_process_first(self) -> Iterator[None]:
-        """Rank 0 does the body alone, then the others, who find what it wrote."""
-        if self.rank > 0:
-            self.barrier()
-        yield
-        if self.rank == 0:
-            self.barrier()
 
     def place(self, module: nn.Module, recompute: bool = False) -> None:
         """Move a network to the device; with several processes shard it (FSDP2), block by block.
@@ -83,9 +111,11 @@ class World:
         if self.mesh is None:
             return
         for block in blocks:
-            fully_shard(block, mesh=self.mesh)
+            fully_shard(block, mesh=self.mesh, reshard_after_forward=True)
         for root in _entrances(module):
-            fully_shard(root, mesh=self.mesh)
+            # Also the root: one that stayed gathered after a forward without gradients (pictures, held-out clips) would
+            # meet the optimizer and the average in its whole size.
+            fully_shard(root, mesh=self.mesh, reshard_after_forward=True)
 
 
 def _entrances(module: nn.Module) -> list[nn.Module]:

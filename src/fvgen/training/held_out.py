@@ -1,0 +1,137 @@
+"""A student on held-out clips while it is distilled, beside its teacher and the truth."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fvgen.data.latents import Corpus
+from fvgen.distillation.draws import Draws
+from fvgen.errors import UserError
+from fvgen.models.efficientnet import LITE0, EfficientNetLite
+from fvgen.models.model import ModelConfig, VideoModel
+from fvgen.models.sampling import sample_latents
+from fvgen.models.weight_files import Weights
+from fvgen.progress import track
+from fvgen.training import checkpoints
+from fvgen.training.look import clip_figures
+from fvgen.training.recipes import StudentRecipe
+from fvgen.training.teacher import batch_condition, held_out_share
+from fvgen.training.world import World
+
+BEST = "best"  # folder in the run's with the best average that was measured
+_BETTER = {"psnr": 1.0, "features": -1.0}  # sign of what is better
+
+
+def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
+    """A student's configuration: few steps, without guidance."""
+    sampling = replace(teacher.sampling, steps=steps, guidance_scale=1.0, temperature=1.0, few_step=True)
+    return replace(teacher, sampling=sampling)
+
+
+def chosen_best(folder: Path, export: str) -> bool:
+    """Whether a run's student is the best average that was measured."""
+    return export != "newest" and bool(checkpoints.whole_checkpoints(folder / BEST))
+
+
+class HeldOutRecord:
+    """Measures the averaged student on the same few held-out clips, with the same noise, and keeps the best average.
+
+    Figures are of the frames that are no photographs, against the truth as the autoencoder decodes it, so that its own
+    error counts for nobody. The teacher's, at the student's number of steps and at many, are measured once.
+
+    Args:
+        model: the teacher; its denoiser may be sharded later.
+        corpus: its held-out clips are used.
+        recipe: which figures, how often, of how many clips.
+        folder: of the run; ``best/`` and ``held_out.json`` are kept there.
+        world: the processes; each takes some of the clips.
+
+    Raises:
+        UserError: no held-out clips, or no network for the figure that chooses.
+    """
+
+    def __init__(self, model: VideoModel, corpus: Corpus, recipe: StudentRecipe, folder: Path, world: World) -> None:
+        self.model, self.corpus, self.recipe, self.folder, self.world = model, corpus, recipe, folder, world
+        config = recipe.held_out
+        if not corpus.held:
+            raise UserError("held-out.every: there are no held-out clips; prepare some (--held-out), or set it to 0")
+        self.network = self._network(config.export == "features")
+        self.clips = min(config.clips, len(corpus.held))
+        steps = (recipe.distillation.steps, config.teacher_steps)
+        told = {"clips": corpus.held[: self.clips], "frames": recipe.clips.frames, "steps": steps}
+        self.key = checkpoints.flat({**told, "features": self.network is not None})
+        self.teacher = self._known_teacher()
+        whole = checkpoints.whole_checkpoints(folder / BEST)
+        self.best = checkpoints.facts_of(whole[-1])["figure"] if whole else None
+
+    def _network(self, needed: bool) -> EfficientNetLite | None:
+        try:
+            network = EfficientNetLite.published(LITE0, Weights())
+        except UserError:
+            if needed:
+                raise
+            return None
+        return network.eval().requires_grad_(False).to(self.world.device)
+
+    def _known_teacher(self) -> dict[str, float]:
+        """The teacher's figures of an earlier sitting, if they are of these clips."""
+        path = self.folder / "held_out.json"
+        stored = json.loads(path.read_text()) if path.is_file() else {}
+        return stored["teacher"] if stored.get("key") == self.key else {}
+
+    @torch.no_grad()
+    def measure(self, average: Any, updates: int) -> dict[str, float]:
+        """Figures of the averaged student and, for comparison, the teacher's, by ``held_FIGURE_OF_WHOM``.
+
+        All processes call this together.
+        """
+        if not self.teacher:
+            for steps in dict.fromkeys((self.recipe.distillation.steps, self.recipe.held_out.teacher_steps)):
+                self.teacher |= self._figures(self.model.denoiser, self.model.config, steps, f"teacher_{steps}")
+            if self.world.rank == 0:
+                checkpoints.write_json(self.folder / "held_out.json", {"key": self.key, "teacher": self.teacher})
+        steps = self.recipe.distillation.steps
+        found = self._figures(average, student_config(self.model.config, steps), steps, "student")
+        self._keep_best(average, found, updates)
+        return {**found, **self.teacher}
+
+    def _figures(self, denoiser: Any, config: ModelConfig, steps: int, who: str) -> dict[str, float]:
+        model = VideoModel(config, self.model.autoencoder, self.model.conditioner, denoiser)
+        sums: dict[str, float] = {}
+        clips = list(held_out_share(self.corpus, self.world, self.clips))
+        for k, name, counts in track(clips, f"held-out clips of {who.replace('_', ' at ')}"):
+            for figure, value in self._clip(model, name, steps, k).items():
+                sums[figure] = sums.get(figure, 0.0) + counts * value
+        means = self.world.mean(sums)
+        return {f"held_{figure}_{who}": value * self.world.size / self.clips for figure, value in means.items()}
+
+    def _clip(self, model: VideoModel, name: str, steps: int, seed: int) -> dict[str, float]:
+        frames = self.recipe.clips.frames
+        batch = self.corpus.held_batch(name, frames).to(self.world.device)
+        condition, noise = batch_condition(model, batch), Draws((seed, 7)).noise(batch.latents)
+        scale, source = model.config.sampling.guidance_scale, torch.Generator().manual_seed(seed)
+        made = sample_latents(model, condition, noise, steps, scale, source)
+        asked = ~self.corpus.held_clip(name).photo[:frames]
+        made, true = (self._decoded(latents[:, :, asked.to(latents.device)]) for latents in (made, batch.latents))
+        return clip_figures(made, true, self.network)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """``[T, 3, H, W]`` in 0..1."""
+        return ((self.model.autoencoder.decode(latents.float())[0] + 1) / 2).clamp(0, 1)
+
+    def _keep_best(self, average: nn.Module, found: Mapping[str, float], updates: int) -> None:
+        export = self.recipe.held_out.export
+        if export == "newest":
+            return
+        figure = found[f"held_{export}_student"]
+        if self.best is not None and _BETTER[export] * figure <= _BETTER[export] * self.best:
+            return
+        self.best = figure
+        tensors = {f"student.average.{name}": value for name, value in average.state_dict().items()}
+        facts = {"step": updates, "figure": figure, "by": export, "held_out": asdict(self.recipe.held_out)}
+        checkpoints.save(self.folder / BEST, updates, tensors, facts, self.world, keep=1)

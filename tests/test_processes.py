@@ -1,0 +1,191 @@
+"""The real UNet in two processes: every option of the full-size recipes on, and the same weights as in one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fvgen.data.latents import LatentCorpus
+from fvgen.data.pairs import procedural_pair
+from fvgen.data.recipe import ClipDraw
+from fvgen.data.samples import Sample
+from fvgen.data.shards import write_manifest, write_scene
+from fvgen.models import VideoModel, preset
+from fvgen.training import checkpoints
+from fvgen.training.engine import Trainer
+from fvgen.training.logs import read_log
+from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, EngineConfig, HeldOut
+from fvgen.training.student import VideoDistillationTask
+from fvgen.training.teacher import TeacherTask
+from fvgen.training.world import World, joined
+
+CLIPS = replace(VIEWCRAFTER_STUDENT.clips, frames=4, least_frames=4)
+# The full-size recipes and engine; only numbers are smaller.
+STUDENT = replace(
+    VIEWCRAFTER_STUDENT,
+    init_steps=2,
+    match_steps=2,
+    critic_steps=2,
+    batch=4,
+    clips=CLIPS,
+    lr=1e-3,
+    distillation=replace(VIEWCRAFTER_STUDENT.distillation, guidance_scale=2.0, ode_pairs=4, ode_steps=4),
+    held_out=HeldOut(every=2, clips=3, teacher_steps=3, export="psnr"),
+)
+TEACHER = replace(VIEWCRAFTER_TEACHER, steps=4, batch=4, clips=CLIPS, lr=1e-3, held_every=2)
+ENGINE = EngineConfig(device="cpu", recompute=True, save_every=1e9, picture_every=2)
+
+
+def make_inputs(folder: Path) -> None:
+    """Pairs, and a teacher whose layers all do something."""
+    for k in range(6):
+        name, split = (f"scene-{k}", "train") if k < 3 else (f"held-{k}", "heldout")
+        write_scene(folder / "pairs", split, name, [Sample(name, procedural_pair(40 + k, 4, 128, 80, depth="exact"))])
+    write_manifest(folder / "pairs")
+    torch.manual_seed(0)
+    model = VideoModel.build(preset("mini-xs"))
+    for parameter in model.denoiser.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.6 / parameter[0].numel() ** 0.5)
+    model.save(folder / "teacher", torch.float32)
+
+
+def trainer_of(kind: str, inputs: Path, run: Path, world: World, engine: EngineConfig = ENGINE) -> Trainer:
+    """``teacher`` or a method of distillation."""
+    model = VideoModel.load(inputs / "teacher")
+    corpus = LatentCorpus(inputs / "pairs", model)
+    if kind == "teacher":
+        return Trainer(TeacherTask(model, corpus, TEACHER, world), run, engine, world)
+    task = VideoDistillationTask(model, corpus, replace(STUDENT, method=kind), run, engine, world)
+    return Trainer(task, run, engine, world)
+
+
+def work(kind: str, inputs: Path, run: Path, kill_at: int) -> None:
+    """What each process does; after ``kill_at`` steps all of them save, go on for one step and die in the next."""
+    torch.set_num_threads(1)
+    with joined("cpu") as world:
+        assert world.size == 2
+        trainer = trainer_of(kind, inputs, run, world)
+        module = next(iter(trainer.task.roles.values())).module
+        assert all(hasattr(p, "to_local") for p in module.parameters())
+        after = trainer.task.after
+
+        def dying(step: int) -> dict:
+            if step + 1 == kill_at:
+                trainer._save()
+            if step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return after(step)
+
+        trainer.task.after = dying
+        trainer.run()
+
+
+def together(kind: str, inputs: Path, run: Path, kill_at: int = -1) -> list[int]:
+    """Exit codes of two processes, started as torchrun would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    code = f"from test_processes import *; work({kind!r}, Path({str(inputs)!r}), Path({str(run)!r}), {kill_at})"
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
+            cwd=Path(__file__).parent,
+        )
+        for r in range(2)
+    ]
+    return [run.wait(900) for run in runs]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("inputs")
+    make_inputs(folder)
+    return folder
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {n: t.clone() for n, t in trainer._tensors().items() if n.split(".")[1] in ("weights", "average")}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["fvgen", pytest.param("teacher", marks=pytest.mark.slow)])
+def test_two_processes_killed_and_resumed_equal_one(inputs, tmp_path, kind):
+    """Pictures, held-out measurements, average, recomputed activations, guidance, kill -9 and a second sitting."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    trainer = trainer_of(kind, inputs, alone, World())
+    start = weights_of(trainer)
+    trainer.run()
+    assert together(kind, inputs, shared, kill_at=2) == [-signal.SIGKILL] * 2
+    assert checkpoints.facts_of(checkpoints.whole_checkpoints(shared)[-1])["step"] == 2
+    assert together(kind, inputs, shared) == [0, 0]
+    one, two = (
+        weights_of(trainer_of(kind, inputs, alone, World())),
+        weights_of(trainer_of(kind, inputs, shared, World())),
+    )
+    assert set(one) == set(two)
+    off, moved = ([(one[n] - other[n]).abs().flatten() for n in one] for other in (two, start))
+    # AdamW's first updates are the sign of a gradient: where that is rounding alone, two sums may differ in it.
+    assert float(torch.cat(off).mean()) < 1e-3 * float(torch.cat(moved).mean())
+    assert float(torch.cat(off).max()) < 5e-4 < float(torch.cat(moved).max())
+    logs = [read_log(folder) for folder in (alone, shared)]
+    assert [line["step"] for line in logs[1]] == [0, 1, 2, 3]
+    clocks = ("seconds", "memory", "accuracy", "calibration", "weight_q")
+    for mine, theirs in zip(*logs):  # means over all clips, not one process's
+        names = [name for name in mine if not name.startswith(clocks)]
+        assert names == [name for name in theirs if not name.startswith(clocks)]
+        for name in names:
+            assert theirs[name] == pytest.approx(mine[name], rel=2e-3, abs=1e-4), name
+    if kind == "fvgen":
+        held = {name for line in logs[1] for name in line if name.startswith("held_psnr")}
+        assert held == {"held_psnr_student", "held_psnr_teacher_4", "held_psnr_teacher_3"}
+        pictures = [sorted(p.name for p in (f / "pictures").rglob("*.png")) for f in (alone, shared)]
+        assert pictures[0] == pictures[1] == ["000000.png", "000002.png", "000003.png"]
+        best = [checkpoints.facts_of(checkpoints.whole_checkpoints(f / "best")[-1]) for f in (alone, shared)]
+        assert best[0]["step"] == best[1]["step"]
+        assert best[0]["figure"] == pytest.approx(best[1]["figure"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_parts_of_a_batch_equal_the_whole(inputs, tmp_path):
+    """Accumulation changes memory, not what is learnt: noise and clips belong to rows of the whole batch."""
+    found = []
+    for parts in (1, 4):
+        trainer = trainer_of("fvgen", inputs, tmp_path / str(parts), World(), replace(ENGINE, accumulate=parts))
+        trainer.run()
+        found.append(weights_of(trainer))
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 5e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_latents_and_trajectories_are_shared_out(inputs, tmp_path):
+    """Each process makes a part, and none waits at a barrier for what another does alone."""
+    fresh = tmp_path / "inputs"
+    make_inputs(fresh)
+    assert together("causvid", fresh, tmp_path / "run") == [0, 0]
+    files = sorted((tmp_path / "run" / "trajectories").glob("*.safetensors"))
+    assert len(files) == 4
+    alone = trainer_of("causvid", fresh, tmp_path / "alone", World())
+    for file in files:  # every trajectory is a function of its number
+        mine = load_file(tmp_path / "alone" / "trajectories" / file.name)
+        for name, value in load_file(file).items():
+            torch.testing.assert_close(value, mine[name], atol=2e-3, rtol=2e-3)
+    assert alone.step == 0
+    cached = [sorted(p.name for p in (f / "pairs").glob("latents-*/*/*.safetensors")) for f in (fresh, inputs)]
+    assert cached[0] == cached[1]
+
+
+def test_the_paper_draws_sixteen_frames_with_photographs_at_both_ends():
+    assert VIEWCRAFTER_STUDENT.clips == VIEWCRAFTER_TEACHER.clips == ClipDraw(16, 16, "photos", 0.0, 1.0)
