@@ -1,7 +1,7 @@
-"""Counts what docs/reproduce.md says of operations and memory: every turn of every method, on tensors without content.
+"""Counts what docs/reproduce.md says of operations and memory: the turns of each method, on tensors without content.
 
-Each turn is run as the distillation runs it, with its real losses and one clip of 16 frames of 512x320, its UNet's stages
-recomputed for the backward pass. Takes minutes and little memory.
+Each turn is run as the distillation runs it, with its real losses and one clip of 16 frames of 512x320; the stages of
+the UNet are recomputed for the backward pass. Takes minutes and little memory.
 
 python scripts/count_reproduce.py [METHOD ...]
 """
@@ -21,7 +21,7 @@ from fvgen.distillation.ode import TrajectoryPoints
 from fvgen.distillation.roles import Roles
 from fvgen.evaluation.benchmark.counting import OperationCounter
 from fvgen.evaluation.benchmark.random_model import weightless_model
-from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
+from fvgen.models import Condition, ModelConfig, attention, preset
 from fvgen.models import unet as unets
 from fvgen.training.distillation import stages_of
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, StudentRecipe
@@ -48,7 +48,8 @@ def roles_of(config: ModelConfig, recipe: StudentRecipe) -> Roles:
 def clips_of(config: ModelConfig) -> Clips:
     """One clip without content."""
     factor = 2 ** (len(config.autoencoder.channels) - 1)
-    x0 = torch.zeros(1, config.autoencoder.latent_channels, config.frames, config.height // factor, config.width // factor)
+    size = (config.frames, config.height // factor, config.width // factor)
+    x0 = torch.zeros(1, config.autoencoder.latent_channels, *size)
     tokens = torch.zeros(1, config.unet.text_tokens + config.resampler.num_queries, config.unet.context_dim)
     return Clips(x0, Condition(torch.zeros_like(x0), tokens, tokens))
 
@@ -91,15 +92,15 @@ def count_stage(stage: Stage, recipe: StudentRecipe, config: ModelConfig) -> tup
 
 def main(names: list[str]) -> None:
     """Print a line for each stage of each method, and the hours of each."""
-    config, model = preset("viewcrafter-512-16"), VideoModel.build(preset("viewcrafter-512-16"), "meta")
-    del model
+    config = preset("viewcrafter-512-16")
     for name in names:
         recipe, total = replace(VIEWCRAFTER_STUDENT, method=name), 0.0  # type: ignore[arg-type]
         for stage in stages_of(recipe):
             with FakeTensorMode():
                 flop, peak = count_stage(stage, recipe, config)
             total += flop * stage.steps * recipe.batch
-            print(f"{name}, {stage.name}: {stage.steps} updates of {flop / 1e12:.0f} TFLOP a clip, {peak / 1e9:.1f} GB", flush=True)
+            counted = f"{stage.steps} updates of {flop / 1e12:.0f} TFLOP a clip, {peak / 1e9:.1f} GB"
+            print(f"{name}, {stage.name}: {counted}", flush=True)
         hours = ", ".join(f"{total / GPUS / H100 / used / 3600:.0f} h at {used:.0%}" for used in USED)
         print(f"{name}: {total / 1e18:.1f} EFLOP; {GPUS} H100: {hours}", flush=True)
 

@@ -10,8 +10,10 @@ python scripts/rehearsal.py --work FOLDER [--from LINE] [--only LINE ...]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -54,9 +56,9 @@ class Rule:
     makes: str = ""
 
 
-_RUN = "--device cpu --batch 2 --save-every 2 --picture-every 3"
-_STUDENT = "--init-steps 3 --match-steps 3 --critic-steps 2 --ode-pairs 4 --ode-steps 8"
-_HELD_OUT = "--held-out.every 3 --held-out.clips 2 --held-out.teacher-steps 4"
+_RUN = "--device cpu --batch 2 --save-every 4 --picture-every 3"
+_STUDENT = "--init-steps 2 --match-steps 3 --critic-steps 2 --ode-pairs 4 --ode-steps 8"
+_HELD_OUT = "--held-out.every 2 --held-out.clips 2 --held-out.teacher-steps 4"
 RULES = (
     Rule("hf download Drexubery/ViewCrafter_25_sparse", makes="teacher"),
     Rule("curl -L -o DUSt3R.pth", makes="dust3r"),
@@ -73,7 +75,7 @@ RULES = (
     Rule("fvgen plot"),
     Rule("fvgen export"),
     Rule("fvgen generate", "--device cpu"),
-    Rule("fvgen evaluate", "--device cpu --size 160x96"),
+    Rule("fvgen evaluate", "--device cpu --size 192x128"),
     Rule("fvgen tables"),
 )
 BESIDES = ("photos", "outside")  # inputs that the page expects without a line that gets them
@@ -85,9 +87,10 @@ class Failed(Exception):
 
 
 def documented(page: str) -> list[str]:
-    """Every command in the fenced blocks of a page, in order, each on one line and without its comment."""
-    blocks = [block.partition("\n")[2].replace("\\\n", " ") for block in page.split("```")[1::2]]
-    lines = [" ".join(line.partition(" #")[0].split()) for block in blocks for line in block.splitlines()]
+    """The commands of a page's run: those in fenced blocks without a language, each on one line, without comments."""
+    parts = [block.partition("\n") for block in page.split("```")[1::2]]
+    blocks = [text.replace("\\\n", " ") for language, _, text in parts if not language]
+    lines = [" ".join(f" {line}".partition(" #")[0].split()) for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
 
@@ -158,10 +161,11 @@ class Rehearsal:
     def __init__(self, lines: Sequence[str], work: Path) -> None:
         self.work = work.resolve()
         self.lines = [*(f"made besides: {name}" for name in BESIDES), *lines]
-        self.runs = [in_small(line) if is_ours(line) else f"made here: {maker(line) or 'nothing'}" for line in self.lines]
+        self.runs = [in_small(x) if is_ours(x) else f"made here: {maker(x) or 'nothing'}" for x in self.lines]
         (self.work / "logs").mkdir(parents=True, exist_ok=True)
         self.memory = self.work / "rehearsal.json"
-        self.finished = [Finished(**entry) for entry in json.loads(self.memory.read_text())] if self.memory.is_file() else []
+        known = json.loads(self.memory.read_text()) if self.memory.is_file() else []
+        self.finished = [Finished(**entry) for entry in known]
 
     def forget(self, first: int) -> None:
         """Lines from this one on count as not run; what they wrote is removed."""
@@ -211,7 +215,7 @@ class Rehearsal:
         line, run = self.lines[number], self.runs[number]
         print(f"\n[{number + 1}/{len(self.lines)}] {line}", flush=True)
         print("    as it is" if run == line else f"    {run}", flush=True)
-        began = time.monotonic()
+        began, busy = time.monotonic(), _processors()
         if not is_ours(line):
             if maker(line):
                 self._finish(self._start([sys.executable, str(INPUTS), maker(line), str(self.work)], number), number)
@@ -224,15 +228,15 @@ class Rehearsal:
             if kept:
                 self._check_resumed(kept)
         seconds = time.monotonic() - began
-        print(f"    {seconds:.0f} s", flush=True)
+        print(f"    {seconds:.0f} s, of processors {_processors() - busy:.0f} s", flush=True)
         return seconds
 
     def _log(self, number: int) -> Path:
         return self.work / "logs" / f"{number + 1:02d}.txt"
 
     def _start(self, command: Sequence[str], number: int) -> subprocess.Popen[bytes]:
-        paths = [str(REPOSITORY / "src"), str(REPOSITORY / "tests"), str(self.work / "stand-ins"), os.environ.get("PYTHONPATH", "")]
-        own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+        paths = [REPOSITORY / "src", REPOSITORY / "tests", self.work / "stand-ins"]  # the last two of the stand-in
+        own = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
         own["PET_MASTER_PORT"] = str(_free_port())  # torchrun's: two rehearsals on one machine do not meet
         with self._log(number).open("wb") as log:
             return subprocess.Popen(
@@ -266,7 +270,7 @@ class Rehearsal:
             time.sleep(0.05)
             saved, logged = _saved_step(folder), _logged(folder)
         count = _kill(process)
-        print(f"    killed {count} processes at step {len(logged)}, the last checkpoint is of step {saved}; again:", flush=True)
+        print(f"    killed {count} processes at step {len(logged)}; the last checkpoint is of step {saved}", flush=True)
         return logged[:saved]
 
     def _check_resumed(self, kept: list[dict[str, Any]]) -> None:
@@ -274,13 +278,19 @@ class Rehearsal:
         logged = _logged(self.work / KILLED)
         steps = [entry["step"] for entry in logged]
         if logged[: len(kept)] != kept or steps != list(range(len(steps))) or len(steps) <= len(kept):
-            raise Failed(f"{KILLED} did not go on from its checkpoint of step {len(kept)}: its log has the steps {steps}")
+            raise Failed(f"{KILLED} did not go on from its checkpoint of step {len(kept)}: it logged the steps {steps}")
         print(f"    went on from step {len(kept)} to the end, step {len(steps)}", flush=True)
 
 
 def maker(line: str) -> str:
     """The input that is made in the place of a line that is not ours; none where there is nothing left to make."""
     return line.removeprefix("made besides: ") if line.startswith("made besides: ") else rule_for(line).makes
+
+
+def _processors() -> float:
+    """Seconds of processors that ended programs have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _free_port() -> int:
@@ -297,10 +307,8 @@ def _kill(process: subprocess.Popen[bytes]) -> int:
     for pid in doomed:  # grows while it is walked through
         doomed += [child for child, parent in parents if parent == pid]
     for pid in doomed:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
     return len(doomed)
 
@@ -331,7 +339,9 @@ def main() -> int:
     """Rehearse; 0 only if every line ended well."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder to run in; goes on with what is there")
-    parser.add_argument("--from", dest="first", metavar="LINE", help="anew from this line on: its number, or a part of it")
+    parser.add_argument(
+        "--from", dest="first", metavar="LINE", help="anew from this line on: its number or a part of it"
+    )
     parser.add_argument("--only", nargs="+", metavar="LINE", help="only these lines, anew")
     arguments = parser.parse_args()
     try:

@@ -37,8 +37,9 @@ from fvgen.scene.formats.colmap import write_colmap
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.layouts import MIPNERF360
 
+# Tests need the stand-in of the optional package as well; it lies there.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from recorded_dust3r import install, write_recorded  # noqa: E402  stands in for an optional package there too
+from recorded_dust3r import install, write_recorded
 
 # ViewCrafter's network but for its widths: the same blocks, the same keys in UNet, autoencoder and resampler.
 PARAMS: dict[str, Any] = {
@@ -226,7 +227,6 @@ def checkpoint_keys(parts: dict[str, dict[str, Tensor]]) -> list[str]:
     return list(keys)
 
 
-
 FRAMES = 64  # of each film: clips of any stride and the views of the first table reach over 61
 FILM = (240, 136)  # pixels: half of DL3DV's smallest pictures
 TRAIN, HELD_OUT = 5, 2  # scenes of footage
@@ -265,8 +265,9 @@ def footage_names() -> list[str]:
     return chosen
 
 
-def filmed(name: str, frames: int = FRAMES) -> Film:
+def filmed(name: str, frames: int | None = None) -> Film:
     """The film of a scene of footage, of a scene to evaluate, or of ``photos``; the same each time."""
+    frames = FRAMES if frames is None else frames
     scenes = [*footage_names(), *EVALUATED, "photos"]
     seed = scenes.index(name)
     kind = {"garden": "garden", "truck": "street"}.get(name, KINDS[seed % len(KINDS)])
