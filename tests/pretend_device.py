@@ -23,7 +23,14 @@ class PretendedGpu(TorchFunctionMode):
 
     Tensors of both devices do not mix, numpy sees none of the GPU's, and only a few numbers at a time are fetched from
     there: pictures and points stay.
+
+    Args:
+        fetch: more may be fetched; ``fetched`` has the shapes of it.
     """
+
+    def __init__(self, fetch: bool = False) -> None:
+        super().__init__()
+        self.fetch, self.fetched = fetch, list[tuple[int, ...]]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -33,17 +40,19 @@ class PretendedGpu(TorchFunctionMode):
         there = any(isinstance(tensor, OnGpu) for tensor in given)
         if func == Tensor.device.__get__:  # type: ignore[attr-defined]
             return GPU if there else torch.device("cpu")
-        if there and func in _FETCHES:
+        named = [torch.device(leaf).type for leaf in (*args, *kwargs.values()) if _is_device(leaf)]
+        if there and (func in _FETCHES or (func is Tensor.to and named == ["cpu"])):
             assert func is not Tensor.numpy, "numpy sees no GPU"
-            assert given[0].numel() <= _FEW, f"{tuple(given[0].shape)} numbers are fetched from the GPU"
+            if given[0].numel() > _FEW:
+                assert self.fetch, f"{tuple(given[0].shape)} numbers are fetched from the GPU"
+                self.fetched.append(tuple(given[0].shape))
         if there and func not in _MOVES:
             strangers = [tuple(tensor.shape) for tensor in given if not isinstance(tensor, OnGpu) and tensor.ndim]
             assert not strangers, f"{func.__name__} mixes the GPU's tensors with the CPU's {strangers}"
         if func is Tensor.to:
             there = isinstance(given[-1], OnGpu)  # as another tensor is, or else where it was
-        named = [leaf for leaf in (*args, *kwargs.values()) if _is_device(leaf)]
         if named:
-            there = torch.device(named[0]).type == "cuda"
+            there = named[0] == "cuda"
         if func is Tensor.cpu:
             there = False
         args, kwargs = tree_map(_on_cpu, (args, kwargs))

@@ -397,6 +397,14 @@ def test_curves_are_drawn(tmp_path):
     assert "stage" not in svg
 
 
+def test_a_student_is_drawn_beside_its_teacher():
+    held = {"held_psnr_student": 20.0, "held_psnr_teacher_4": 18.0, "held_psnr_teacher_50": 21.0, "held_x0_999": 0.1}
+    svg = charts.curves({"a": [{"step": n, **held} for n in range(3)]})
+    assert "held psnr (student, teacher 4, teacher 50 steps)" in svg
+    assert svg.count("font-weight") == 2  # the error of a teacher in training has a panel of its own
+    assert svg.count("stroke-dasharray") == 2
+
+
 def test_tensorboard_shows_the_same_figures_and_pictures(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunLog(tmp_path, 0, tensorboard=True) as log:

@@ -13,6 +13,7 @@ from fvgen.evaluation.datasets import EvaluationScene, find_scenes, join_cameras
 from fvgen.evaluation.frames import read_frames
 from fvgen.evaluation.protocols import find_protocol
 from fvgen.scene.formats.transforms_json import read_transforms_json
+from fvgen.scene.layouts import Stored
 from scene_copies import Copy, same_cameras
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"
@@ -55,12 +56,35 @@ def test_nerfstudio(tmp_path: Path, scene: Copy) -> None:
 
 
 def test_dl3dv(tmp_path: Path, scene: Copy) -> None:
-    """Intrinsics are at the film's size; the smaller pictures, which MVSplat360 takes, are read."""
+    """Intrinsics are at the film's size; the smallest pictures that cover the wanted size are read."""
     for name in ("032dee9f", "0569e83f"):
         scene.dl3dv(tmp_path / name)
-    first, second = find_scenes(tmp_path)
+    width, height = scene.size
+    half = (width // 2, height // 2)  # of images_8
+    first, second = find_scenes(tmp_path, wanted=Stored(half))
     assert (first.name, second.name, first.layout, first.dataset) == ("032dee9f", "0569e83f", "dl3dv", "DL3DV")
     check(first, scene, 2)
+    for wanted, pictures in (
+        (Stored(half), "images_8"),
+        (Stored((half[0], half[1] + 4)), "images_4"),
+        (Stored((10 * width, 10 * height)), "images_4"),  # none is large enough: the largest
+        (Stored(half, "images_4"), "images_4"),
+        (Stored(half[::-1]), "images_4"),
+        (Stored(), "images_4"),
+    ):
+        found = find_scenes(tmp_path, wanted=wanted)[0]
+        assert (found.pictures, found.frames[0].image.parent.name) == (pictures, pictures)
+    (tmp_path / "032dee9f" / "nerfstudio" / "images_8" / "frame_00003.png").unlink()  # not all pictures are there
+    assert [found.pictures for found in find_scenes(tmp_path, wanted=Stored(half))] == ["images_4", "images_8"]
+    with pytest.raises(UserError, match="there is no folder images_2 of pictures"):
+        find_scenes(tmp_path, wanted=Stored(half, "images_2"))
+
+
+def test_portrait_pictures_cover_a_turned_size() -> None:
+    assert Stored((512, 320), turns=True).covers((540, 960))
+    assert not Stored((512, 320)).covers((319, 960))
+    assert not Stored((512, 320), turns=True).covers((480, 270))
+    assert Stored((480, 270)).covers((480, 268))  # a rounded pixel is no reason for pictures of four times the size
 
 
 @pytest.mark.parametrize(("name", "factor"), [("room", 2), ("garden", 4)])
@@ -71,6 +95,8 @@ def test_mipnerf360(tmp_path: Path, scene: Copy, name: str, factor: int) -> None
     (found,) = find_scenes(tmp_path / "360")
     assert (found.name, found.layout, found.dataset) == (name, "mipnerf360", "mip-360")
     check(found, scene)
+    assert find_scenes(tmp_path / "360", wanted=Stored((16, 16)))[0].pictures == f"images_{factor}"
+    assert find_scenes(tmp_path / "360", wanted=Stored(None, f"images_{other}"))[0].pictures == f"images_{other}"
     assert [f.name for f in found.frames] == [f"DSC{i + 8000:05d}" for i in range(9)]
     for picture in (folder / f"images_{factor}").iterdir():
         picture.unlink()
@@ -95,6 +121,8 @@ def test_tanks_and_temples_of_nerfpp(tmp_path: Path, scene: Copy) -> None:
     (split,) = find_protocol("own-split").splits(found)
     assert split.target == [0, 4, 8]
     assert split.context == [1, 2, 3, 5, 6, 7]
+    with pytest.raises(UserError, match="keeps pictures in one size; leave --images images_4 out"):
+        find_scenes(tmp_path, wanted=Stored(None, "images_4"))
 
 
 def test_tanks_and_temples_of_fvs(tmp_path: Path, scene: Copy) -> None:
@@ -111,6 +139,12 @@ def test_colmap(tmp_path: Path, scene: Copy) -> None:
     (found,) = find_scenes(tmp_path / "mine", dataset="holiday")
     assert (found.name, found.layout, found.dataset) == ("mine", "colmap", "holiday")
     check(found, scene)
+    scene.save(tmp_path / "mine" / "images_2", [path.name for path in sorted((tmp_path / "mine/images").iterdir())], 2)
+    half = (scene.size[0] // 2, scene.size[1] // 2)
+    for wanted, pictures, factor in ((Stored(half), "images_2", 2), (Stored(scene.size), "images", 1)):
+        (found,) = find_scenes(tmp_path / "mine", wanted=wanted)
+        assert found.pictures == pictures
+        check(found, scene, factor)
 
 
 def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path, copy: Copy) -> None:

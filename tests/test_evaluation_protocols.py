@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import similarity_between
 from fvgen.cameras.poses import rotation_exp
 from fvgen.errors import UserError
-from fvgen.evaluation.alignment import similarity_between
 from fvgen.evaluation.datasets import EvaluationScene
 from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.index import index_hash, index_text, read_index, write_index

@@ -20,8 +20,11 @@ from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
 from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.page import frame_order
 from fvgen.evaluation.plots import far_away, frame_plot
+from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
 from fvgen.evaluation.tables import latex, markdown
+from fvgen.evaluation.task import Placing, Task
+from pretend_device import PretendedGpu
 from scene_copies import Copy, write_index_file
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"
@@ -349,10 +352,25 @@ def test_estimated_cameras_are_aligned_to_the_given_ones(place: Path) -> None:
     arguments += ["--models", "--baselines", "completed-guide", "--metrics", "psnr", "--size", "128x80"]
     assert main([*arguments, "-o", str(place / "estimated")]) == 0
     results = json.loads((place / "estimated" / "results.json").read_text())
-    assert results["poses"] == {"poses": "estimated", "geometry": "colmap", "weights": None, "device": "cpu", "seed": 0}
+    placing = {"poses": "estimated", "geometry": "colmap", "weights": None, "device": "cpu", "seed": 0, "depth": "auto"}
+    assert results["poses"] == placing
     fit = results["splits"]["study"]["alignment"]
     assert fit["placed"] == 5
     assert fit["rotation_degrees"] < 1
     assert fit["center_error"] < 0.05
     assert 0.95 < fit["focal_ratio"] < 1.05
     assert results["datasets"]["scenes"]["completed-guide"]["mean"]["psnr"] > 15
+
+
+def test_the_scenes_guide_is_rendered_where_it_is_placed(place: Path) -> None:
+    (scene,) = find_evaluation_scenes(place / "study")
+    split = Split("study", "study", [0, 5], [1, 2])
+    here, there = (Task(split, scene, Framing((128, 80)), Placing()) for _ in range(2))
+    assert len(there.scene.points) > 1000
+    there.placing = Placing(device="cuda")
+    with PretendedGpu(fetch=True) as gpu:
+        guide = there.guide
+    pictures = [(4, 80, 128, 3), *[(4, 80, 128)] * 3]
+    assert gpu.fetched == pictures  # once, when all are made
+    assert torch.equal(guide.completed, here.guide.completed)
+    assert there.geometry.coverage.device == torch.device("cpu")

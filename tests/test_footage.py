@@ -15,6 +15,7 @@ from fvgen.data.footage import TimesGoBackwards, find_scenes, open_footage
 from fvgen.errors import UserError
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.formats.video import write_video
+from fvgen.scene.layouts import Stored
 
 SIZE = (96, 64)
 
@@ -143,6 +144,27 @@ def test_layouts_give_the_pictures_and_cameras_they_were_written_from(scene, tmp
         assert torch.equal(shot.image, scene[0][k])
         torch.testing.assert_close(shot.camera.world_from_camera[0], scene[1].world_from_camera[k], atol=1e-5, rtol=0)
         torch.testing.assert_close(shot.camera.intrinsics[0], scene[1].intrinsics[k], atol=1e-3, rtol=0)
+
+
+def test_the_smallest_pictures_that_are_large_enough_are_read(scene, tmp_path):
+    write_dl3dv(scene, tmp_path)
+    folder = tmp_path / "1K" / "0abc"
+    (folder / "images_2").mkdir()
+    for path in (folder / "images_4").iterdir():
+        Image.open(path).resize((SIZE[0] * 2, SIZE[1] * 2)).save(folder / "images_2" / path.name)
+    (task,) = find_scenes([tmp_path])
+    for wanted, pictures, width in (
+        (Stored(SIZE), "images_4", 96),
+        (Stored((110, 64)), "images_2", 192),
+        (Stored((500, 300)), "images_2", 192),
+        (Stored((500, 300), "images_4"), "images_4", 96),
+    ):
+        footage = open_footage(task, wanted)
+        assert footage.pictures == pictures
+        (shot,) = footage.read([2])
+        assert shot.image.shape[1] == shot.camera.size[0] == width
+    with pytest.raises(UserError, match="there is no folder images of pictures"):
+        open_footage(task, Stored((96, 64), "images"))
 
 
 def test_videos_and_folders_have_no_cameras(scene, tmp_path):

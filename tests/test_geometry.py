@@ -256,6 +256,7 @@ def known_world(monkeypatch: pytest.MonkeyPatch) -> Geometry:
     seen = dust3r.converted(pictures, poses(), torch.full((3,), 430.0), depths, sure)
     found = assemble("dust3r", photos(), seen)
     monkeypatch.setattr(dust3r, "estimate", lambda *arguments: found)
+    monkeypatch.setattr(dust3r, "ready", lambda weights: Path())
     return found
 
 

@@ -197,6 +197,7 @@ def test_summary(views: Any, tmp_path: Path) -> None:
         "frames": FRAMES,
         "size": [WIDTH, HEIGHT],
         "geometry": "colmap",
+        "depth": "sweep",
         "photos": {
             "used": ["one.jpg", "two.png"],
             "dropped": [{"name": "blurred.jpg", "reason": "nothing matched"}],

@@ -32,6 +32,7 @@ from fvgen.scene.depth import estimate_depths
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.photos import Shot
 from fvgen.scene.points import fuse_points
+from pretend_device import PretendedGpu
 
 RECIPE = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, longest_stride=1)
 
@@ -134,6 +135,14 @@ def test_something_that_moves_is_seen():
     assert not moving(Pair(x, noise, coverage, photo, still.cameras), "surface")  # wrong everywhere is another reason
 
 
+def test_something_that_moves_is_seen_under_points_too():
+    pair = procedural_pair(9, 4, 128, 80, guide="points")
+    assert not moving(pair, "points")
+    frames = pair.frames.copy()
+    frames[1:3, 20:60, 20:70] = 255 - frames[1:3, 20:60, 20:70] // 2
+    assert moving(replace(pair, frames=frames), "points")
+
+
 def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
     (task,) = find_scenes([walk])
     prepare_scene(task, RECIPE, tmp_path / "whole")
@@ -181,6 +190,20 @@ def test_procedural_pairs_of_points_are_renders_of_measured_points():
     assert np.array_equal(points.coverage[1:3], (wanted.alpha >= 0.5).numpy())
     assert np.array_equal(points.frames, surface.frames)
     assert np.array_equal(points.guide[[0, 3]], points.frames[[0, 3]])
+
+
+@pytest.mark.parametrize("kind", ["surface", "points"])
+def test_the_guide_of_a_pair_is_made_on_the_device_and_fetched_once(kind):
+    scene = procedural_scene(5, 3, 96, 64)
+    truth = scene.film(scene.cameras)[0]
+    images = [torch.from_numpy(picture) for picture in truth[[0, 2]]]
+    clip = truth, scene.cameras, estimate_depths(images, scene.cameras[[0, 2]], 96), (0, 2)
+    with PretendedGpu(fetch=True) as gpu:
+        there = make_pair(*clip, "cuda", kind)
+    assert gpu.fetched == [(3, 64, 96, 3), (3, 64, 96)]
+    here = make_pair(*clip, guide=kind)
+    assert np.array_equal(here.guide, there.guide)
+    assert np.array_equal(here.coverage, there.coverage)
 
 
 def test_the_recipes_device_renders_the_guide(walk, monkeypatch):
@@ -266,7 +289,8 @@ def test_the_command_says_what_it_made(walk, tmp_path, capsys):
     [
         (["nowhere", "-o", "x"], "nowhere: no such file or folder"),
         (["procedural:2", "-o", "x", "--frames", "2"], "clips have at least 3 frames"),
-        (["procedural:2", "-o", "x", "--depth", "estimator"], "colmap gives no depth of its own"),
+        (["procedural:2", "-o", "x", "--depth", "dust3r", "--geometry", "da3"], "one network at a time"),
+        (["procedural:2", "-o", "x", "--geometry-weights", "base"], "--geometry-weights are for --geometry dust3r"),
         (["procedural:2", "-o", "x", "--workers", "0"], "--workers 0"),
         (["procedural:2", "-o", "x", "--device", "gpu"], "--device gpu"),
         (["procedural:2", "-o", "x", "--device", "cuda:99"], "--device cuda:99: this machine has"),

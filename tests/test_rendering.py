@@ -289,6 +289,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:
             lambda: torch.cat([there, torch.zeros(1)]),
             lambda: there.scatter_add_(0, torch.zeros(1, dtype=torch.int64), there[:1]),
             lambda: there.cpu(),
+            lambda: there.to("cpu"),
             lambda: there.tolist(),
             lambda: there[:3].numpy(),
         ):

@@ -271,6 +271,8 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
         "frames": len(views.photo),
         "size": list(width_height),
         "geometry": views.scene.geometry,
+        "depth": views.scene.depth,
+        **({"fit": views.scene.fit} if views.scene.fit else {}),
         "photos": {
             "used": list(photos.names),
             "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],

@@ -291,6 +291,7 @@ class NovelViewPipeline:
         geometry: str = "auto",
         geometry_weights: str | None = None,
         half_pixel_shift: bool = False,
+        depth: str = "auto",
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
@@ -310,6 +311,7 @@ class NovelViewPipeline:
             geometry: ``auto``, ``given``, ``colmap``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             geometry_weights: of ``dust3r`` or ``da3``: a path, a known name, or ``hub:OWNER/MODEL``.
             half_pixel_shift: for comparison with the original teacher's program: see `fvgen.scene.build_scene`.
+            depth: ``auto``, ``sweep``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
@@ -331,6 +333,7 @@ class NovelViewPipeline:
                 device=self.device,
                 weights=geometry_weights,
                 half_pixel_shift=half_pixel_shift,
+                depth=depth,
             )
         wanted = plan_path(scene, path, frames, size, self._window)
         generator = generator or torch.Generator().manual_seed(seed)

@@ -13,11 +13,13 @@ from fvgen.training.recipes import (
     MINI_STUDENT,
     TOY_STUDENT,
     VIEWCRAFTER_ENGINE,
+    VIEWCRAFTER_LORA_STUDENT,
     VIEWCRAFTER_ONE_GPU_ENGINE,
     VIEWCRAFTER_STUDENT,
     XS_STUDENT,
     EngineConfig,
     StudentRecipe,
+    variant,
 )
 
 Recipe = Annotated[StudentRecipe, arg(name="")]
@@ -114,6 +116,20 @@ class ViewCrafter512OneGpu(_Distill):
 
 
 @dataclass(frozen=True)
+class ViewCrafter512Lora(_Distill):
+    """The same on one GPU of 24 GB: student and fake score are low-rank parts on the teacher's frozen weights.
+
+    RUN/model holds the student, merged; fvgen export --adapter writes the small parts alone.
+    """
+
+    recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_LORA_STUDENT)
+    """How the student is distilled."""
+
+    engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ONE_GPU_ENGINE)
+    """How the run is carried out."""
+
+
+@dataclass(frozen=True)
 class Toy:
     """Distil a teacher of two-dimensional points by every method, and measure against the known truth.
 
@@ -133,7 +149,8 @@ class Toy:
         "gan_only+step",
         "fvgen+step",
     )
-    """Methods to compare; regression is one more. +step: the critic is told the student's step."""
+    """Methods to compare; gan_init and regression are two more. +step: the critic is told the student's step;
+    +loraRANK, such as +lora16: student and fake score are low-rank."""
 
     seeds: int = 5
     """Distillations of each method."""
@@ -151,9 +168,11 @@ class Toy:
         from fvgen.distillation.methods import RECIPES
         from fvgen.training.toy import ToyAblation, run_toy
 
-        unknown = [name for name in self.methods if name.removesuffix("+step") not in RECIPES]
-        if unknown:
-            raise UserError(f"--methods {unknown[0]}: choose from {', '.join(RECIPES)}, each also with +step")
+        for name in self.methods:
+            if name.partition("+")[0] not in RECIPES:
+                choice = ", ".join(RECIPES)
+                raise UserError(f"--methods {name}: choose from {choice}, each also with +step or +loraRANK")
+            variant(self.recipe, name, 0)
         seeds = tuple(range(self.seeds))
         ablation = ToyAblation(recipe=self.recipe, methods=self.methods, seeds=seeds, teacher_steps=self.teacher_steps)
         run_toy(ablation, self.output)
@@ -176,13 +195,16 @@ class Export:
     teacher: Annotated[str | None, arg(metavar="NAME|FOLDER")] = None
     """The run's teacher, if it is no longer where it was."""
 
+    adapter: bool = False
+    """Of a low-rank run, write only the low-rank parts: a small folder, to be used where the teacher's folder is."""
+
     def run(self) -> None:
         """Export."""
         from fvgen.outputs import output_folder
         from fvgen.training.export import export_student
 
         with output_folder(self.output) as folder:
-            export_student(self.folder, folder, self.teacher)
+            export_student(self.folder, folder, self.teacher, self.adapter)
         print(f"student in {self.output}")
 
 

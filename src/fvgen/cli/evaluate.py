@@ -75,6 +75,9 @@ class Evaluate:
     geometry: Literal["colmap", "dust3r", "da3"] = "colmap"
     """What estimates them."""
 
+    depth: Literal["auto", "sweep", "dust3r", "da3"] = "auto"
+    """Where the depth of the given photos comes from, as for fvgen generate."""
+
     geometry_weights: Annotated[str | None, arg(metavar="FILE|NAME")] = None
     """Weights of dust3r or da3, as for fvgen generate."""
 
@@ -83,6 +86,10 @@ class Evaluate:
 
     layout: Annotated[str, arg(metavar="NAME")] = "auto"
     """auto, mipnerf360, dl3dv, tanks-nerfpp, tanks-fvs, tanks-3dgs, nerfstudio or colmap."""
+
+    images: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Folder of pictures to read, such as images_4, of scenes that keep them in several sizes. Default: the smallest
+    that cover the scored size; of Mip-NeRF 360 those that it is scored on."""
 
     lens: Literal["undistort", "ignore"] = "undistort"
     """Undo the lens distortion that a scene tells of, or take its pictures as they are, as some programs do."""
@@ -109,7 +116,7 @@ class Evaluate:
         protocol = find_protocol(self.protocol)
         framing = self._framing(protocol)
         store = None if self.handout else Store(self.output)
-        plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes()})
+        plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes(framing)})
         if store is None:
             from fvgen.evaluation.handout import write_handout
 
@@ -138,15 +145,17 @@ class Evaluate:
             raise UserError(f"--size {self.size}: pictures of {LEAST}x{LEAST} at least are scored")
         return Framing(size, protocol.through if size == protocol.size else None)
 
-    def _scenes(self) -> "list[EvaluationScene]":
+    def _scenes(self, framing: "Framing") -> "list[EvaluationScene]":
         from fvgen.evaluation.datasets import find_scenes
+        from fvgen.scene.layouts import Stored
 
+        wanted = Stored(framing.through or framing.size, self.images, turns=True)
         found: list[EvaluationScene] = []
         for text in self.scenes:
             name, equals, folder = text.rpartition("=") if not Path(text).exists() else ("", "", text)
             if equals and not name:
                 raise UserError(f"{text}: write NAME=FOLDER")
-            for scene in find_scenes(Path(folder), self.layout, name, self.lens):
+            for scene in find_scenes(Path(folder), self.layout, name, self.lens, wanted):
                 if scene.name in {other.name for other in found}:
                     raise UserError(f"{folder}: there is another scene called {scene.name}; evaluate them one by one")
                 found.append(scene)
@@ -157,10 +166,12 @@ class Evaluate:
         from fvgen.evaluation.run import Plan
         from fvgen.evaluation.task import Placing
         from fvgen.pipeline import NovelViewPipeline
+        from fvgen.scene.geometry import network_for
 
         device = str(NovelViewPipeline(None).to(self.device).device)
-        weights = self.geometry_weights if self.poses == "estimated" else None
-        placing = Placing(self.poses, self.geometry, weights, device, self.seed)
+        placing = Placing(self.poses, self.geometry, self.geometry_weights, device, self.seed, self.depth)
+        if not self.handout:
+            network_for(placing.cameras_from, placing.depth, placing.weights)  # refuse now what cannot be done later
         if self.index is None:
             splits = [split for scene in scenes.values() for split in protocol.splits(scene)]
             return Plan(self.protocol, splits, scenes, framing, placing, self.lens)

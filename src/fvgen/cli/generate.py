@@ -61,6 +61,10 @@ class Generate:
     there are any, else colmap. dust3r (DUSt3R, not for commercial use) and da3 (Depth Anything 3) are networks that
     find depth too; they need packages and weights of their own."""
 
+    depth: Literal["auto", "sweep", "dust3r", "da3"] = "auto"
+    """Where depth comes from: matching the photos along planes (sweep), the network dust3r or da3, brought as a whole
+    to cameras that are given or colmap's, or auto: the network's where the cameras are, else the sweep."""
+
     geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
     """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small): a name, if they were downloaded before, a file or
     folder, or a model of the Hugging Face hub, which is downloaded."""
@@ -136,6 +140,7 @@ class Generate:
                     geometry=self.geometry,
                     geometry_weights=self.geometry_weights,
                     half_pixel_shift=self.half_pixel_shift,
+                    depth=self.depth,
                     progress=True,
                     callback_on_frames=images.add,
                 )

@@ -41,6 +41,9 @@ COMMANDS: dict[str, Command] = {
     "distill mini": Command("fvgen.cli.distill", "Mini", "a few-step student of mini-teacher"),
     "distill mini-xs": Command("fvgen.cli.distill", "MiniXs", "the same, tiny"),
     "distill viewcrafter-512": Command("fvgen.cli.distill", "ViewCrafter512", "the paper's distillation, 8 GPUs"),
+    "distill viewcrafter-512-lora": Command(
+        "fvgen.cli.distill", "ViewCrafter512Lora", "low-rank parts on frozen weights, one GPU of 24 GB"
+    ),
     "distill viewcrafter-512-one-gpu": Command("fvgen.cli.distill", "ViewCrafter512OneGpu", "the same on one GPU"),
     "data": Command("fvgen.cli.data", "Data", "what a folder of training pairs holds"),
     "benchmark stages": Command("fvgen.cli.benchmark", "Stages", "seconds and memory of each stage of a generation"),

@@ -42,6 +42,9 @@ class View:
     geometry: Literal["auto", "given", "colmap", "dust3r", "da3"] = "auto"
     """Where the cameras of PHOTOS come from, as in fvgen generate."""
 
+    depth: Literal["auto", "sweep", "dust3r", "da3"] = "auto"
+    """Where depth comes from, as in fvgen generate."""
+
     geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
     """Weights of dust3r or da3, as in fvgen generate."""
 
@@ -71,7 +74,7 @@ class View:
         from fvgen.viewer.opening import open_session
         from fvgen.viewer.session import Options
 
-        options = Options(self.geometry, self.geometry_weights, self.fps, size)
+        options = Options(self.geometry, self.geometry_weights, self.fps, size, self.depth)
         session = open_session(self.source, self.workspace, options, self.model, self.device, self.dtype)
         splats = self.splats or Path(self.source[0]) / "splats.ply"
         serve(Page(session, self.host, self.port, splats if splats.is_file() else None))

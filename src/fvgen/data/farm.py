@@ -25,6 +25,7 @@ from fvgen.data.samples import Sample
 from fvgen.data.shards import is_finished, write_manifest
 from fvgen.errors import UserError
 from fvgen.progress import track
+from fvgen.scene.geometry import NETWORKS, Unusable, network_for
 
 _TRIES = 3  # of a scene whose worker dies under it
 _AHEAD = 2  # scenes in hand for each worker: enough to keep it busy, few enough for memory
@@ -51,9 +52,13 @@ def prepare(
         The manifest.
 
     Raises:
-        UserError: sources without scenes; no such GPU; no Ray where it is asked for.
+        UserError: sources without scenes; no such GPU; no Ray where it is asked for; a network asked for whose package
+            or weights are not usable, here before anything is made, or on a worker, which ends the run.
     """
+    network_for(recipe.geometry, recipe.depth, recipe.geometry_weights)
     tasks = find_scenes(sources)
+    if recipe.depth in NETWORKS and any(task.layout == "procedural" for task in tasks):
+        raise UserError(f"--depth {recipe.depth} is for footage; prepare procedural scenes apart, with --depth sweep")
     todo = [task for task in tasks if not is_finished(folder, split_of(task.name, recipe.held_out), task.name)]
     if ray_address:
         done = _on_ray(todo, recipe, folder, workers, ray_address)
@@ -75,7 +80,7 @@ def attempt(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
     """A scene; one that fails in a way nobody foresaw is counted and named like the others, and stops none of them."""
     try:
         prepare_scene(task, recipe, folder)
-    except OSError:  # of the folder of pairs: the disk is full, or gone
+    except (OSError, Unusable):  # the folder of pairs: the disk is full, or gone; or a network that cannot run
         raise
     except Exception as error:
         _give_up(task, recipe, folder, "error", f"{type(error).__name__}: {error}")
@@ -209,7 +214,7 @@ def _flow(ray: Any, tasks: list[SceneTask], recipe: PrepareRecipe, folder: Path)
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
                 _give_up(task, recipe, folder, "worker died", f"{_TRIES} times")
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, OSError):
+                if isinstance(error.cause, OSError | Unusable):
                     raise error.cause from None
                 _give_up(task, recipe, folder, "error", f"{type(error.cause).__name__}: {error.cause}")
             yield task.name

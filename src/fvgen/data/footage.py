@@ -21,7 +21,7 @@ from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size, read_photo
 from fvgen.scene.formats.re10k import ChunkScene, TimedCamera, chunk_scene, is_re10k, read_chunk, read_re10k
 from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at
-from fvgen.scene.layouts import LAYOUTS, Found
+from fvgen.scene.layouts import LAYOUTS, Found, Stored
 from fvgen.scene.photos import Shot, natural_key, posed_shot
 
 _DEPTH = 3  # folders below the source in which scenes are looked for: DL3DV has two, CO3D one
@@ -54,12 +54,14 @@ class Footage:
         centers: ``[N, 3]`` camera centres where cameras are given, else ``None``.
         times: ``N`` ascending seconds where they are known.
         read: pictures with their cameras (``None`` where not given) of ascending frame numbers.
+        pictures: the folder they are from, where the layout may have several sizes; else ``""``.
     """
 
     count: int
     centers: Tensor | None
     times: list[float] | None
     read: Callable[[Sequence[int]], list[Shot]]
+    pictures: str = ""
 
 
 class TimesGoBackwards(UserError):
@@ -164,8 +166,8 @@ def _clean(name: str) -> str:
     return clean[:120] or "scene"
 
 
-def open_footage(task: SceneTask) -> Footage:
-    """Open a scene.
+def open_footage(task: SceneTask, wanted: Stored = Stored()) -> Footage:  # noqa: B008
+    """Open a scene, with the pictures wanted where it keeps them in several sizes.
 
     Raises:
         UserError: what is wrong with it.
@@ -179,7 +181,7 @@ def open_footage(task: SceneTask) -> Footage:
         )
         return Footage(len(paths), None, None, lambda rows: [_photo(paths[i]) for i in rows])
     if task.layout == "posed":
-        return _posed(task.path)
+        return _posed(task.path, wanted)
     if task.layout == "re10k":
         return _re10k(task.path)
     if task.layout == "chunk":
@@ -197,13 +199,17 @@ def _photo(path: Path) -> Shot:
 def _of_files(frames: list[Found]) -> Footage:
     centers = torch.stack([frame.record.world_from_camera[:3, 3] for frame in frames])
     return Footage(
-        len(frames), centers, None, lambda rows: [posed_shot(frames[i].record, frames[i].image) for i in rows]
+        len(frames),
+        centers,
+        None,
+        lambda rows: [posed_shot(frames[i].record, frames[i].image) for i in rows],
+        frames[0].pictures,
     )
 
 
-def _posed(folder: Path) -> Footage:
+def _posed(folder: Path, wanted: Stored) -> Footage:
     for layout in _POSED:
-        for _, _, frames in LAYOUTS[layout].find(folder):
+        for _, _, frames in LAYOUTS[layout].find(folder, wanted):
             return _of_files(frames)
     raise UserError(f"{folder}: no cameras found")
 

@@ -28,7 +28,16 @@ from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.rendering.guide import GuideKind, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
-from fvgen.scene.geometry import estimate
+from fvgen.scene.geometry import (
+    NETWORKS,
+    EstimateDisagrees,
+    Geometry,
+    Unusable,
+    depth_for,
+    depth_source,
+    estimate,
+)
+from fvgen.scene.layouts import Stored
 from fvgen.scene.photos import Shot
 from fvgen.scene.types import Photos
 
@@ -49,12 +58,14 @@ class Clip:
         images: ``T`` uint8 ``[H, W, 3]`` of one size.
         cameras: ``T`` cameras at that size, or ``None``.
         focals: focal lengths in pixels where the pictures tell them.
+        pictures: the folder they are from, where the scene has several sizes of them; else ``""``.
     """
 
     stretch: Stretch
     images: list[Tensor]
     cameras: Cameras | None
     focals: list[float | None]
+    pictures: str = ""
 
 
 @dataclass
@@ -94,7 +105,7 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
     if task.layout == "procedural":
         return
     try:
-        footage = open_footage(task)
+        footage = open_footage(task, _wanted(recipe))
     except TimesGoBackwards as error:
         ledger.drop("timestamps", str(error))
         return
@@ -108,6 +119,16 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
         clip = _read(footage, stretch, recipe, ledger)
         if clip is not None:
             yield clip
+
+
+def _wanted(recipe: PrepareRecipe) -> Stored:
+    """Pictures whose part that is used covers the pairs: the truth is never enlarged where that can be helped.
+
+    Depth is estimated at twice that size, which is a bonus where the pictures have it.
+    """
+    left, top, right, bottom = recipe.crop or (0.0, 0.0, 1.0, 1.0)
+    size = (math.ceil(recipe.width / (right - left)), math.ceil(recipe.height / (bottom - top)))
+    return Stored(size, recipe.images)
 
 
 def _rng(task: SceneTask, recipe: PrepareRecipe) -> np.random.Generator:
@@ -132,7 +153,7 @@ def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Led
         if not float(span) > 0:
             ledger.drop("static")
             return None
-    return _shrunk(stretch, shots, cameras, recipe)
+    return replace(_shrunk(stretch, shots, cameras, recipe), pictures=footage.pictures)
 
 
 def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
@@ -172,6 +193,11 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
             continue
         try:
             pair, facts = pair_of(clip, recipe, _rng(task, replace(recipe, seed=recipe.seed + 1 + clip.stretch.start)))
+        except Unusable:  # nothing of the clip: no clip will fare better
+            raise
+        except EstimateDisagrees as error:
+            ledger.drop("estimate disagrees", str(error))
+            continue
         except UserError as error:
             ledger.drop("geometry", str(error))
             continue
@@ -224,35 +250,79 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
 
     Raises:
         UserError: no cameras or no depth can be found.
+        EstimateDisagrees: a network's depth contradicts the cameras.
+        Unusable: a network cannot run here.
         Unfit: the guide shows too little, or something else than the pictures.
     """
-    cameras, depths = clip.cameras, None
-    if cameras is None:
-        names = [f"{k:04d}.png" for k in range(len(clip.images))]
-        found = estimate(recipe.geometry, Photos(names, clip.images, clip.focals), recipe.device, recipe.seed)
-        if len(found.photos) < len(clip.images):
-            raise Unfit("not all frames placed")
-        cameras, depths = found.cameras, found.depths
+    found = _placed(clip, recipe)
+    cameras, source, fit = found.cameras, depth_source(recipe.depth, found.name), dict[str, float]()
     last = len(clip.images) - 1
     shown = (0, last) if recipe.cloud == "ends" else (int(rng.integers(last + 1)),)
-    if recipe.depth == "sweep" or depths is None:
+    if source == "sweep":
         depths = _swept(clip.images, cameras, shown, recipe)
+    elif source == found.name and found.depths is not None:
+        depths = [found.depths[i] for i in shown]
     else:
-        depths = [depths[i] for i in shown]
+        depths, fit = _estimated(source, replace(found.photos, cameras=cameras), shown, recipe)
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
     pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown, recipe.device, recipe.guide)
     facts = quality(pair)
     _judge(pair, facts, recipe)
-    return pair, {**facts, "cloud": recipe.cloud, "geometry": "given" if clip.cameras is not None else recipe.geometry}
+    facts |= {"cloud": recipe.cloud, "geometry": found.name, "depth": source, **_pictures_facts(clip, boxes, recipe)}
+    return pair, facts | {f"fit_{name}": float(f"{value:.6g}") for name, value in fit.items()}
+
+
+def _placed(clip: Clip, recipe: PrepareRecipe) -> Geometry:
+    """The clip's frames with their cameras, given ones or else estimated from all of them."""
+    photos = Photos([f"{k:04d}.png" for k in range(len(clip.images))], clip.images, clip.focals)
+    if clip.cameras is not None:
+        return Geometry(photos, clip.cameras, "given")
+    weights = recipe.geometry_weights if recipe.geometry in NETWORKS else None
+    found = estimate(recipe.geometry, photos, recipe.device, recipe.seed, weights)
+    if len(found.photos) < len(photos):
+        raise Unfit("not all frames placed")
+    return found
+
+
+def _pictures_facts(
+    clip: Clip, boxes: list[tuple[float, float, float, float]], recipe: PrepareRecipe
+) -> dict[str, str | float]:
+    """Where the pictures are from, and by how much the truth is enlarged where they are too small."""
+    enlarged = max(recipe.width / (right - left) for left, _, right, _ in boxes)
+    facts: dict[str, str | float] = {"pictures": clip.pictures} if clip.pictures else {}
+    return {**facts, "enlarged": round(enlarged, 4)} if enlarged > 1 else facts
+
+
+def _matched(count: int, shown: tuple[int, ...]) -> list[int]:
+    """The frames that depth is found from: those that are shown, or for one of them the clip's ends too."""
+    return sorted({0, *shown, count - 1})
 
 
 def _swept(images: list[Tensor], cameras: Cameras, shown: tuple[int, ...], recipe: PrepareRecipe) -> list[DepthMap]:
-    """Depth of the frames that are shown, from each other, or of one frame from the clip's ends."""
-    rows = sorted({0, *shown, len(images) - 1})
+    """Depth of the frames that are shown by the plane sweep."""
+    rows = _matched(len(images), shown)
     side = max(recipe.width, recipe.height) * _DEPTH_SCALE
     depths = estimate_depths([images[i] for i in rows], cameras[rows], side, recipe.device)
     return [depths[rows.index(i)] for i in shown]
+
+
+def _estimated(
+    network: str, photos: Photos, shown: tuple[int, ...], recipe: PrepareRecipe
+) -> tuple[list[DepthMap], dict[str, float]]:
+    """Depth of the frames that are shown by a network that sees no others, and how well it fits their cameras."""
+    assert photos.cameras is not None
+    rows = _matched(len(photos), shown)
+    seen = Photos(
+        [photos.names[i] for i in rows],
+        [photos.images[i] for i in rows],
+        [photos.focals[i] for i in rows],
+        photos.cameras[rows],
+    )
+    found = depth_for(network, seen, recipe.device, recipe.seed, recipe.geometry_weights)
+    if len(found.photos) < len(rows) or found.depths is None:
+        raise Unfit("not all frames placed")
+    return [found.depths[rows.index(i)] for i in shown], found.fit
 
 
 def quality(pair: Pair) -> dict[str, float | str]:

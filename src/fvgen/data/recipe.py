@@ -149,11 +149,19 @@ class PrepareRecipe:
     """Whose depth makes the point cloud: the first and the last frame's (FVGen), or that of one random frame, which
     is also shown at its place, as in ViewCrafter."""
 
-    geometry: str = "colmap"
+    images: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Folder of pictures to read, such as images_4, of scenes that keep them in several sizes (DL3DV, COLMAP,
+    nerfstudio). Default: the smallest pictures that are not enlarged."""
+
+    geometry: Literal["colmap", "dust3r", "da3"] = "colmap"
     """Estimator of cameras for footage without: colmap (ours), dust3r or da3."""
 
-    depth: Literal["sweep", "estimator"] = "sweep"
-    """Depth by our plane sweep, or that of the estimator of cameras."""
+    depth: Literal["auto", "sweep", "dust3r", "da3"] = "sweep"
+    """Where depth of footage comes from: our plane sweep, or the network dust3r or da3, which sees the frames that are
+    shown and is brought as a whole to their cameras. auto: the network's where cameras were found by one."""
+
+    geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
+    """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small), as in fvgen generate."""
 
     guide: Literal["surface", "points"] = "surface"
     """What the model of the pairs is shown: completed surfaces (mini), or splatted points over black (ViewCrafter)."""
@@ -191,5 +199,3 @@ class PrepareRecipe:
                 raise UserError("crop is left, top, right, bottom as shares of the size, such as 0 0 0.5 1")
         if not 0 <= self.held_out < 1:
             raise UserError("held-out is a share: at least 0, below 1")
-        if self.depth == "estimator" and self.geometry == "colmap":
-            raise UserError("colmap gives no depth of its own: use --depth sweep, or --geometry dust3r or da3")

@@ -11,7 +11,7 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.layouts import LAYOUTS, Found
+from fvgen.scene.layouts import LAYOUTS, Found, Stored
 from fvgen.scene.photos import Shot, posed_shot
 
 
@@ -41,6 +41,11 @@ class EvaluationScene:
         """``[N, 3]`` float64 camera centres, without reading any picture."""
         return torch.stack([frame.record.world_from_camera[:3, 3] for frame in self.frames])
 
+    @property
+    def pictures(self) -> str:
+        """The folder its pictures are read from, such as ``images_4``, where its layout may have several sizes."""
+        return self.frames[0].pictures
+
     def read(self, index: int) -> Shot:
         """One frame: its picture, upright and undistorted, and its camera at that picture's size.
 
@@ -64,7 +69,11 @@ class EvaluationScene:
 
 
 def find_scenes(
-    source: Path, layout: str = "auto", dataset: str = "", lens: str = "undistort"
+    source: Path,
+    layout: str = "auto",
+    dataset: str = "",
+    lens: str = "undistort",
+    wanted: Stored = Stored(),  # noqa: B008
 ) -> list[EvaluationScene]:
     """The scenes in a folder: one scene, or a data set that holds several.
 
@@ -73,6 +82,7 @@ def find_scenes(
         layout: a key of ``LAYOUTS``, or ``"auto"``: the first that finds anything.
         dataset: what tables call it; by default the layout's own name for it.
         lens: ``"undistort"`` or ``"ignore"`` (pictures as they are, as if by a pinhole camera, as some programs do).
+        wanted: the pictures to read of scenes that keep them in several sizes.
 
     Raises:
         UserError: no such folder, nothing found (the line says what was looked for), or two scenes of one name.
@@ -83,14 +93,14 @@ def find_scenes(
         raise UserError(f"--layout {layout}: choose auto, {', '.join(LAYOUTS)}")
     tried = list(LAYOUTS) if layout == "auto" else [layout]
     for name in tried:
-        found = LAYOUTS[name].find(source)
+        found = LAYOUTS[name].find(source, wanted)
         if found:
             title = dataset or LAYOUTS[name].title
             return [
                 EvaluationScene(scene, title, name, folder, _with_lens(frames, lens)) for scene, folder, frames in found
             ]
-    wanted = "; ".join(f"{name}: {LAYOUTS[name].looks_for}" for name in tried)
-    raise UserError(f"{source}: no scene found; looked for {wanted}")
+    sought = "; ".join(f"{name}: {LAYOUTS[name].looks_for}" for name in tried)
+    raise UserError(f"{source}: no scene found; looked for {sought}")
 
 
 def _with_lens(frames: list[Found], lens: str) -> list[Found]:

@@ -135,6 +135,7 @@ class _Worker:
             "scene": split.scene,
             "dataset": task.source.dataset,
             "layout": task.source.layout,
+            "pictures": task.source.pictures,
             "context": split.context,
             "target": split.target,
             "names": task.names,

@@ -30,9 +30,10 @@ class Placing:
     Attributes:
         poses: ``"given"`` or ``"estimated"`` (from the given photos alone, then aligned to the given cameras).
         geometry: the estimator.
-        weights: of the estimator, where it needs any.
+        weights: of the network that estimates cameras or depth.
         device: where it runs, and where guides are rendered.
         seed: of the estimation.
+        depth: see `fvgen.scene.build.build_scene`.
     """
 
     poses: str = "given"
@@ -40,6 +41,12 @@ class Placing:
     weights: str | None = None
     device: str = "cpu"
     seed: int = 0
+    depth: str = "auto"
+
+    @property
+    def cameras_from(self) -> str:
+        """``"given"`` or the estimator."""
+        return "given" if self.poses == "given" else self.geometry
 
 
 class Task:
@@ -160,25 +167,34 @@ class Task:
     def scene(self) -> Scene:
         """Photos, cameras and points in the world of the given cameras."""
         start = time.perf_counter()
-        if self.placing.poses == "given":
-            built = build_scene(self.photos, "given", self.placing.device, seed=self.placing.seed)
-        else:
-            built = self._estimated()
+        built = self._built(self.photos) if self.placing.poses == "given" else self._estimated()
         self.seconds["geometry"] = time.perf_counter() - start
+        return built
+
+    def _built(self, photos: Photos) -> Scene:
+        placing = self.placing
+        try:
+            built = build_scene(
+                photos,
+                placing.cameras_from,
+                placing.device,
+                seed=placing.seed,
+                weights=placing.weights,
+                depth=placing.depth,
+            )
+        except UserError as error:
+            raise UserError(f"{self.split.name}: {error}") from None
+        self.fit = {f"depth_{name}": value for name, value in built.fit.items()}
         return built
 
     def _estimated(self) -> Scene:
         """Cameras from the photos alone; only the alignment of the whole knows the given ones."""
-        placing, given = self.placing, self.photos.cameras
+        given = self.photos.cameras
         assert given is not None
-        try:
-            unposed = replace(self.photos, cameras=None)
-            found = build_scene(unposed, placing.geometry, placing.device, seed=placing.seed, weights=placing.weights)
-        except UserError as error:
-            raise UserError(f"{self.split.name}: {error}") from None
+        found = self._built(replace(self.photos, cameras=None))
         placed = [self.photos.names.index(name) for name in found.photos.names]
-        aligned, self.fit = aligned_scene(found, given[placed])
-        self.fit["placed"] = len(placed)
+        aligned, fit = aligned_scene(found, given[placed])
+        self.fit |= {**fit, "placed": len(placed)}
         return aligned
 
     @cached_property

@@ -93,6 +93,8 @@ def adapted(network: M, config: LoraConfig, seed: int = 0) -> M:
     Raises:
         ValueError: the network has adapters already, or no layer of the chosen kinds.
     """
+    if config.rank < 1:
+        raise ValueError("adapters have a rank of at least 1")
     if any(True for _ in low_rank_layers(network)):
         raise ValueError("this network has adapters already: adapt its base")
     network.requires_grad_(False)

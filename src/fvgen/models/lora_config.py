@@ -14,7 +14,7 @@ class LoraConfig:
     """Low-rank adapters (Hu et al. 2021, LoRA): each chosen weight ``W`` becomes ``W + alpha / rank * up @ down``."""
 
     rank: int = 64
-    """Rows of down, columns of up."""
+    """Rows of down, columns of up; 0: no adapters, all weights are trained."""
 
     alpha: float | None = None
     """Strength of the adapters, over the rank; by default the rank itself, a factor of 1."""
@@ -26,8 +26,8 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.layers) - set(ALL_LAYERS))
-        if self.rank < 1 or (self.alpha is not None and self.alpha <= 0):
-            raise UserError("the rank of adapters is at least 1, their alpha above 0")
+        if self.rank < 0 or (self.alpha is not None and self.alpha <= 0):
+            raise UserError("the rank of adapters is at least 0, their alpha above 0")
         if unknown or not self.layers:
             raise UserError(f"there are no layers '{' '.join(unknown)}': choose of {', '.join(ALL_LAYERS)}")
 

@@ -27,6 +27,75 @@ TANKS = (
 )
 
 
+_SIZES = ("images", "images_2", "images_4", "images_8")
+_SAME_SIZE = 1.02  # pictures that must be enlarged by less are not too small
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Which pictures to read of a scene that keeps them in several sizes, in folders called ``images_4`` and the like.
+
+    Attributes:
+        size: (width, height) that they should cover: the smallest that do are read, the largest where none do.
+            ``None``: the largest.
+        folder: the name of a folder that is read instead.
+        turns: portrait pictures are to cover ``size`` with width and height swapped.
+    """
+
+    size: tuple[int, int] | None = None
+    folder: str | None = None
+    turns: bool = False
+
+    def covers(self, size: tuple[int, int]) -> bool:
+        """Whether pictures of ``size`` are large enough."""
+        if self.size is None:
+            return False
+        wanted = self.size[::-1] if self.turns and size[0] < size[1] else self.size
+        return all(side * _SAME_SIZE >= least for side, least in zip(size, wanted))
+
+    def choose(self, base: Path, names: tuple[str, ...]) -> Path | None:
+        """The folder in ``base`` to read, of those ``names`` that hold all pictures; ``None`` where there is none.
+
+        Raises:
+            UserError: the folder that was named is not there.
+        """
+        if self.folder is not None:
+            if Path(self.folder).name != self.folder or not (base / self.folder).is_dir():
+                raise UserError(f"{base}: there is no folder {self.folder} of pictures (--images) in it")
+            return base / self.folder
+        there = [base / name for name in names if (base / name).is_dir()]
+        if len(there) < 2:
+            return there[0] if there else None
+        pictures = {folder: _pictures_in(folder) for folder in there}
+        most = max(len(files) for files in pictures.values())
+        sizes = {folder: _size_of(files) for folder, files in pictures.items() if len(files) == most}
+        by_size = sorted(sizes, key=lambda folder: sizes[folder])
+        return next((folder for folder in by_size if self.covers(sizes[folder])), by_size[-1])
+
+    def refuse_folder(self, scene: Path) -> None:
+        """For layouts that keep pictures in one size.
+
+        Raises:
+            UserError: a folder was named.
+        """
+        if self.folder is not None:
+            raise UserError(f"{scene}: its layout keeps pictures in one size; leave --images {self.folder} out")
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+
+
+def _size_of(files: list[Path]) -> tuple[int, int]:
+    """Width and height of the first picture that can be read."""
+    for file in files:
+        try:
+            return image_size(file)
+        except UserError:  # said when it is wanted
+            continue
+    return 0, 0
+
+
 @dataclass(frozen=True)
 class Found:
     """One frame of a scene as its files describe it.
@@ -36,12 +105,14 @@ class Found:
         image: the picture's file.
         record: its camera, at the size that the file claims.
         part: ``"train"`` or ``"test"`` where the layout tells them apart.
+        pictures: the folder of the picture, such as ``images_4``, where the layout may have several sizes.
     """
 
     name: str
     image: Path
     record: CameraRecord
     part: str | None = None
+    pictures: str = ""
 
 
 Scenes = list[tuple[str, Path, list[Found]]]  # name, folder, frames
@@ -54,12 +125,12 @@ class Layout:
     Attributes:
         title: what tables call the data set.
         looks_for: in words, for whom nothing is found.
-        find: the scenes in a folder, empty if it is not laid out so.
+        find: the scenes in a folder, with the pictures wanted; empty if it is not laid out so.
     """
 
     title: str
     looks_for: str
-    find: Callable[[Path], Scenes]
+    find: Callable[[Path, Stored], Scenes]
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -70,13 +141,13 @@ def _folders(root: Path) -> Iterator[Path]:
     )
 
 
-def _first(root: Path, scene: Callable[[Path], list[Found]]) -> Scenes:
+def _first(root: Path, wanted: Stored, scene: Callable[[Path, Stored], list[Found]]) -> Scenes:
     """The folder as one scene or, if it is none, every folder in it that is."""
     name = root.resolve().name
-    own = scene(root)
+    own = scene(root, wanted)
     if own:
         return [(name, root, own)]
-    below = [(folder, scene(folder)) for folder in list(_folders(root))[1:]]
+    below = [(folder, scene(folder, wanted)) for folder in list(_folders(root))[1:]]
     return [(folder.name, folder, frames) for folder, frames in below if frames]
 
 
@@ -96,35 +167,37 @@ def _colmap_frames(model: Path, images: Path) -> list[Found]:
     frames = []
     for record in sorted(read_colmap(model), key=lambda r: r.file_path or ""):
         path = image_inside(images, record.file_path or "", record.where)
-        frames.append(Found(path.stem, path, record))
+        frames.append(Found(path.stem, path, record, pictures=images.name))
     return _told_apart(frames)
 
 
-def _mipnerf360(folder: Path) -> list[Found]:
+def _mipnerf360(folder: Path, wanted: Stored) -> list[Found]:
     factor = MIPNERF360.get(folder.resolve().name)
     model = folder / "sparse" / "0"
     if factor is None or colmap_model_folder(model) is None:
         return []
-    images = folder / f"images_{factor}"
-    if not images.is_dir():
+    images = wanted.choose(folder, (f"images_{factor}",))
+    if images is None:
         raise UserError(f"{folder}: a scene of Mip-NeRF 360 is scored on images_{factor}, which is not there")
     return _colmap_frames(model, images)
 
 
-def _tanks_3dgs(folder: Path) -> list[Found]:
+def _tanks_3dgs(folder: Path, wanted: Stored) -> list[Found]:
     model = folder / "sparse" / "0"
-    known = folder.resolve().name.lower() in TANKS
-    return _colmap_frames(model, folder / "images") if known and colmap_model_folder(model) is not None else []
+    if folder.resolve().name.lower() not in TANKS or colmap_model_folder(model) is None:
+        return []
+    return _colmap_frames(model, wanted.choose(folder, ("images",)) or folder / "images")
 
 
-def _tanks_nerfpp(folder: Path) -> list[Found]:
+def _tanks_nerfpp(folder: Path, wanted: Stored) -> list[Found]:
     """NeRF++: ``{train,test}/{rgb,pose,intrinsics}``, 16 numbers per picture, OpenCV camera to world."""
     frames = []
     for part in ("train", "test"):
         pictures = folder / part / "rgb"
         if not (pictures.is_dir() and (folder / part / "pose").is_dir()):
             continue
-        for path in sorted(p for p in pictures.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
+        wanted.refuse_folder(folder)
+        for path in _pictures_in(pictures):
             pose = _text_matrix(folder / part / "pose" / f"{path.stem}.txt")
             intrinsics = _text_matrix(folder / part / "intrinsics" / f"{path.stem}.txt")
             where = str(path)
@@ -145,11 +218,12 @@ def _text_matrix(path: Path) -> Tensor:
         raise UserError(f"{path}: expected the 16 numbers of a 4x4 matrix") from None
 
 
-def _tanks_fvs(folder: Path) -> list[Found]:
+def _tanks_fvs(folder: Path, wanted: Stored) -> list[Found]:
     """FVS: ``dense/ibr3d_pw_*/{im_*.png, Ks.npy, Rs.npy, ts.npy}``, world to camera; the largest pictures are taken."""
     places = [p.parent for base in (folder, folder / "dense") for p in base.glob("ibr3d_pw_*/Ks.npy")]
     if not places:
         return []
+    wanted.refuse_folder(folder)
     place = max(places, key=lambda p: float(p.name.rsplit("_", 1)[1]))
     pictures = sorted(p for p in place.glob("im_*") if p.suffix.lower() in PHOTO_SUFFIXES)
     arrays = [_numbers(place / f"{name}.npy") for name in ("Ks", "Rs", "ts")]
@@ -177,12 +251,13 @@ def _pinhole(where: str, pose: Tensor, k: Tensor, image: Path) -> CameraRecord:
     return CameraRecord(where, None, pose, focal, center, size=image_size(image))
 
 
-def _dl3dv(folder: Path) -> list[Found]:
-    """DL3DV: ``transforms.json`` at the size of the film (4K) beside ``images_8`` (480x270) and ``images_4`` only."""
+def _dl3dv(folder: Path, wanted: Stored) -> list[Found]:
+    """DL3DV: ``transforms.json`` at the size of the film (4K) beside ``images_8`` (480x270), ``images_4`` (960x540) or
+    ``images_2``, without ``images``."""
     for base in (folder / "nerfstudio", folder):
-        sizes = [base / name for name in ("images_8", "images_4") if (base / name).is_dir()]
+        sizes = any((base / name).is_dir() for name in _SIZES[1:])
         if (base / "transforms.json").is_file() and sizes and not (base / "images").is_dir():
-            return _json_frames(base / "transforms.json", sizes[0])
+            return _json_frames(base / "transforms.json", wanted.choose(base, _SIZES[1:]))
     return []
 
 
@@ -194,29 +269,34 @@ def _json_frames(path: Path, images: Path | None = None) -> list[Found]:
             raise UserError(f"{record.where}: no file_path; each frame needs its picture")
         name = record.file_path if images is None else Path(record.file_path.replace("\\", "/")).name
         image = image_inside(path.parent if images is None else images, name, record.where)
-        frames.append(Found(image.stem, image, record))
+        frames.append(Found(image.stem, image, record, pictures=(images or image.parent).name))
+    if images is not None and len({frame.image for frame in frames}) < len(frames):
+        raise UserError(f"{path}: pictures of several folders have the same name; {images} cannot hold them")
     return _told_apart(frames)
 
 
-def _nerfstudio(folder: Path) -> list[Found]:
+def _nerfstudio(folder: Path, wanted: Stored) -> list[Found]:
     path = folder / "transforms.json"
-    return _json_frames(path) if path.is_file() else []
+    return _json_frames(path, wanted.choose(folder, ())) if path.is_file() else []
 
 
-def _colmap(folder: Path) -> list[Found]:
+def _colmap(folder: Path, wanted: Stored) -> list[Found]:
     model = colmap_model_folder(folder)
-    return _colmap_frames(model, colmap_image_folder(model)) if model is not None else []
+    if model is None:
+        return []
+    images = colmap_image_folder(model)
+    return _colmap_frames(model, wanted.choose(images.parent, _SIZES) or images)
 
 
-def _at_root(scene: Callable[[Path], list[Found]]) -> Callable[[Path], Scenes]:
-    return lambda root: _first(root, scene)
+def _at_root(scene: Callable[[Path, Stored], list[Found]]) -> Callable[[Path, Stored], Scenes]:
+    return lambda root, wanted: _first(root, wanted, scene)
 
 
 LAYOUTS: dict[str, Layout] = {
     "mipnerf360": Layout(
         "mip-360", "a scene of Mip-NeRF 360 by its name, with sparse/0 and images_2 or images_4", _at_root(_mipnerf360)
     ),
-    "dl3dv": Layout("DL3DV", "[nerfstudio/]transforms.json with images_8 or images_4", _at_root(_dl3dv)),
+    "dl3dv": Layout("DL3DV", "[nerfstudio/]transforms.json with images_8, images_4 or images_2", _at_root(_dl3dv)),
     "tanks-nerfpp": Layout("TNT", "train/ and test/ with rgb, pose and intrinsics", _at_root(_tanks_nerfpp)),
     "tanks-fvs": Layout("TNT", "[dense/]ibr3d_pw_*/ with Ks.npy, Rs.npy and ts.npy", _at_root(_tanks_fvs)),
     "tanks-3dgs": Layout("TNT", "train, truck or another scene's name with sparse/0 and images", _at_root(_tanks_3dgs)),

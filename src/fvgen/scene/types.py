@@ -78,9 +78,14 @@ class Scene:
         cameras: one camera per photo at the photo's full size.
         points: measured ones and, marked by low confidence, guessed ones.
         geometry: how the cameras were found: ``"given"``, ``"colmap"``, ``"dust3r"`` or ``"da3"``.
+        depth: how depth was: ``"sweep"``, ``"dust3r"`` or ``"da3"``.
+        fit: where depth is a network's and the cameras are not, how well its own fit them: see
+            `fvgen.cameras.alignment.residual`; else empty.
     """
 
     photos: Photos
     cameras: Cameras
     points: PointCloud
     geometry: str
+    depth: str = "sweep"
+    fit: dict[str, float] = field(default_factory=dict)

@@ -1,11 +1,15 @@
 """Line charts and scatter plots as SVG, without a plotting library."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
 COLOURS = ("#1f6fb4", "#d1495b", "#2a9d5c", "#e08e0b", "#7b52ab", "#4aa3a2", "#8c6d46", "#666666")
 Line = Sequence[tuple[float, float]]
+
+_HELD = re.compile(r"(held_[a-z]+)_(student|teacher)_?(\d*)")
+_DASHES = ("", "5 3", "1.5 2.5")  # student, teacher at as many steps, at many
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -46,12 +50,13 @@ class Panel:
             self.parts.append(f'<path d="M{u:.1f} {v:.1f}H{end:.1f}" stroke="#ddd"/>')
             self.parts.append(f'<text x="{u - 4:.1f}" y="{v + 4:.1f}" text-anchor="end">{value:g}</text>')
 
-    def line(self, points: Line, colour: str) -> None:
-        """Connected points; those that are not finite are left out."""
+    def line(self, points: Line, colour: str, dash: str = "") -> None:
+        """Connected points, dashed as SVG has it; those that are not finite are left out."""
         places = [self.at(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
         if places:
             path = "L".join(f"{u:.1f} {v:.1f}" for u, v in places)
-            self.parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
+            dashed = f' stroke-dasharray="{dash}"' if dash else ""
+            self.parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.3"{dashed}/>')
 
     def dots(self, points: Line, colour: str, radius: float = 1.0) -> None:
         """Unconnected points inside the axes."""
@@ -95,27 +100,43 @@ def smoothed(points: Line, most: int = 200) -> list[tuple[float, float]]:
 def curves(runs: Mapping[str, Sequence[Mapping[str, float]]], columns: int = 3) -> str:
     """The SVG of every figure that the logs of some runs hold, over steps, one colour per run.
 
+    A student's figure on held-out clips is in one panel with its teacher's, which are dashed.
+
     Args:
         runs: log lines by the run's name.
         columns: panels side by side.
     """
     hidden = {"step", "stage", "t", "clips", "seconds"}
-    names = sorted({key for lines in runs.values() for line in lines for key in line} - hidden)
-    panels = []
+    names = sorted({key for lines in runs.values() for line in lines for key in line} - hidden, key=_by_steps)
+    together: dict[str, list[str]] = {}
     for name in names:
+        held = _HELD.fullmatch(name)
+        together.setdefault(held[1] if held else name, []).append(name)
+    panels = []
+    for title, members in together.items():
         lines = {
-            run: smoothed([(line["step"], line[name]) for line in log if name in line and math.isfinite(line[name])])
+            (name, run): smoothed([(x["step"], x[name]) for x in log if name in x and math.isfinite(x[name])])
+            for name in members
             for run, log in runs.items()
         }
         points = [point for line in lines.values() for point in line]
         if not points:
             continue
+        who = [name.removeprefix(f"{title}_").replace("_", " ") for name in members]
+        told = f" ({', '.join(who)} steps)" if len(members) > 1 else ""
         xs, ys = zip(*points)
-        panel = Panel(name.replace("_", " "), (min(xs), max(xs)), (min(ys), max(ys)))
-        for colour, run in zip(_colours(len(runs)), runs):
-            panel.line(lines[run], colour)
+        panel = Panel(title.replace("_", " ") + told, (min(xs), max(xs)), (min(ys), max(ys)))
+        for dash, name in zip(_DASHES, members):
+            for colour, run in zip(_colours(len(runs)), runs):
+                panel.line(lines[name, run], colour, dash)
         panels.append(panel)
     return page(panels, columns, dict(zip(runs, _colours(len(runs)))) if len(runs) > 1 else None)
+
+
+def _by_steps(name: str) -> tuple[str, int]:
+    """Teachers in the order of their numbers of steps."""
+    held = _HELD.fullmatch(name)
+    return (f"{held[1]}_{held[2]}", int(held[3] or 0)) if held else (name, 0)
 
 
 def _colours(count: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,12 +12,15 @@ from fvgen.distillation.diagnostics import QUANTILES, CriticRecord
 from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips, Method, Stage, stages
 from fvgen.distillation.ode import TrajectoryPoints
-from fvgen.distillation.roles import Roles
+from fvgen.distillation.roles import Denoiser, Roles
+from fvgen.models.lora import adapted, trainable
 from fvgen.training.engine import Role, Turn
 from fvgen.training.recipes import StudentRecipe, split_recipe
 from fvgen.training.schedules import falling
 from fvgen.training.trajectories import TrajectoryStore
 from fvgen.training.world import World
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Data(Protocol):
@@ -46,6 +49,7 @@ class DistillationTask:
         store: trajectories of the teacher, where the recipe needs them.
         world: the processes.
         identity: of the teacher, for the run's.
+        average: of the student; by default a copy of it.
     """
 
     name = "distillation"
@@ -58,16 +62,19 @@ class DistillationTask:
         store: TrajectoryStore | None,
         world: World,
         identity: dict[str, Any],
+        average: Denoiser | None = None,
     ) -> None:
         self.nets, self.recipe, self.data, self.store, self.world = roles, recipe, data, store, world
         self.stages = stages_of(recipe)
         self.methods: list[Method] = [stage.method(roles, stage.config) for stage in self.stages]
         self.ends = np.cumsum([stage.steps for stage in self.stages])
         self.steps, self.seed = int(self.ends[-1]), recipe.seed
-        self.average = copy.deepcopy(roles.student)
+        self.average = copy.deepcopy(roles.student) if average is None else average
         self.roles = self._trained()
         idle = [name for name in ("fake_score", "head") if name not in self.roles]
-        self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in ("teacher", *idle)]
+        frozen = [module(getattr(roles, name)) for name in ("teacher", *idle)]
+        # Networks on a shared base are placed by who made them: sharding would tear the base apart.
+        self.frozen: Sequence[nn.Module] = [net for net in frozen if not (recipe.lora.rank and has_velocity(net))]
         self.identity = run_identity(recipe, identity, data)
         self.free: dict[str, Any] = {"recipe": split_recipe(recipe)[1]}
         self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
@@ -80,10 +87,13 @@ class DistillationTask:
         for name, lr in lrs.items():
             if name in used:
                 net, settings = module(getattr(self.nets, name)), (adam.betas, adam.decay, adam.clip)
-                trained[name] = Role(net, lambda update, lr=lr: lr, *settings)  # type: ignore[misc]
+                low_rank = recipe.lora.rank > 0 and has_velocity(net)
+                part = trainable(net) if low_rank else net
+                trained[name] = Role(part, lambda update, lr=lr: lr, *settings, sharded=not low_rank)  # type: ignore[misc]
         begun = recipe.init_steps + recipe.match_steps
         trained["student"].lr = lambda update: falling(update, begun, recipe.polish_steps, recipe.lr)
-        trained["student"].average = module(self.average)
+        average = module(self.average)
+        trained["student"].average = trainable(average) if recipe.lora.rank else average
         trained["student"].decay = lambda update: recipe.ema
         return trained
 
@@ -150,6 +160,33 @@ class DistillationTask:
 def run_identity(recipe: StudentRecipe, teacher: dict[str, Any], data: Data) -> dict[str, Any]:
     """What defines the run of a recipe with a teacher on some data."""
     return {"recipe": split_recipe(recipe)[0], **teacher, "data": data.identity()}
+
+
+def has_velocity(net: nn.Module) -> bool:
+    """Whether a network is a denoiser: not the critic's head."""
+    return hasattr(net, "velocity")
+
+
+def low_rank_roles(
+    base: M, recipe: StudentRecipe, world: World, recompute: bool, dtype: torch.dtype | None = None
+) -> tuple[M, M, M]:
+    """Student, fake score and the student's average on one frozen base, which stays the teacher.
+
+    Every process holds the base whole; only the low-rank parts learn.
+
+    Args:
+        base: the teacher; changed to ``dtype`` and frozen.
+        recipe: says which layers and ranks.
+        world: the processes.
+        recompute: see :meth:`World.place`.
+        dtype: of the base.
+    """
+    base.to(dtype)
+    world.place(base, shard=False)
+    made = tuple(adapted(base, recipe.lora, recipe.seed + k) for k in (0, 1, 0))
+    for net in (base, *made[:2]):
+        world.place(net, recompute, shard=False)
+    return made  # type: ignore[return-value]
 
 
 def module(net: Any) -> nn.Module:

@@ -43,6 +43,7 @@ class Role:
         clip: largest norm of the gradient.
         average: a copy that follows the module, or ``None``.
         decay: of the average at update ``n``.
+        sharded: over the processes; small parts of a network that every process holds whole are not.
     """
 
     module: nn.Module
@@ -52,6 +53,7 @@ class Role:
     clip: float = 1.0
     average: nn.Module | None = None
     decay: Callable[[int], float] = field(default=lambda update: 0.999)
+    sharded: bool = True
 
 
 class Turn(NamedTuple):
@@ -173,9 +175,9 @@ class Trainer:
             world.share(task.rows(step), 0, config.accumulate)
         checkpoints.check_run(folder, task.name, task.identity)
         for role in task.roles.values():
-            world.place(role.module, config.recompute)
+            world.place(role.module, config.recompute, role.sharded)
             if role.average is not None:
-                world.place(role.average.requires_grad_(False))
+                world.place(role.average.requires_grad_(False), shard=role.sharded)
         for module in task.frozen:
             world.place(module.requires_grad_(False), config.recompute)
         self.roles = {name: _Counted(role) for name, role in task.roles.items()}

@@ -10,6 +10,7 @@ from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import facts_of, fingerprint, whole_checkpoints
 from fvgen.training.held_out import BEST, chosen_best
+from fvgen.training.recipes import StudentRecipe, recipe_of
 from fvgen.training.student import student_of
 
 
@@ -23,13 +24,12 @@ def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
     path.write_text(json.dumps(noted, indent=1))
 
 
-def write_student(folder: Path, student: VideoModel, output: Path, dtype: torch.dtype) -> None:
-    """Save a run's student as a model folder with ``provenance.json`` beside its weights.
+def write_provenance(folder: Path, student: VideoModel, output: Path) -> None:
+    """Write ``provenance.json`` beside the weights of a run's student.
 
     It carries the time grid and guidance that it was distilled for, and which teacher, recipe, and how many updates
     made it, and what was changed meanwhile.
     """
-    student.save(output, dtype)
     facts = facts_of(whole_checkpoints(folder)[-1])
     run = json.loads((folder / "run.json").read_text())
     export, steps = facts["recipe"]["held_out"]["export"], student.config.sampling.steps
@@ -48,23 +48,32 @@ def write_student(folder: Path, student: VideoModel, output: Path, dtype: torch.
     (output / "provenance.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
-def export_student(folder: Path, output: Path, teacher: str | None = None) -> None:
+def export_student(folder: Path, output: Path, teacher: str | None = None, adapter: bool = False) -> None:
     """Write the averaged student of a run in half precision: of its newest checkpoint, or the best that was measured.
 
     Args:
         folder: of a distillation.
         output: the model folder to write.
         teacher: model folder or name, where the one that the run remembers has moved.
+        adapter: of a low-rank run only the low-rank parts, which need the teacher's folder beside them.
 
     Raises:
-        UserError: if the folder is no distillation with a checkpoint, or the teacher is not the run's.
+        UserError: if the folder is no distillation with a checkpoint, the teacher is not the run's, or there are no
+            low-rank parts.
     """
     if not (folder / "teacher.json").is_file() or not whole_checkpoints(folder):
         raise UserError(f"{folder} is not a distillation's run with a checkpoint")
     noted = json.loads((folder / "teacher.json").read_text())
+    recipe = recipe_of(StudentRecipe, facts_of(whole_checkpoints(folder)[-1])["recipe"])
+    if adapter and not recipe.lora.rank:
+        raise UserError(f"--adapter: {folder} trained all weights of its student (--lora.rank 0)")
     model = VideoModel.load(teacher or noted["teacher"])
     if fingerprint(model.denoiser) != noted["fingerprint"]:
         raise UserError(f"{teacher or noted['teacher']} is not the teacher of {folder}: name it with --teacher")
-    recipe = facts_of(whole_checkpoints(folder)[-1])["recipe"]
-    best = chosen_best(folder, recipe["held_out"]["export"])
-    write_student(folder, student_of(folder, model, recipe["distillation"]["steps"], best), output, torch.float16)
+    student = student_of(folder, model, recipe, chosen_best(folder, recipe.held_out.export), merged=not adapter)
+    if adapter:
+        base = teacher or noted["teacher"]
+        student.save_adapter(output, recipe.lora, base, noted["fingerprint"], torch.float16)
+    else:
+        student.save(output, torch.float16)
+    write_provenance(folder, student, output)

@@ -1,13 +1,16 @@
 """How things are trained: typed recipes, every field an option of the command line. Light: imports no torch."""
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from tyro.conf import arg
 
 from fvgen.data.recipe import PAPER_CLIPS, ClipDraw
 from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.errors import UserError
+from fvgen.models.lora_config import LoraConfig
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,9 @@ class StudentRecipe:
     adam: Adam = field(default_factory=lambda: Adam((0.5, 0.99), clip=10.0))
     """Other settings of AdamW, the same for student, fake score and critic."""
 
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(rank=0))
+    """Low-rank parts of student and fake score on one frozen base, instead of networks of their own."""
+
     ema: float = 0.99
     """Decay of the averaged student, counted in its updates; the average is the result."""
 
@@ -238,11 +244,30 @@ def split_recipe(recipe: TeacherRecipe | StudentRecipe | AutoencoderRecipe) -> t
     return {k: v for k, v in fields.items() if k not in FREE}, {k: v for k, v in fields.items() if k in FREE}
 
 
+def recipe_of(kind: type[R], fields: dict[str, Any]) -> R:
+    """A recipe from what ``dataclasses.asdict`` and JSON made of it."""
+    hints, made = get_type_hints(kind), dict[str, Any]()
+    for name, value in fields.items():
+        inner: Any = hints[name]
+        nested = isinstance(inner, type) and is_dataclass(inner)
+        made[name] = recipe_of(inner, value) if nested else tuple(value) if isinstance(value, list) else value
+    return kind(**made)
+
+
 def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
-    """The recipe of one run of a comparison: a method, with ``+step`` where its critic is told the student's step."""
-    name, _, told = method.partition("+")
-    options = replace(recipe.distillation, critic_sees_step=told == "step")
-    return replace(recipe, method=name, seed=seed, distillation=options)  # type: ignore[arg-type]
+    """The recipe of one run of a comparison: a method, with ``+step`` where its critic is told the student's step, and
+    ``+loraRANK`` where student and fake score are low-rank.
+
+    Raises:
+        UserError: another addition.
+    """
+    name, *more = method.split("+")
+    ranks = [text.removeprefix("lora") for text in more if text.startswith("lora")]
+    if any(text != "step" and not text.removeprefix("lora").isdigit() for text in more):
+        raise UserError(f"{method}: add +step or +loraRANK, such as {name}+lora16, to a method")
+    options = replace(recipe.distillation, critic_sees_step="step" in more)
+    lora = replace(recipe.lora, rank=int(ranks[0])) if ranks else recipe.lora
+    return replace(recipe, method=name, seed=seed, distillation=options, lora=lora)  # type: ignore[arg-type]
 
 
 MINI_TEACHER = TeacherRecipe(
@@ -300,3 +325,5 @@ VIEWCRAFTER_STUDENT = StudentRecipe(
 )
 VIEWCRAFTER_ENGINE = EngineConfig(bf16=True, recompute=True, save_every=1800.0, picture_every=250)
 VIEWCRAFTER_ONE_GPU_ENGINE = replace(VIEWCRAFTER_ENGINE, accumulate=32)
+# One GPU of 24 GB: student and fake score are low-rank on the teacher's frozen weights. Factors take a higher rate.
+VIEWCRAFTER_LORA_STUDENT = replace(VIEWCRAFTER_STUDENT, lora=LoraConfig(rank=32), lr=1e-4, critic_lr=1e-4)

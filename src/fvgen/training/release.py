@@ -13,7 +13,7 @@ from fvgen.models import VideoModel, preset
 from fvgen.models.efficientnet import LITE1
 from fvgen.models.weight_files import Weights
 from fvgen.training.autoencoder import train_autoencoder
-from fvgen.training.export import remember_teacher, write_student
+from fvgen.training.export import remember_teacher, write_provenance
 from fvgen.training.recipes import (
     MINI_STUDENT,
     MINI_TEACHER,
@@ -135,7 +135,8 @@ def make_student(
         remember_teacher(folder, teacher, name)
     student = distill(teacher, corpus, recipe, folder, engine=engine, world=world)
     if world.rank == 0:
-        write_student(folder, student, folder / "model", torch.float32)
+        student.save(folder / "model", torch.float32)
+        write_provenance(folder, student, folder / "model")
     return student
 
 

@@ -17,10 +17,11 @@ from fvgen.distillation.draws import Draws
 from fvgen.distillation.methods import Clips
 from fvgen.distillation.ode import trajectories
 from fvgen.distillation.roles import Roles
-from fvgen.models.denoiser import Condition
+from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.models.lora import adapted, merge, trainable
 from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import check_run, fingerprint
-from fvgen.training.distillation import DistillationTask, needs_trajectories, run_identity
+from fvgen.training.distillation import DistillationTask, low_rank_roles, needs_trajectories, run_identity
 from fvgen.training.engine import Trainer
 from fvgen.training.held_out import BEST, HeldOutRecord, chosen_best, student_config
 from fvgen.training.logs import sheet
@@ -92,7 +93,12 @@ class VideoDistillationTask(DistillationTask):
         identity = {"teacher": fingerprint(model.denoiser), "conditioner": fingerprint(model.conditioner)}
         data, store = VideoData(model, corpus, recipe.clips, world.device), None
         check_run(folder, self.name, run_identity(recipe, identity, data))  # before hours of trajectories
-        student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
+        average: VideoDenoiser | None = None
+        if recipe.lora.rank:
+            dtype = torch.bfloat16 if engine.bf16 else None
+            student, fake, average = low_rank_roles(model.denoiser, recipe, world, engine.recompute, dtype)
+        else:
+            student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
         look = DecodedLook.wanted(model.autoencoder, recipe.distillation.anchor, world.device)
         roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look)
         if needs_trajectories(recipe):
@@ -103,7 +109,7 @@ class VideoDistillationTask(DistillationTask):
             at_once = len(world.share(recipe.batch, 0, engine.accumulate)) if same_length else 1
             with torch.autocast(world.device.type, torch.bfloat16, enabled=engine.bf16):
                 store.make(model.denoiser, identity, world, at_once)  # as many as a training pass holds
-        super().__init__(roles, recipe, data, store, world, identity)
+        super().__init__(roles, recipe, data, store, world, identity, average)
         self.record_of_held = HeldOutRecord(model, corpus, recipe, folder, world) if recipe.held_out.every else None
         self.sampled: dict[str, Tensor] = {}
 
@@ -157,19 +163,28 @@ def seeded_head(model: VideoModel, recipe: StudentRecipe) -> CriticHead:
         return CriticHead(channels, steps=options.steps if options.critic_sees_step else 0)
 
 
-def student_of(folder: Path, teacher: VideoModel, steps: int, best: bool = False) -> VideoModel:
+def student_of(
+    folder: Path, teacher: VideoModel, recipe: StudentRecipe, best: bool = False, merged: bool = True
+) -> VideoModel:
     """The averaged student of a run, as a model on the CPU.
 
     Args:
         folder: of the run.
-        teacher: whose autoencoder and conditioner the student keeps.
-        steps: it was distilled to; it is sampled so, without guidance.
+        teacher: whose autoencoder and conditioner the student keeps, and in a low-rank run the base.
+        recipe: of the run. The student is sampled in its number of steps, without guidance.
         best: the best average that was measured, not that of the newest checkpoint.
+        merged: a low-rank student becomes a plain one; ``False``: it keeps its factors, on the teacher's weights.
     """
-    fresh = VideoModel.build(student_config(teacher.config, steps))
-    load_average(folder / BEST if best else folder, "student", fresh.denoiser)
-    denoiser = fresh.denoiser.requires_grad_(False)
-    return VideoModel(fresh.config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), denoiser).eval()
+    config, source = student_config(teacher.config, recipe.distillation.steps), folder / BEST if best else folder
+    if recipe.lora.rank:
+        student = adapted(teacher.denoiser.cpu(), recipe.lora)
+        load_average(source, "student", trainable(student))
+        student = merge(student) if merged else student
+    else:
+        student = VideoModel.build(config).denoiser
+        load_average(source, "student", student)
+    student.requires_grad_(False)
+    return VideoModel(config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), student).eval()
 
 
 def distill(
@@ -195,5 +210,8 @@ def distill(
     """
     world = world or World()
     engine = engine or EngineConfig()
+    # Of a low-rank run the base is cast, which is not undone: its student is merged into the weights as they were.
+    base = copy.deepcopy(model.denoiser) if recipe.lora.rank else None
     Trainer(VideoDistillationTask(model, corpus, recipe, folder, engine, world), folder, engine, world).run()
-    return student_of(folder, model, recipe.distillation.steps, chosen_best(folder, recipe.held_out.export))
+    whole = model if base is None else VideoModel(model.config, model.autoencoder, model.conditioner, base)
+    return student_of(folder, whole, recipe, chosen_best(folder, recipe.held_out.export))

@@ -21,7 +21,7 @@ from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
 from fvgen.training.checkpoints import fingerprint, same_or_refuse, write_json
-from fvgen.training.distillation import DistillationTask, needs_trajectories
+from fvgen.training.distillation import DistillationTask, low_rank_roles, needs_trajectories
 from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
 from fvgen.training.trajectories import TrajectoryStore
@@ -183,13 +183,18 @@ def toy_task(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         head = ToyHead(teacher.net.width, options.steps if options.critic_sees_step else 0)
-        roles = Roles(copied().requires_grad_(False), copied(), copied(), head)
+        base, average = copied().requires_grad_(False), None
+        if recipe.lora.rank:
+            student, fake, average = low_rank_roles(base, recipe, world, recompute=False)
+        else:
+            student, fake = copied(), copied()
+        roles = Roles(base, student, fake, head)
     data, store, identity = ToyData(mixture, recipe.batch), None, {"teacher": fingerprint(teacher)}
     if needs_trajectories(recipe):
         every = ToyData(mixture, options.ode_pairs)
         store = TrajectoryStore(folder / "trajectories", options, recipe.seed, every, each=options.ode_pairs)
         store.make(teacher, identity, world)
-    return DistillationTask(roles, recipe, data, store, world, identity)
+    return DistillationTask(roles, recipe, data, store, world, identity, average)
 
 
 @torch.no_grad()

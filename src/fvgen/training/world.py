@@ -66,7 +66,8 @@ class World:
         names = sorted(figures)
         values = torch.tensor([float(figures[name]) for name in names], dtype=torch.float64, device=self.device)
         dist.all_reduce(values)
-        return dict(zip(names, (values / self.size).tolist()))
+        found = dict(zip(names, (values / self.size).tolist()))
+        return {name: found[name] for name in figures}
 
     def gather(self, rows: Tensor) -> Tensor:
         """``[B, ...]`` of every process, one after the other; all have as many."""
@@ -95,7 +96,7 @@ class World:
         if self.mesh is not None:
             dist.barrier()
 
-    def place(self, module: nn.Module, recompute: bool = False) -> None:
+    def place(self, module: nn.Module, recompute: bool = False, shard: bool = True) -> None:
         """Move a network to the device; with several processes shard it (FSDP2), block by block.
 
         Calls must go through the sharded modules themselves: a denoiser's UNet, or the module.
@@ -103,12 +104,13 @@ class World:
         Args:
             module: changed in place; its parameters are new objects afterwards.
             recompute: keep only the inputs of each UNet stage for the backward pass.
+            shard: ``False`` keeps it whole in every process.
         """
         module.to(self.device)
         blocks = [part for part in module.modules() if isinstance(part, Stage)]
         for block in blocks if recompute else []:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-        if self.mesh is None:
+        if self.mesh is None or not shard:
             return
         for block in blocks:
             fully_shard(block, mesh=self.mesh, reshard_after_forward=True)

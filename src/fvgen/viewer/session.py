@@ -31,7 +31,7 @@ class Options:
     """How to build a scene and to generate.
 
     Attributes:
-        geometry, weights: see `fvgen.scene.build.build_scene`.
+        geometry, weights, depth: see `fvgen.scene.build.build_scene`.
         fps: of the videos.
         size: (width, height) of the frames, by default the model's in the shape of the photos.
     """
@@ -40,6 +40,7 @@ class Options:
     weights: str | None = None
     fps: float = 10.0
     size: tuple[int, int] | None = None
+    depth: str = "auto"
 
 
 class Session:
@@ -214,7 +215,11 @@ class Session:
     def _build(self, report: Reporter) -> str:
         with watched(report):
             scene = build_scene(
-                self.photos, self.options.geometry, device=self.pipeline.device, weights=self.options.weights
+                self.photos,
+                self.options.geometry,
+                device=self.pipeline.device,
+                weights=self.options.weights,
+                depth=self.options.depth,
             )
         with self.lock:
             self.scene = scene

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fvgen.errors import UserError
 from fvgen.scene.geometry.pictures import Picture, resample
 from fvgen.scene.geometry.result import Geometry, Seen, assemble
-from fvgen.scene.geometry.weights import fill, find_weights, on_device, optional, quiet, read_folder
+from fvgen.scene.geometry.weights import Unusable, fill, find_weights, loaded, on_device, optional, quiet, read_folder
 from fvgen.scene.types import Photos
 
 NAMES = {"base": "depth-anything/DA3-BASE", "small": "depth-anything/DA3-SMALL"}
@@ -32,11 +32,22 @@ def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geo
     photos = without_copies(photos)
     if len(photos) < 2:
         raise UserError("da3 needs two different photos or more")
-    optional("depth_anything_3.model", "da3", "depth-anything-3")  # before weights are looked for or downloaded
-    network = load_network(find_weights(weights, NAMES, "da3"))
+    path = ready(weights)
     pictures = fitted(photos.images)
-    with on_device(device) as kind, quiet():
-        return assemble("da3", photos, answer(pictures, network.eval().to(kind), kind))
+    with on_device(device) as kind:
+        network = loaded(load_network, path, device)
+        with quiet():
+            return assemble("da3", photos, answer(pictures, network, kind))
+
+
+def ready(weights: str | None) -> Path:
+    """The weights' folder, once the package is known to be there.
+
+    Raises:
+        Unusable: package or weights are missing.
+    """
+    optional("depth_anything_3.model", "da3", "depth-anything-3")  # before weights are looked for or downloaded
+    return find_weights(weights, NAMES, "da3")
 
 
 def fitted(images: list[Tensor]) -> list[Picture]:
@@ -58,7 +69,7 @@ def answer(pictures: list[Picture], network: nn.Module, device: str) -> list[See
     in their middle.
 
     Raises:
-        UserError: a model for single pictures, which finds no cameras.
+        Unusable: a model for single pictures, which finds no cameras.
     """
     images = torch.stack([picture.image for picture in pictures]).movedim(-1, 1).to(device).float() / 255
     images = (images - images.new_tensor(_MEAN)[:, None, None]) / images.new_tensor(_STD)[:, None, None]
@@ -66,7 +77,7 @@ def answer(pictures: list[Picture], network: nn.Module, device: str) -> list[See
     with torch.autocast(device, fast, enabled=device == "cuda"):
         found = network(images[None], None, None, [], False, False, _REFERENCE)
     if "extrinsics" not in found or "depth_conf" not in found:
-        raise UserError("da3: this model finds no cameras; choose small, base, or another of the main series")
+        raise Unusable("da3: this model finds no cameras; choose small, base, or another of the main series")
     return converted(
         pictures, found["extrinsics"][0], found["intrinsics"][0], found["depth"][0], found["depth_conf"][0]
     )
@@ -96,7 +107,7 @@ def load_network(path: Path) -> nn.Module:
     """The network of a folder with ``config.json``, which names one of the package's configurations, and weights.
 
     Raises:
-        UserError: the package is missing, or the files are not of its models.
+        Unusable: the package is missing, or the files are not of its models.
     """
     with quiet():
         shapes = optional("depth_anything_3.registry", "da3", "depth-anything-3").MODEL_REGISTRY
@@ -105,7 +116,7 @@ def load_network(path: Path) -> nn.Module:
         config, state = read_folder(path, "da3")
         name = config.get("model_name")
         if name not in shapes:
-            raise UserError(f"weights of da3: {path} is of the model {name!r}; known are {', '.join(shapes)}")
+            raise Unusable(f"weights of da3: {path} is of the model {name!r}; known are {', '.join(shapes)}")
         network: nn.Module = tools.create_object(tools.load_config(shapes[name]))
         fill(network, {key.removeprefix("model."): value for key, value in state.items()}, path, "da3")
     return network

@@ -17,7 +17,7 @@ from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.scene.geometry.pictures import Picture, resample
 from fvgen.scene.geometry.result import Geometry, Seen, assemble
-from fvgen.scene.geometry.weights import fill, find_weights, on_device, optional, quiet, read_folder
+from fvgen.scene.geometry.weights import Unusable, fill, find_weights, loaded, on_device, optional, quiet, read_folder
 from fvgen.scene.types import Photos
 
 NAMES = {
@@ -42,12 +42,23 @@ def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geo
     photos = without_copies(photos)
     if len(photos) < 2:
         raise UserError("dust3r needs two different photos or more")
-    optional("mini_dust3r.model", "dust3r", "mini-dust3r")  # before weights are looked for or downloaded
-    network = load_network(find_weights(weights, NAMES, "dust3r"))
+    path = ready(weights)
     pictures = [fitted(image) for image in photos.images]
-    with on_device(device) as kind, torch.random.fork_rng(), quiet():
-        torch.manual_seed(seed)
-        return assemble("dust3r", photos, align(pictures, network.eval().to(kind), kind, seed))
+    with on_device(device) as kind:
+        network = loaded(load_network, path, device)
+        with torch.random.fork_rng(), quiet():
+            torch.manual_seed(seed)
+            return assemble("dust3r", photos, align(pictures, network, kind, seed))
+
+
+def ready(weights: str | None) -> Path:
+    """The weights' file or folder, once the package is known to be there.
+
+    Raises:
+        Unusable: package or weights are missing.
+    """
+    optional("mini_dust3r.model", "dust3r", "mini-dust3r")  # before weights are looked for or downloaded
+    return find_weights(weights, NAMES, "dust3r")
 
 
 def fitted(image: Tensor) -> Picture:
@@ -134,7 +145,7 @@ def load_network(path: Path) -> nn.Module:
     """The network of a ``.pth`` checkpoint, or of a folder with ``config.json`` and ``model.safetensors``.
 
     Raises:
-        UserError: the package is missing, or the file is no checkpoint of DUSt3R.
+        Unusable: the package is missing, or the file is no checkpoint of DUSt3R.
     """
     with quiet():
         kind = getattr(optional("mini_dust3r.model", "dust3r", "mini-dust3r"), _NETWORK)
@@ -146,7 +157,7 @@ def load_network(path: Path) -> nn.Module:
         try:
             network: nn.Module = kind(**(config | _PLAIN))
         except (TypeError, ValueError, AssertionError, KeyError) as error:
-            raise UserError(f"weights of dust3r: {path} has a configuration that cannot be built ({error})") from None
+            raise Unusable(f"weights of dust3r: {path} has a configuration that cannot be built ({error})") from None
         fill(network, state, path, "dust3r")
     return network
 
@@ -159,7 +170,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         text, state = content["args"].model, content["model"]
     except Exception as error:  # torch raises errors of many kinds for what is no checkpoint
         reason = str(error).strip().splitlines()
-        raise UserError(
+        raise Unusable(
             f"weights of dust3r: {path} is no checkpoint of DUSt3R ({reason[0] if reason else type(error).__name__})"
         ) from None
     return parse_call(text, path), state
@@ -169,7 +180,7 @@ def parse_call(text: str, path: Path) -> dict[str, Any]:
     """The keyword arguments of a call with plain values, as DUSt3R's checkpoints hold it; nothing is executed.
 
     Raises:
-        UserError: anything else.
+        Unusable: anything else.
     """
     try:
         call = ast.parse(text, mode="eval").body
@@ -182,7 +193,7 @@ def parse_call(text: str, path: Path) -> dict[str, Any]:
             raise ValueError(text)
         return {str(word.arg): ast.literal_eval(_Infinity().visit(word.value)) for word in call.keywords}
     except (SyntaxError, ValueError, TypeError):
-        raise UserError(f"weights of dust3r: {path} names the network {str(text)[:80]!r}, not {_NETWORK}") from None
+        raise Unusable(f"weights of dust3r: {path} names the network {str(text)[:80]!r}, not {_NETWORK}") from None
 
 
 class _Infinity(ast.NodeTransformer):

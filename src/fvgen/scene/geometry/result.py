@@ -1,6 +1,6 @@
 """What every estimator of cameras hands on, and the one frame and scale that all of them end in."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Geometry:
         name: of the estimator.
         depths: the estimator's own depth, one map per photo, or ``None`` where it has none.
         points: ``[S, 3]`` sparse points on surfaces, or ``None``.
+        fit: how well the estimated cameras fit given ones, where depth was brought to these (`depth_for`), and then
+            everything is in their world.
     """
 
     photos: Photos
@@ -34,6 +36,7 @@ class Geometry:
     name: str
     depths: list[DepthMap] | None = None
     points: Tensor | None = None
+    fit: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

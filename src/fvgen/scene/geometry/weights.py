@@ -4,7 +4,8 @@ import contextlib
 import importlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from fvgen.errors import UserError
 
 FILES = ("config.json", "model.safetensors")
+
+_loaded: dict[tuple[str, Path, int, str], nn.Module] = {}
+
+
+class Unusable(UserError):
+    """An estimator that cannot run here, whatever the photos: its package or weights are missing or damaged."""
 
 
 def optional(module: str, estimator: str, package: str) -> Any:
@@ -25,18 +32,18 @@ def optional(module: str, estimator: str, package: str) -> Any:
         package: its name for pip; installed without its own dependencies, most of which are for demos and training.
 
     Raises:
-        UserError: not installed, or broken, naming the command that mends it.
+        Unusable: not installed, or broken, naming the command that mends it.
     """
     command = f'pip install "fvgen[{estimator}]" && pip install --no-deps {package}'
     try:
         with quiet():
             return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"--geometry {estimator} needs the package {package} ({error}): {command}") from None
+        raise Unusable(f"{estimator} needs the package {package} ({error}): {command}") from None
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--geometry {estimator}: {package} does not load ({reason}); install the torchvision made for your "
+        raise Unusable(
+            f"{estimator}: {package} does not load ({reason}); install the torchvision made for your "
             f"PyTorch, or: {command}"
         ) from None
 
@@ -59,19 +66,25 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
         estimator: for the messages.
 
     Raises:
-        UserError: nothing there.
+        Unusable: nothing there.
     """
     wanted = next(iter(names)) if wanted is None else wanted
     if wanted in names:
         return _from_hub(names[wanted], False, estimator)
     if wanted.startswith("hub:"):
-        return _from_hub(wanted.removeprefix("hub:"), True, estimator)
+        return _downloaded(wanted.removeprefix("hub:"), estimator)
     if Path(wanted).expanduser().exists():
         return Path(wanted).expanduser()
-    raise UserError(
+    raise Unusable(
         f"weights of {estimator}: {wanted} is no file, folder or known name; name a path, a model of the hub as "
         f"hub:OWNER/MODEL, or one of {', '.join(names)}"
     )
+
+
+@lru_cache
+def _downloaded(model: str, estimator: str) -> Path:
+    """The hub is asked once in a process, not for every clip."""
+    return _from_hub(model, True, estimator)
 
 
 def _from_hub(model: str, download: bool, estimator: str) -> Path:
@@ -82,10 +95,10 @@ def _from_hub(model: str, download: bool, estimator: str) -> Path:
     except Exception as error:  # the hub's client raises those of several network libraries
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if download:
-            raise UserError(f"weights of {estimator}: {model} cannot be had from the hub ({reason})") from None
+            raise Unusable(f"weights of {estimator}: {model} cannot be had from the hub ({reason})") from None
         folder = Path()
     if not all((folder / name).is_file() for name in FILES):
-        raise UserError(
+        raise Unusable(
             f"weights of {estimator} are not on this machine: --geometry-weights hub:{model} downloads them, "
             "--geometry-weights PATH takes them from a file or folder"
         )
@@ -96,7 +109,7 @@ def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, T
     """``config.json`` and the tensors of ``model.safetensors``, from their folder or the latter's path.
 
     Raises:
-        UserError: one of them is missing or damaged.
+        Unusable: one of them is missing or damaged.
     """
     import json
 
@@ -106,14 +119,14 @@ def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, T
     file = path if path.is_file() else folder / FILES[1]
     for needed in (folder / FILES[0], file):
         if not needed.is_file():
-            raise UserError(f"weights of {estimator}: {needed} is missing")
+            raise Unusable(f"weights of {estimator}: {needed} is missing")
     try:
         config = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         state = load_file(file)
     except Exception as error:  # safetensors has an error class of its own, json another
-        raise UserError(f"weights of {estimator}: {folder} is damaged ({str(error).splitlines()[0]})") from None
+        raise Unusable(f"weights of {estimator}: {folder} is damaged ({str(error).splitlines()[0]})") from None
     if not isinstance(config, dict):
-        raise UserError(f"weights of {estimator}: {folder / FILES[0]} is no configuration")
+        raise Unusable(f"weights of {estimator}: {folder / FILES[0]} is no configuration")
     return config, state
 
 
@@ -121,14 +134,36 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path, estimator: st
     """Load every parameter of the network; tensors that it does not have (other heads) are left out.
 
     Raises:
-        UserError: a tensor is missing or has another shape.
+        Unusable: a tensor is missing or has another shape.
     """
     try:
         missing = list(network.load_state_dict(state, strict=False).missing_keys)
     except RuntimeError as error:
-        raise UserError(f"weights of {estimator}: {path} is of another model ({str(error).splitlines()[-1]})") from None
+        raise Unusable(f"weights of {estimator}: {path} is of another model ({str(error).splitlines()[-1]})") from None
     if missing:
-        raise UserError(f"weights of {estimator}: {path} lacks {len(missing)} tensors, such as {missing[0]}")
+        raise Unusable(f"weights of {estimator}: {path} lacks {len(missing)} tensors, such as {missing[0]}")
+
+
+def loaded(load: Callable[[Path], nn.Module], path: Path, device: str) -> nn.Module:
+    """The network of a file or folder on a device; the last one stays in memory for as long as the process runs.
+
+    It is read again where the file has changed.
+
+    Args:
+        load: what reads it, onto the CPU.
+        path: of the weights.
+        device: where to put it.
+
+    Raises:
+        Unusable: whatever ``load`` complains about.
+    """
+    file = path / FILES[1] if path.is_dir() else path
+    changed = file.stat().st_mtime_ns if file.is_file() else 0  # 0: ``load`` says what is missing
+    key = (load.__module__, path.resolve(), changed, device)
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = load(path).eval().to(device)
+    return _loaded[key]
 
 
 @contextlib.contextmanager
