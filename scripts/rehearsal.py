@@ -72,6 +72,7 @@ RULES = (
     Rule("fvgen data", "--device cpu"),
     Rule("fvgen train viewcrafter-512", f"{_RUN} --steps 4 --held-every 2"),
     Rule("fvgen distill viewcrafter-512", f"{_RUN} {_STUDENT} {_HELD_OUT}"),
+    Rule("fvgen distill viewcrafter-512-lora", f"{_RUN} {_STUDENT} {_HELD_OUT} --accumulate 2"),
     Rule("fvgen plot"),
     Rule("fvgen export"),
     Rule("fvgen generate", "--device cpu"),
@@ -359,6 +360,9 @@ def main() -> int:
         if arguments.first:
             rehearsal.forget(_number(arguments.first, rehearsal.lines))
         rehearsal.go()
+    except KeyboardInterrupt:
+        print("rehearsal: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     except Failed as failure:
         print(f"rehearsal: {failure}", file=sys.stderr)
         return 1
