@@ -56,7 +56,7 @@ class Rule:
     makes: str = ""
 
 
-_RUN = "--device cpu --batch 2 --save-every 4 --picture-every 3"
+_RUN = "--device cpu --batch 2 --picture-every 3"
 _STUDENT = "--init-steps 2 --match-steps 3 --critic-steps 2 --ode-pairs 4 --ode-steps 8"
 _HELD_OUT = "--held-out.every 2 --held-out.clips 2 --held-out.teacher-steps 4"
 RULES = (
@@ -80,7 +80,8 @@ RULES = (
     Rule("fvgen tables"),
 )
 BESIDES = ("photos", "outside")  # inputs that the page expects without a line that gets them
-KILLED = Path("runs/fvgen")  # the output of the line whose processes are killed
+KILLED = Path("runs/fvgen")  # the output of the line whose processes are killed ...
+KILLED_ADDS = "--save-every 4"  # ... after one of its checkpoints
 
 
 class Failed(Exception):
@@ -107,7 +108,7 @@ def rule_for(line: str) -> Rule:
         Failed: there is none, or more than one.
     """
     words = line.partition(" -m ")[2] if line.startswith("torchrun ") else line
-    found = [rule for rule in RULES if words.startswith(rule.start) and words[len(rule.start)] in " /"]
+    found = [rule for rule in RULES if words.startswith(rule.start) and words[len(rule.start) :][:1] in " /"]
     if len(found) != 1:
         raise Failed(f"{len(found)} rules in {Path(__file__).name} for a line of {PAGE.name}: {line}")
     return found[0]
@@ -124,7 +125,7 @@ def in_small(line: str) -> str:
         option = before if before.startswith("--") else ""
         words.append(CHANGES.get(option, word if word.startswith("--") else CHANGES.get(word, word)))
         before = word
-    adds = rule_for(line).adds.split()
+    adds = f"{rule_for(line).adds} {KILLED_ADDS if output_of(line) == KILLED else ''}".split()
     both = sorted({word for word in adds if word.startswith("--")} & set(words))
     if both:
         raise Failed(f"{both[0]} is documented: its value in small belongs into CHANGES: {line}")
@@ -354,6 +355,7 @@ def main() -> int:
         for rule in RULES:
             if rule.adds:
                 print(f"    {rule.start}: {rule.adds}")
+        print(f"    for {KILLED}, which is killed on the way: {KILLED_ADDS}")
         if arguments.only:
             rehearsal.again([_number(text, rehearsal.lines) for text in arguments.only])
             return 0

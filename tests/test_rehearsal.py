@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fvgen.cli import main as cli
 from fvgen.cli.main import main
@@ -75,7 +76,7 @@ def test_a_line_in_small_keeps_every_option(line: str) -> None:
             assert run == rehearsal.CHANGES.get(full[k - 1], rehearsal.CHANGES.get(word))
     added = [word for word in small[len(full) :] if word.startswith("--")]
     assert not set(added) & set(full)
-    assert set(added) <= set(rehearsal.rule_for(line).adds.split())
+    assert set(added) <= set(f"{rehearsal.rule_for(line).adds} {rehearsal.KILLED_ADDS}".split())
 
 
 def test_no_rule_or_change_is_left_over() -> None:
@@ -200,6 +201,20 @@ def test_footage_and_scenes_are_recognised_as_the_published_ones(
         assert scene.name == name
         assert scene.dataset == {"mip-360": "mip-360", "tandt": "TNT"}[folder]
         assert len(scene) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_operations_on_the_page_are_the_counted_ones() -> None:
+    count = script("count_reproduce")
+    config, recipe = preset("viewcrafter-512-16"), count.VIEWCRAFTER_STUDENT
+    with FakeTensorMode():
+        counted = [count.count_stage(stage, recipe, config)[0] for stage in count.stages_of(recipe)]
+    told = re.search(r"(\d+) in the first stage\s+\(4000 updates\), (\d+) in the second \(5000\)", PAGE)
+    assert told is not None
+    assert [round(flop / 1e12) for flop in counted] == [int(told[1]), int(told[2])]
+    total = sum(flop * stage.steps for flop, stage in zip(counted, count.stages_of(recipe))) * recipe.batch
+    assert f"| `distill`, `fvgen` | {total / 1e18:.0f} EFLOP |" in PAGE
 
 
 @pytest.mark.slow
