@@ -139,18 +139,18 @@ def output_of(command: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A line that was run to its end: as documented, as it was run, and how long it took."""
+class Begun:
+    """A line that was begun: as documented, as it is run, and how long it took, if it came to its end."""
 
     line: str
     run: str
-    seconds: float
+    seconds: float | None = None
 
 
 class Rehearsal:
     """The lines of the page in one folder.
 
-    ``rehearsal.json`` there remembers what was run to its end, ``logs/`` what it printed.
+    ``rehearsal.json`` there remembers what was begun and what came to its end, ``logs/`` what it printed.
 
     Args:
         lines: documented.
@@ -167,35 +167,38 @@ class Rehearsal:
         (self.work / "logs").mkdir(parents=True, exist_ok=True)
         self.memory = self.work / "rehearsal.json"
         known = json.loads(self.memory.read_text()) if self.memory.is_file() else []
-        self.finished = [Finished(**entry) for entry in known]
+        self.begun = [Begun(**entry) for entry in known]
 
     def forget(self, first: int) -> None:
-        """Lines from this one on count as not run; what they wrote is removed."""
-        for entry in self.finished[first:]:
+        """Lines from this one on count as not begun; what they wrote is removed."""
+        for entry in self.begun[first:]:
             self._remove_output(entry)
-        self.finished = self.finished[:first]
-        self.memory.write_text(json.dumps([asdict(entry) for entry in self.finished], indent=1) + "\n")
+        self._remember(self.begun[:first])
 
-    def _remove_output(self, entry: Finished) -> None:
+    def _remember(self, begun: list[Begun]) -> None:
+        self.begun = begun
+        self.memory.write_text(json.dumps([asdict(entry) for entry in begun], indent=1) + "\n")
+
+    def _remove_output(self, entry: Begun) -> None:
         output = output_of(entry.run) if is_ours(entry.line) else None
         path = (self.work / (output or "")).resolve()
         if output is not None and path.is_relative_to(self.work) and path != self.work:
             shutil.rmtree(path, ignore_errors=True)
 
     def go(self) -> None:
-        """Run all lines that were not run to their end as they are now.
+        """Run all lines that did not come to their end as they are now; one that was interrupted finds what it left.
 
         Raises:
             Failed: a line did.
         """
         now = list(zip(self.lines, self.runs))
-        before = [(entry.line, entry.run) for entry in self.finished]
-        same = next((i for i, pair in enumerate(before) if i >= len(now) or pair != now[i]), len(before))
-        self.forget(same)
-        for number in range(same, len(now)):
-            seconds = self.run_line(number)
-            self.finished.append(Finished(*now[number], round(seconds, 1)))
-            self.forget(len(self.finished))
+        before = [(entry.line, entry.run) for entry in self.begun]
+        self.forget(next((i for i, pair in enumerate(before) if i >= len(now) or pair != now[i]), len(before)))
+        done = [entry for entry in self.begun if entry.seconds is not None]
+        for number in range(len(done), len(now)):
+            self._remember([*done, Begun(*now[number])])
+            done.append(Begun(*now[number], round(self.run_line(number), 1)))
+            self._remember(list(done))
 
     def again(self, numbers: Sequence[int]) -> None:
         """Run only some lines, anew where they were run; the others count as they did.
@@ -204,8 +207,8 @@ class Rehearsal:
             Failed: a line did.
         """
         for number in numbers:
-            if number < len(self.finished):
-                self._remove_output(self.finished[number])
+            if number < len(self.begun):
+                self._remove_output(self.begun[number])
             self.run_line(number)
 
     def run_line(self, number: int) -> float:
@@ -252,8 +255,9 @@ class Rehearsal:
             _kill(process)
             raise
         if code:
-            printed = self._log(number).read_text(errors="replace").splitlines()[-40:]
-            told = "\n".join(["", *printed])
+            printed = self._log(number).read_text(errors="replace").splitlines()
+            ours = [x for x in printed[:-40] if x.startswith("fvgen: error")]  # torchrun has much to say after it
+            told = "\n".join(["", *ours, *printed[-40:]])
             raise Failed(f"line {number + 1} ended with code {code}: {self.lines[number]}{told}\n({self._log(number)})")
 
     def _killed(self, command: Sequence[str], number: int) -> list[dict[str, Any]]:
@@ -368,7 +372,7 @@ def main() -> int:
     except Failed as failure:
         print(f"rehearsal: {failure}", file=sys.stderr)
         return 1
-    print(f"\n{sum(entry.seconds for entry in rehearsal.finished) / 60:.0f} minutes\n")
+    print(f"\n{sum(entry.seconds or 0 for entry in rehearsal.begun) / 60:.0f} minutes\n")
     print((rehearsal.work / "tables" / "tables.md").read_text(encoding="utf-8"))
     return 0
 

@@ -1,5 +1,6 @@
 """The page of the paper's run and its rehearsal: every line has a rule, is understood, and runs in small."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -107,33 +108,35 @@ class Recorded(rehearsal.Rehearsal):  # type: ignore[name-defined,misc]
     """Runs nothing, but writes what a line would have."""
 
     def run_line(self, number: int) -> float:
-        if self.lines[number] == "fvgen export fails --output c":
-            raise rehearsal.Failed("it fails")
         self.ran.append(self.lines[number])
-        output = rehearsal.output_of(self.runs[number]) if rehearsal.is_ours(self.lines[number]) else None
-        if output is not None:
-            (self.work / output).mkdir()
+        (self.work / rehearsal.output_of(self.runs[number])).mkdir(exist_ok="plot" in self.lines[number])
+        if "fails" in self.lines[number]:
+            raise rehearsal.Failed("it fails")
         return 1.0
 
 
-def test_finished_lines_are_kept_until_they_change(tmp_path: Path) -> None:
+def test_lines_are_kept_until_they_or_those_before_them_change(tmp_path: Path) -> None:
     def go(*lines: str) -> list[str]:
         made = Recorded(lines, tmp_path)
-        made.lines, made.runs, made.ran = made.lines[len(rehearsal.BESIDES) :], made.runs[len(rehearsal.BESIDES) :], []
-        try:
+        besides = len(rehearsal.BESIDES)
+        made.lines, made.runs, made.ran = made.lines[besides:], made.runs[besides:], []
+        with contextlib.suppress(rehearsal.Failed):
             made.go()
-        except rehearsal.Failed as failure:
-            return [*made.ran, str(failure)]
         return made.ran
 
-    a, b, fails = "fvgen export x --output a", "fvgen export y --output b", "fvgen export fails --output c"
-    assert go(a, b, fails) == [a, b, "it fails"]
-    assert go(a, b, fails) == ["it fails"]
-    assert [entry["line"] for entry in json.loads((tmp_path / "rehearsal.json").read_text())] == [a, b]
-    changed = "fvgen export z --output b"
-    assert go(a, changed) == [changed]  # its folder was removed, or it could not be made again
-    assert go("fvgen export x --output a2", changed) == ["fvgen export x --output a2", changed]
+    a, b, fails = "fvgen export x --output a", "fvgen export y --output b", "fvgen plot fails --output c"
+    assert go(a, b, fails) == [a, b, fails]
+    (tmp_path / "c" / "half").mkdir()
+    assert go(a, b, fails) == [fails]  # and nothing else
+    assert (tmp_path / "c" / "half").is_dir()  # it went on from there
+    seconds = [entry["seconds"] for entry in json.loads((tmp_path / "rehearsal.json").read_text())]
+    assert seconds == [1.0, 1.0, None]
+    other = "fvgen export z --output b"
+    assert go(a, other, fails) == [other, fails]  # the folder b was removed, or it could not be made again
+    assert not (tmp_path / "c" / "half").exists()  # what was left half done rested on the line that changed
+    assert go("fvgen export x --output a2", other) == ["fvgen export x --output a2", other]
     assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "c").exists()
 
 
 def test_killing_reaches_what_a_program_started(tmp_path: Path) -> None:
