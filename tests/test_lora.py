@@ -326,9 +326,11 @@ def test_a_base_may_move_with_its_adapter_but_not_change_or_go(student_folder):
 
 
 def test_mistakes_are_refused(model):
-    for wrong in ({"rank": 0}, {"alpha": 0.0}, {"layers": ()}, {"layers": ("attentoin",)}):
+    for wrong in ({"rank": -1}, {"alpha": 0.0}, {"layers": ()}, {"layers": ("attentoin",)}):
         with pytest.raises(UserError):
             LoraConfig(**wrong)
+    with pytest.raises(ValueError, match="rank of at least 1"):
+        adapted(model.denoiser, LoraConfig(rank=0))
     with pytest.raises(ValueError, match="adapters already"):
         adapted(adapted(model.denoiser, LORA), LORA)
     with pytest.raises(ValueError, match="no layers of the kinds temporal"):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -184,6 +185,7 @@ class Trainer:
         self.step, self.seconds_before = 0, 0.0
         self.started = self.saved = time.monotonic()
         self.seconds: dict[str, float] = {}
+        torch.manual_seed(int(np.random.SeedSequence((task.seed, world.rank)).generate_state(1)[0]))  # of dropout
         self._resume()
         if world.rank == 0:
             checkpoints.note_run(folder, task.name, task.identity, {"engine": asdict(config), **task.free}, self.step)
