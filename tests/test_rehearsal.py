@@ -235,6 +235,9 @@ def test_the_whole_run_in_small(tmp_path: Path) -> None:
         cells = [line.split("|")[3] for line in tables.splitlines() if row in line]
         assert cells
         assert all(re.search(r"\d\.\d+\**\s*\[", cell) for cell in cells), (row, cells)  # ours before the paper's
+    systems = json.loads((tmp_path / "run" / "eval-2x14" / "results.json").read_text())["systems"]
+    weights = [system["weights_sha256"] for system in systems.values() if system["kind"] == "model"]
+    assert len(weights) == len(set(weights)) == 6  # every method made a student of its own
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0
     assert "[" not in again.stdout.partition("minutes")[0].partition("added is")[2]  # nothing was run again
