@@ -8,16 +8,17 @@ PHOTOS ?= examples/demo/photos
 
 REFERENCE ?= .venv-reference
 
-.PHONY: help setup test test-reference format docs demo clean
+.PHONY: help setup test test-reference format docs demo rehearsal clean
 
 help:
 	@echo "make test                 ruff, mypy and pytest"
 	@echo "make test-reference       the metrics against lpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
 	@echo "make demo                 novel views of the example photos, in demo-output/"
 	@echo "make demo PHOTOS=folder   the same of your own photos"
+	@echo "make rehearsal            the paper's run of docs/reproduce.md, every line in small, in rehearsal-run/"
 	@echo "make format               let ruff rewrite the code"
 	@echo "make docs                 write docs/cli.md again"
-	@echo "make clean                remove the virtual environments and demo-output"
+	@echo "make clean                remove the virtual environments, demo-output and rehearsal-run"
 
 setup: $(VENV)/.installed
 
@@ -54,5 +55,8 @@ docs: setup
 demo: setup
 	$(BIN)/python scripts/demo.py --photos "$(PHOTOS)" --output demo-output
 
+rehearsal: setup
+	$(BIN)/python scripts/rehearsal.py --work rehearsal-run
+
 clean:
-	rm -rf $(VENV) $(REFERENCE) demo-output
+	rm -rf $(VENV) $(REFERENCE) demo-output rehearsal-run

@@ -132,7 +132,7 @@ def similarity(seed: int, scene: int) -> tuple[float, Tensor, Tensor]:
     return float(torch.rand((), generator=drawn, dtype=torch.float64) * 3 + 0.2), turn, shift
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _recorded(scene: str, long_side: int) -> tuple[Cameras, list[Path], Tensor]:
     """Cameras, depth files and thumbnails ``[N, 24, 24]`` of a scene, as pictures of ``long_side`` are cut."""
     cameras, frames = read_transforms_json(Path(scene) / "transforms.json")
