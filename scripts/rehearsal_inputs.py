@@ -228,7 +228,7 @@ def checkpoint_keys(parts: dict[str, dict[str, Tensor]]) -> list[str]:
 
 
 FRAMES = 64  # of each film: clips of any stride and the views of the first table reach over 61
-FILM = (240, 136)  # pixels: half of DL3DV's smallest pictures
+FILM = (240, 136)  # pixels: a quarter of what is downloaded of DL3DV
 TRAIN, HELD_OUT = 5, 2  # scenes of footage
 KINDS = ("room", "street", "hall", "garden", "tabletop", "shop", "ruin")
 EVALUATED = {"garden": "mip-360", "truck": "tandt"}  # data set of each scene, its folder
@@ -277,12 +277,12 @@ def filmed(name: str, frames: int | None = None) -> Film:
 
 
 def make_footage(work: Path) -> None:
-    """``DL3DV-10K/1K/NAME/`` with ``transforms.json`` at the size of the film and ``images_8``."""
+    """``DL3DV-10K/1K/NAME/`` with ``transforms.json`` at the size of the film and ``images_4``."""
     for name in footage_names():
         film, folder = filmed(name), work / "DL3DV-10K" / "1K" / name
         names = [f"frame_{k + 1:05d}.png" for k in range(FRAMES)]
-        film.save(folder / "images_8", names)
-        large = film.cameras.resized(*(8 * side for side in FILM))
+        film.save(folder / "images_4", names)
+        large = film.cameras.resized(*(4 * side for side in FILM))
         write_transforms_json(folder / "transforms.json", large, [f"images/{name}" for name in names])
         _record(work, name, film)
 

@@ -19,7 +19,7 @@ from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.provenance import code_hash, hardware, software
 from fvgen.evaluation.scores import Scorer, mean_of_means, means
 from fvgen.evaluation.store import Store, key_of, pictures_hash
-from fvgen.evaluation.systems import Frames, System, check_names, to_bytes
+from fvgen.evaluation.systems import Frames, System, check_systems, to_bytes
 from fvgen.evaluation.task import Placing, Task
 from fvgen.progress import track
 
@@ -59,7 +59,7 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
     Raises:
         UserError: whatever a system or a scene complains about; what was finished before stays.
     """
-    check_names(systems)
+    check_systems(systems, plan.framing)
     _check_splits(plan)
     store.begin()
     write_index(store.folder / "index.json", plan.splits)

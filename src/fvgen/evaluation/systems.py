@@ -142,11 +142,13 @@ class Model:
             "dtype": str(self.pipeline.dtype).removeprefix("torch."),
         }
 
+    @property
+    def grid(self) -> int:
+        """Width and height of what it makes are multiples of this."""
+        return 1 if self.pipeline.config is None else self.pipeline.config.grid
+
     def make(self, task: Task) -> Made:
         """Its frames along the task's path."""
-        grid = self.pipeline.model.grid if self.pipeline.model is not None else 1
-        if any(side % grid for side in task.framing.size):
-            raise UserError(f"--size: {self.name} needs width and height that are multiples of {grid}")
         views = self.pipeline.along(task.scene, task.path, steps=self.steps, seed=self.seed)
         seconds = {stage: s for stage, s in views.seconds.items() if stage in ("render", "encode", "denoise", "decode")}
         return Made(views.frames[task.positions], seconds)
@@ -197,10 +199,13 @@ class Frames:
         return Made(self._read(task), self._seconds(task))
 
 
-def check_names(systems: Sequence[System]) -> None:
-    """Complain about two systems of one name, or one that cannot name a folder."""
+def check_systems(systems: Sequence[System], framing: Framing) -> None:
+    """Complain, before any work, about two systems of one name, or a size of pictures that a model cannot make."""
     seen: set[str] = {"truth"}
     for system in systems:
+        grid = system.grid if isinstance(system, Model) else 1
+        if any(side % grid for side in framing.size):
+            raise UserError(f"--size: {system.name} needs width and height that are multiples of {grid}")
         if safe_name(system.name) in seen:
             raise UserError(
                 f"two systems are called {system.name}: every one needs a name of its own, other than truth"

@@ -378,9 +378,7 @@ class VideoUNet(nn.Module):
             ValueError: if image tokens are per frame and do not suffice for ``T``.
         """
         middle, skips, (embedding, seen, frames) = self._encode(x, t, context, fs)
-        # Tensors of their own, not views: FSDP hooks into what it hands out, and changes of views in place escape it.
-        wanted = return_features or features_only
-        features = middle.unflatten(0, (-1, frames)).transpose(1, 2).contiguous() if wanted else None
+        features = middle.unflatten(0, (-1, frames)).transpose(1, 2) if return_features or features_only else None
         if features_only:
             assert features is not None
             return features
@@ -388,5 +386,5 @@ class VideoUNet(nn.Module):
         for stage, tokens in zip(self.decoder, seen):
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding, tokens, frames)
         h = self.conv_out(F.silu(self.norm_out(h)))
-        velocity = h.unflatten(0, (-1, frames)).transpose(1, 2).contiguous()
+        velocity = h.unflatten(0, (-1, frames)).transpose(1, 2)
         return (velocity, features) if features is not None else velocity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ class World:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
         if self.mesh is None or not shard:
             return
+        # It warns of results that are views, which must not be changed in place: our networks change nothing in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         for block in blocks:
             fully_shard(block, mesh=self.mesh, reshard_after_forward=True)
         for root in _entrances(module):
