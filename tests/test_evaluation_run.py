@@ -102,6 +102,13 @@ def test_numbers_are_those_of_the_frames_left_behind(out: Path, results: dict[st
     assert none == completed > guide > 5
 
 
+def test_a_size_that_a_model_cannot_make_is_refused_before_any_scene(place: Path, capsys) -> None:
+    arguments = ["evaluate", f"demo={place / 'study'}", "--index", str(place / "index.json"), "--models", "mini"]
+    assert main([*arguments, "--size", "130x90", "--metrics", "psnr", "-o", str(place / "refused")]) == 2
+    assert "mini needs width and height that are multiples of 16" in capsys.readouterr().err
+    assert not (place / "refused" / "scenes").exists()
+
+
 def test_the_truth_is_the_scenes_own(place: Path, out: Path) -> None:
     expected = [np.asarray(Image.open(place / "study" / "images" / f"frame_{i + 1:05d}.png")) for i in (1, 2, 4)]
     assert np.array_equal(frames(out, "truth", "first"), np.stack(expected))  # already of the scored size
