@@ -403,6 +403,7 @@ def test_a_student_is_drawn_beside_its_teacher():
     assert "held psnr (student, teacher 4, teacher 50 steps)" in svg
     assert svg.count("font-weight") == 2  # the error of a teacher in training has a panel of its own
     assert svg.count("stroke-dasharray") == 2
+    assert charts.curves({"a": [{"step": 3, "loss": 1.0}]}).count("<circle") == 1
 
 
 def test_tensorboard_shows_the_same_figures_and_pictures(tmp_path):

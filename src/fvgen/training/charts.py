@@ -51,9 +51,11 @@ class Panel:
             self.parts.append(f'<text x="{u - 4:.1f}" y="{v + 4:.1f}" text-anchor="end">{value:g}</text>')
 
     def line(self, points: Line, colour: str, dash: str = "") -> None:
-        """Connected points, dashed as SVG has it; those that are not finite are left out."""
+        """Connected points, dashed as SVG has it; one alone is a dot; those that are not finite are left out."""
         places = [self.at(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-        if places:
+        if len(places) == 1:
+            self.parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="2" fill="{colour}"/>')
+        elif places:
             path = "L".join(f"{u:.1f} {v:.1f}" for u, v in places)
             dashed = f' stroke-dasharray="{dash}"' if dash else ""
             self.parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.3"{dashed}/>')
