@@ -66,8 +66,7 @@ class HeldOutRecord:
         told = {"clips": corpus.held[: self.clips], "frames": recipe.clips.frames, "steps": steps}
         self.key = checkpoints.flat({**told, "features": self.network is not None})
         self.teacher = self._known_teacher()
-        whole = checkpoints.whole_checkpoints(folder / BEST)
-        self.best = checkpoints.facts_of(whole[-1])["figure"] if whole else None
+        self.best = self._known_best()
 
     def _network(self, needed: bool) -> EfficientNetLite | None:
         try:
@@ -83,6 +82,13 @@ class HeldOutRecord:
         path = self.folder / "held_out.json"
         stored = json.loads(path.read_text()) if path.is_file() else {}
         return stored["teacher"] if stored.get("key") == self.key else {}
+
+    def _known_best(self) -> float | None:
+        """The best figure of an earlier sitting, if it is the figure that chooses now, of as many clips."""
+        whole = checkpoints.whole_checkpoints(self.folder / BEST)
+        facts = checkpoints.facts_of(whole[-1]) if whole else {}
+        chose = (facts["by"], facts["held_out"]["clips"]) if facts else None
+        return facts["figure"] if chose == (self.recipe.held_out.export, self.recipe.held_out.clips) else None
 
     @torch.no_grad()
     def measure(self, average: Any, updates: int) -> dict[str, float]:
