@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
+from fvgen.evaluation.scores import mean_of_all
 from fvgen.evaluation.tables import ARROWS, Column, Row, ranks, size_text, tex
 
 DATASETS = ("mip-360", "TNT")
@@ -327,7 +327,7 @@ def _filled(table: PaperTable, sources: Sequence[Source], chosen: Mapping[str, s
             raise UserError(f"table {table.number}: {', '.join(filter(None, chosen.values()))} share no data set")
         for system in filter(None, chosen.values()):
             own = [figures[dataset, system] for dataset in means]
-            figures[BOTH, system] = {c.name: _mean([values.get(c.name) for values in own]) for c in columns}
+            figures[BOTH, system] = {c.name: mean_of_all([values.get(c.name) for values in own]) for c in columns}
     rows = [
         (group, row.name, figures.get((group, chosen[row.name] or ""), {}))
         for group in table.groups
@@ -335,11 +335,6 @@ def _filled(table: PaperTable, sources: Sequence[Source], chosen: Mapping[str, s
     ]
     over = means if table.groups == (BOTH,) else []
     return FilledTable(table, columns, rows, _note(table, sources, columns, chosen, over))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return fmean(numbers) if len(numbers) == len(values) else None
 
 
 def _note(

@@ -1,7 +1,6 @@
 """A whole evaluation: every split, every system, and what is left behind. Finished parts are not made again."""
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.index import index_hash, write_index
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.provenance import code_hash, hardware, software
-from fvgen.evaluation.scores import Scorer, mean_of_means, means
+from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, key_of, pictures_hash
 from fvgen.evaluation.systems import Frames, System, check_systems, to_bytes
 from fvgen.evaluation.task import Placing, Task
@@ -239,11 +238,6 @@ def _datasets(
 
 def _mean_of_datasets(datasets: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """By system: means over data sets, each counted once; ``None`` where one of them has no number."""
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        numbers = [v for v in values if v is not None]
-        return math.fsum(numbers) / len(numbers) if len(numbers) == len(values) else None
-
     found: dict[str, Any] = {}
     for name in names:
         rows = [systems[name] for systems in datasets.values()]
@@ -251,8 +245,8 @@ def _mean_of_datasets(datasets: dict[str, Any], names: Sequence[str]) -> dict[st
         for part in ("mean", "mean_with_given", "distances"):
             if any(part in row for row in rows):  # given views are not asked for in every data set
                 parts = [row.get(part, row["mean"]) for row in rows]
-                found[name][part] = {metric: mean([p.get(metric) for p in parts]) for metric in parts[0]}
-        found[name]["seconds"] = mean([row["seconds"] for row in rows])
+                found[name][part] = {metric: mean_of_all([p.get(metric) for p in parts]) for metric in parts[0]}
+        found[name]["seconds"] = mean_of_all([row["seconds"] for row in rows])
     return found
 
 

@@ -157,5 +157,11 @@ def mean_of_means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float
     return means({name: [row.get(name) for row in rows] for name in names})
 
 
+def mean_of_all(values: Sequence[float | None]) -> float | None:
+    """Mean of numbers; ``None`` if one of them is missing."""
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if len(numbers) == len(values) else None
+
+
 def _plain(values: Tensor) -> list[float | None]:
     return [float(v) if math.isfinite(float(v)) else None for v in values]
