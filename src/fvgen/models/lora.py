@@ -55,10 +55,9 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer's."""
-        if torch.is_autocast_enabled(
-            x.device.type
-        ):  # once for base and factors: the copy is kept for the backward pass
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):  # once for base and factors: the copy is kept for the backward pass
+            x = x.to(torch.get_autocast_dtype(kind))
         down, up = self.down.to(x.dtype), (self.scale * self.up).to(x.dtype)
         if isinstance(self.base, nn.Linear):
             return self.base(x) + F.linear(F.linear(x, down), up)

@@ -19,6 +19,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
+from fvgen.data.tarball import write_whole
 from fvgen.errors import UserError
 from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
 from fvgen.training.world import World
@@ -36,9 +37,8 @@ def fingerprint(module: nn.Module) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    data = (json.dumps(content, indent=1) + "\n").encode()
+    write_whole(path, lambda file: file.write(data))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

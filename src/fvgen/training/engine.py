@@ -123,7 +123,7 @@ class _Counted:
 
     def update(self, world: World) -> float:
         """One optimizer step with the gradients there are, unless they are not finite. Returns their norm."""
-        world.sum_gradients(self.parameters)
+        world.average_gradients(self.parameters)
         clipped = nn.utils.clip_grad_norm_(self.parameters, self.role.clip)
         norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
         if not math.isfinite(norm):

@@ -78,7 +78,7 @@ class World:
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average the gradients of parameters that every process holds whole; sharded ones are averaged by FSDP."""
         for parameter in parameters if self.mesh is not None else ():
             if parameter.grad is not None and not hasattr(parameter, "to_local"):
