@@ -21,6 +21,7 @@ from fvgen.models import Condition, VideoModel, preset
 from fvgen.training import checkpoints
 from fvgen.training.engine import Trainer
 from fvgen.training.export import export_student, remember_teacher
+from fvgen.training.held_out import HeldOutRecord
 from fvgen.training.logs import read_log
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, EngineConfig, HeldOut, variant
 from fvgen.training.student import VideoDistillationTask
@@ -230,3 +231,23 @@ def test_low_rank_parts_learn_on_a_base_that_stays_and_resume_to_the_bit(inputs,
 
 def test_the_paper_draws_sixteen_frames_with_photographs_at_both_ends():
     assert VIEWCRAFTER_STUDENT.clips == VIEWCRAFTER_TEACHER.clips == ClipDraw(16, 16, "photos", 0.0, 1.0)
+
+
+def test_the_best_of_another_figure_or_of_other_clips_is_no_bar(inputs, tmp_path):
+    model = VideoModel.load(inputs / "teacher")
+    corpus, average = LatentCorpus(inputs / "pairs", model), torch.nn.Linear(1, 1)
+    corpus.refresh()
+
+    def resumed(**changed) -> HeldOutRecord:
+        recipe = replace(STUDENT, held_out=replace(STUDENT.held_out, **changed))
+        return HeldOutRecord(model, corpus, recipe, tmp_path, World())
+
+    first = resumed()
+    assert first.best is None
+    first._keep_best(average, {"held_psnr_student": 20.0}, 2)
+    assert resumed().best == 20.0
+    assert resumed(clips=2).best is None
+    other = resumed(export="features")
+    assert other.best is None
+    other._keep_best(average, {"held_features_student": 30.0}, 4)  # fewer is better: 30 would not have beaten 20
+    assert (resumed(export="features").best, resumed().best) == (30.0, None)
