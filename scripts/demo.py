@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch.nn.functional import avg_pool2d
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
@@ -24,7 +25,7 @@ from fvgen.scene.photos import load_photos
 
 
 def generate(photos: Path) -> tuple[NovelViews, torch.Tensor | None]:
-    """Views of a folder of photos, and the true frames where ``../transforms.json`` beside it knows them."""
+    """Views of a folder of photos, and the true frames, half their size, where ``../transforms.json`` knows them."""
     pipeline = NovelViewPipeline.from_pretrained("mini")
     listed = photos.parent / "transforms.json"
     if not (photos.parent / "truth").is_dir() or not listed.is_file():
@@ -33,26 +34,34 @@ def generate(photos: Path) -> tuple[NovelViews, torch.Tensor | None]:
     files = [record["file_path"] for record in records]
     chosen = [i for i, name in enumerate(files) if name.startswith(f"{photos.name}/")]
     loaded = replace(load_photos([photos.parent / files[i] for i in chosen]), cameras=cameras[chosen])
-    views = pipeline(loaded, path=cameras, size=(256, 160))
+    views = pipeline(loaded, path=cameras)
     width, height = views.cameras.size
-    boxes = cameras.covering(width, height)[1]
-    true = [resample_photo(read_photo(photos.parent / f).image, b, width, height) for f, b in zip(files, boxes)]
-    return views, torch.stack(true)
+    boxes = cameras.covering(width // 2, height // 2)[1]
+    pictures = (read_photo(photos.parent / f).image for f in files)
+    return views, torch.stack([resample_photo(p, b, width // 2, height // 2) for p, b in zip(pictures, boxes)])
+
+
+def shrunk(pictures: torch.Tensor) -> torch.Tensor:
+    """``[F, H, W, 3]`` uint8 at half the size, float 0..1: that of the true frames."""
+    height, width = pictures.shape[1:3]
+    box = (0, 0, width, height)
+    return torch.stack([resample_photo(picture, box, width // 2, height // 2) for picture in pictures])
 
 
 def contact_sheet(views: NovelViews, truth: torch.Tensor | None) -> Image.Image:
     """Guide above views (above truth), six frames from start to end."""
-    rows = [("guide", views.guide), ("fvgen, 4 steps", views.frames)]
+    rows = [("guide", shrunk(views.guide.images())), ("fvgen, 4 steps", shrunk(views.frames))]
     if truth is not None:
-        rows.append(("truth", (truth * 255).round().byte()))
+        rows.append(("truth", truth))
     made = [i for i, p in enumerate(views.photo) if p is None] or list(range(len(views.photo)))
     columns = [made[round(k * (len(made) - 1) / 5)] for k in range(6)]
-    height, width = views.frames.shape[1:3]
+    height, width = rows[0][1].shape[1:3]
     sheet = Image.new("RGB", (6 * width, len(rows) * height))
     draw = ImageDraw.Draw(sheet)
     for y, (name, frames) in enumerate(rows):
         for x, column in enumerate(columns):
-            sheet.paste(Image.fromarray(np.asarray(frames[column])), (x * width, y * height))
+            picture = (frames[column] * 255).round().byte()
+            sheet.paste(Image.fromarray(np.asarray(picture)), (x * width, y * height))
         draw.text((6, y * height + 4), name, fill="white", stroke_width=2, stroke_fill="black")
     return sheet
 
@@ -62,9 +71,9 @@ def report(views: NovelViews, truth: torch.Tensor | None, summary: dict) -> str:
     lines = []
     made = torch.tensor([p is None for p in views.photo])
     if truth is not None and bool(made.any()):
-        guide, coverage, frames = views.guide[made] / 255, views.coverage[made], views.frames[made] / 255
+        guide, filled, frames = (shrunk(x[made]) for x in (views.guide.images(), views.guide.completed, views.frames))
+        coverage = avg_pool2d(views.guide.coverage[made, None].float(), 2)[:, 0] > 0.5
         truth = truth[made]
-        filled = views.completed[made] / 255
         lines.append(f"{'':22s}  PSNR dB  in holes   SSIM  sharpness (1 = the truth's)")
         for name, pictures in (("guide", guide), ("guide, completed", filled), ("fvgen mini, 4 steps", frames)):
             sharp = gradient_energy(pictures) / gradient_energy(truth)

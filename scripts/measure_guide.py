@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
 from fvgen.evaluation.systems import telea
-from fvgen.rendering import Guide, render_guide, resample_photo
+from fvgen.rendering import Guide, LookupRenderer, render_guide, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.photos import load_photos
 from fvgen.scene.points import fuse_points
@@ -47,15 +47,15 @@ class Arguments:
 
 def measure(guide: Guide, truth: Tensor) -> tuple[dict[str, float], Tensor]:
     """Figures of one pair, means over its frames, and the filled pictures."""
-    filled = guide.completed
+    filled, seen = guide.completed.float() / 255, guide.images().float() / 255
     figures = {
-        "psnr": psnr(guide.images, truth),
-        "ssim": ssim(guide.images, truth),
-        "psnr_covered": psnr(guide.images, truth, guide.coverage),
+        "psnr": psnr(seen, truth),
+        "ssim": ssim(seen, truth),
+        "psnr_covered": psnr(seen, truth, guide.coverage),
         "coverage": float(guide.coverage.float().mean()),
         "psnr_filled": psnr(filled, truth),
         "hole_fill": psnr(filled, truth, ~guide.coverage),
-        "hole_telea": psnr(telea(guide.images, guide.coverage), truth, ~guide.coverage),
+        "hole_telea": psnr(telea(seen, guide.coverage), truth, ~guide.coverage),
         "gradient": gradient_energy(filled) / gradient_energy(truth),
     }
     return figures, filled
@@ -72,7 +72,8 @@ def colored(values: Tensor) -> Tensor:
 
 def save_sheets(folder: Path, name: str, guide: Guide, filled: Tensor, truth: Tensor, maps: list[DepthMap]) -> None:
     shown = sorted({0, len(truth) // 2, len(truth) - 1})
-    rows = [torch.cat([guide.images[i], filled[i], truth[i]], 1) for i in shown]
+    seen = guide.images().float() / 255
+    rows = [torch.cat([seen[i], filled[i], truth[i]], 1) for i in shown]
     Image.fromarray((torch.cat(rows) * 255).round().to(torch.uint8).numpy()).save(folder / f"{name}_guide.png")
     rows = []
     for own in maps:
@@ -92,19 +93,9 @@ def measure_pair(args: Arguments, name: str, photos: Photos, pair: dict) -> dict
     begin = time.perf_counter()
     maps = estimate_depths(images, cameras, args.long_side, args.device)
     depth_seconds = time.perf_counter() - begin
-    points = fuse_points(maps)
     path, boxes = photos.cameras[between].covering(*size)
-    guide = render_guide(
-        points.positions,
-        points.colors,
-        path,
-        [None] * len(path),
-        images,
-        cameras,
-        point_photo=points.photo,
-        confidence=points.confidence,
-        measured=points.measured,
-    )
+    shown: list[int | None] = [None] * len(path)
+    guide = render_guide(path, shown, images, LookupRenderer(images, cameras, maps, fuse_points(maps), size))
     frame_seconds = (time.perf_counter() - begin - depth_seconds) / len(path)
     truth = torch.stack([resample_photo(photos.images[i], box, *size) for i, box in zip(between, boxes, strict=True)])
     figures, filled = measure(guide, truth)

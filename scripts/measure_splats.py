@@ -66,7 +66,7 @@ def views_of(args: Arguments, task: Task) -> Capture:
     if not folder.exists():
         pipeline = NovelViewPipeline.from_pretrained(args.model, device=args.device)
         path = plan_path(task.scene, "through", None, task.framing.size, 16)
-        write_outputs(pipeline.along(task.scene, path), folder)
+        write_outputs(pipeline(task.scene, path=path), folder)
     return read_capture(folder)
 
 

@@ -36,6 +36,8 @@ class PretendedGpu(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.device:  # a name, not yet a place
+            return func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = any(isinstance(tensor, OnGpu) for tensor in given)
         if func == Tensor.device.__get__:  # type: ignore[attr-defined]

@@ -13,17 +13,18 @@ from fvgen.cli.main import main
 from fvgen.evaluation.benchmark.clock import ResidentPeak, resident_bytes
 from fvgen.evaluation.benchmark.counting import OperationCounter, Work, count_model
 from fvgen.evaluation.benchmark.floor import floor, work_table
-from fvgen.evaluation.benchmark.formulas import splat_work, sweep_work
+from fvgen.evaluation.benchmark.formulas import lookup_work, splat_work, sweep_work
 from fvgen.evaluation.benchmark.hardware import Machine
 from fvgen.evaluation.benchmark.photos import made_up_photos
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.evaluation.benchmark.report import floors, ratios, result, rows_of, table
 from fvgen.evaluation.benchmark.stages import Timing, measure_generation
-from fvgen.evaluation.benchmark.systems import MeasuredPipeline, System, load_systems, preset_systems
+from fvgen.evaluation.benchmark.systems import System, load_systems, preset_systems
 from fvgen.evaluation.benchmark.tally import count_all
 from fvgen.models.denoiser import Condition
 from fvgen.models.presets import preset
 from fvgen.outputs import write_files
+from fvgen.pipeline import NovelViewPipeline
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
 CPU = torch.device("cpu")
@@ -71,17 +72,17 @@ def test_a_generation_calls_the_networks_as_often_as_its_steps_say() -> None:
         assert (timing.calls.encode, timing.calls.encode_frames) == (1, 16)
         assert (timing.calls.decode, timing.calls.decode_frames) == (2, 24)  # photographs are not decoded
         assert list(rows_of(timing)) == [
-            *("geometry", "render", "encode", "denoise", "decode", "write"),
+            *("geometry", "render", "encode", "denoise", "decode", "compose", "write"),
             *("denoise, per step", "all but geometry", "all"),
         ]
         assert all(seconds[0] > 0 for seconds in rows_of(timing).values())
         if resident_bytes() is not None:
-            assert set(timing.resident) == {"geometry", "render", "encode", "denoise", "decode", "write"}
+            assert set(timing.resident) == {"geometry", "render", "encode", "denoise", "decode", "compose", "write"}
             assert min(min(peaks) for peaks in timing.resident.values()) > 50e6  # the interpreter and PyTorch
     assert few.seconds["geometry"] == many.seconds["geometry"]
     found = result([few, many], {"dtype": "float32"})
     assert json.loads(json.dumps(found)) == found
-    assert len(table([few, many]).splitlines()) == 2 + 9
+    assert len(table([few, many]).splitlines()) == 2 + 10
 
 
 def test_what_is_counted_is_what_runs() -> None:
@@ -132,9 +133,10 @@ def test_operations_are_counted_by_the_book() -> None:
 def test_formulas_grow_with_what_they_count() -> None:
     one, more = splat_work(1000, 64, 48), splat_work(2000, 64, 48)
     assert more.flop == 2 * one.flop
-    assert more.bytes - one.bytes == 1000 * 29  # 29 bytes of a point
+    assert more.bytes - one.bytes == 1000 * 17  # 17 bytes of a point
     assert sweep_work(64, 48, 128, 4).flop > 3 * sweep_work(64, 48, 128, 1).flop / 1.5
     assert sweep_work(64, 48, 128, 4).flop == 2 * sweep_work(64, 48, 64, 4).flop
+    assert lookup_work(4, 64, 48).flop == 2 * lookup_work(2, 64, 48).flop == lookup_work(2, 128, 48).flop
 
 
 def test_a_floor_is_the_slower_of_computing_and_moving() -> None:
@@ -146,7 +148,7 @@ def test_a_floor_is_the_slower_of_computing_and_moving() -> None:
 
 
 def timing(label: str, steps: int, all_steps: int, guidance: float, **seconds: list[float]) -> Timing:
-    made = Timing(System(label, MeasuredPipeline(None), steps, all_steps), seconds=seconds)
+    made = Timing(System(label, NovelViewPipeline(None), steps, all_steps), seconds=seconds)
     made.settings = {"steps": steps, "guidance_scale": guidance}
     return made
 
@@ -225,7 +227,7 @@ def test_counting_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pyte
     rows = json.loads(file.read_text())["stages"]
     expected = count_model(preset("mini-xs"), 4, (32, 32))
     assert [row["flop"] for row in rows[:5]] == [work.flop for work in expected]
-    assert [row["stage"] for row in rows[5:]] == ["plane sweep, one photo", "splat, one frame"]
+    assert [row["stage"] for row in rows[5:]] == ["plane sweep, one photo", "splat, one frame", "look-up, one frame"]
     assert rows[3]["floor"]["seconds"] == max(expected[3].flop / 1e12, expected[3].bytes / 10e9)
     assert "| UNet pass |" in capsys.readouterr().out
 

@@ -41,7 +41,7 @@ def model() -> VideoModel:
 def corpus(tmp_path_factory, model) -> LatentCorpus:
     folder: Path = tmp_path_factory.mktemp("pairs")
     for k, frames in enumerate(LENGTHS):
-        write_scene(folder, "train", f"s{k}", [Sample(f"s{k}-0", between_photos(k, frames), {"guide": "surface"})])
+        write_scene(folder, "train", f"s{k}", [Sample(f"s{k}-0", between_photos(k, frames), {"guide": "lookup"})])
     write_manifest(folder)
     found = LatentCorpus(folder, model)
     found.refresh()
@@ -126,7 +126,7 @@ def test_pairs_that_do_not_fit_are_refused(corpus, model, tmp_path):
         check_size(corpus, model, PAPER_CLIPS)
     check_size(corpus, model, MINI_STUDENT.clips)  # crops have a size of their own
     write_scene(tmp_path, "train", "a", [Sample("a-0", noise_pair(0), {"guide": "points"})])
-    with pytest.raises(UserError, match="prepared with --guide points, but this model is shown surface"):
+    with pytest.raises(UserError, match="prepared with --guide points, but this model is shown lookup"):
         LatentCorpus(tmp_path, model).refresh()
 
 

@@ -102,11 +102,24 @@ def test_numbers_are_those_of_the_frames_left_behind(out: Path, results: dict[st
     assert none == completed > guide > 5
 
 
-def test_a_size_that_a_model_cannot_make_is_refused_before_any_scene(place: Path, capsys) -> None:
+def test_any_size_and_the_photographs_own_are_scored(place: Path, capsys) -> None:
+    """A model works at its size; what is scored has the size that was asked for, and with --photo-size a second one."""
+    out = place / "sizes"
     arguments = ["evaluate", f"demo={place / 'study'}", "--index", str(place / "index.json"), "--models", "mini"]
-    assert main([*arguments, "--size", "130x90", "--metrics", "psnr", "-o", str(place / "refused")]) == 2
-    assert "mini needs width and height that are multiples of 16" in capsys.readouterr().err
-    assert not (place / "refused" / "scenes").exists()
+    arguments += ["--baselines", "completed-guide", "--metrics", "psnr", "-o", str(out)]
+    assert main([*arguments, "--size", "130x90", "--photo-size"]) == 0
+    printed = capsys.readouterr().out
+    assert "130x90" in printed
+    photo = Image.open(place / "study" / "images" / "frame_00001.png").size
+    for folder, size in ((out, (130, 90)), (out / "photo-size", photo)):
+        results = json.loads((folder / "results.json").read_text())
+        for name, record in results["splits"].items():
+            assert tuple(record["size"]) == size
+            frame = folder / "frames" / "mini" / name / f"{record['names'][0]}.png"
+            assert Image.open(frame).size == size
+            assert record["systems"]["mini"]["mean"]["psnr"] > 10
+    assert (out / "photo-size" / "index.html").is_file()
+    assert "{}x{}".format(*photo) in printed
 
 
 def test_the_truth_is_the_scenes_own(place: Path, out: Path) -> None:
@@ -377,7 +390,8 @@ def test_the_scenes_guide_is_rendered_where_it_is_placed(place: Path) -> None:
     there.placing = Placing(device="cuda")
     with PretendedGpu(fetch=True) as gpu:
         guide = there.guide
-    pictures = [(4, 80, 128, 3), *[(4, 80, 128)] * 3]
-    assert gpu.fetched == pictures  # once, when all are made
+    pictures = [shape for shape in gpu.fetched if shape[:2] == (80, 128)]
+    assert pictures == [(80, 128, 3), (80, 128), (80, 128)] * 2  # of the two that are no photographs, each once
+    assert len(gpu.fetched) - len(pictures) == 4  # and depth of all
     assert torch.equal(guide.completed, here.guide.completed)
     assert there.geometry.coverage.device == torch.device("cpu")

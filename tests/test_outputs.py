@@ -16,7 +16,10 @@ from PIL import Image
 from fvgen.cameras import Cameras, path_through
 from fvgen.cameras.poses import look_at
 from fvgen.errors import UserError
+from fvgen.models.speed import Speed
 from fvgen.outputs import output_folder, prepare_output, write_files, write_outputs
+from fvgen.pipeline import Settings
+from fvgen.rendering import Guide
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.types import Dropped, Photos, PointCloud, Scene
 
@@ -50,24 +53,22 @@ def views() -> Any:
     p = 50
     positions = torch.randn(p, 3, generator=random)
     points = PointCloud(positions, colours(p, 3), torch.zeros(p, dtype=torch.int64), torch.ones(p))
-    settings = {
-        "model": "none (holes inpainted)",
-        "steps": None,
-        "guidance_scale": None,
-        "seed": 7,
-        "device": "cpu",
-        "dtype": "float32",
-        "path": "through",
-    }
-    return SimpleNamespace(
-        frames=colours(FRAMES, HEIGHT, WIDTH, 3),
-        guide=colours(FRAMES, HEIGHT, WIDTH, 3),
+    guide = Guide(
+        completed=colours(FRAMES, HEIGHT, WIDTH, 3),
+        told=colours(FRAMES, HEIGHT, WIDTH),
         coverage=torch.rand(FRAMES, HEIGHT, WIDTH, generator=random) > 0.5,
+        depth=torch.ones(FRAMES, HEIGHT, WIDTH),
         cameras=path.cameras,
         photo=path.photo,
-        scene=Scene(photos, cameras, points, "colmap"),
+    )
+    return SimpleNamespace(
+        frames=colours(FRAMES, HEIGHT, WIDTH, 3),
+        guide=guide,
+        cameras=path.cameras,
+        photo=path.photo,
+        scene=Scene(photos, cameras, points, [], "colmap"),
         seconds={"load": 0.1, "geometry": 1.5, "render": 0.2, "total": 1.9},
-        settings=settings,
+        settings=Settings("none", 0, 1.0, 7, "cpu", "float32", speed=Speed(offload=True)),
     )
 
 
@@ -85,7 +86,7 @@ def test_every_file_is_there_and_nothing_else(views: Any, tmp_path: Path) -> Non
         assert sorted(p.name for p in (out / folder).iterdir()) == names
     for i, name in enumerate(names):
         assert (pixels(out / "images" / name) == views.frames[i].numpy()).all()
-        assert (pixels(out / "coverage" / name) == views.coverage[i].numpy() * 255).all()
+        assert (pixels(out / "coverage" / name) == views.guide.coverage[i].numpy() * 255).all()
     assert {p.name for p in out.parent.iterdir()} == {"folder"}
     assert out.stat().st_mode & 0o777 == (tmp_path / "new").stat().st_mode & 0o777
 
@@ -180,17 +181,17 @@ def test_summary(views: Any, tmp_path: Path) -> None:
     write_outputs(views, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     seconds = summary.pop("seconds")
-    assert list(seconds) == ["load", "geometry", "render", "encode", "denoise", "decode", "write", "total"]
+    assert list(seconds) == ["load", "geometry", "render", "encode", "denoise", "decode", "compose", "write", "total"]
     assert seconds["geometry"] == 1.5
     assert seconds["decode"] == 0
     assert seconds["total"] == pytest.approx(1.9 + seconds["write"], abs=2e-3)
     from fvgen import __version__
 
     assert summary == {
-        "path": "through",
-        "model": "none (holes inpainted)",
-        "steps": None,
-        "guidance_scale": None,
+        "offload": True,
+        "model": "none",
+        "steps": 0,
+        "guidance_scale": 1.0,
         "seed": 7,
         "device": "cpu",
         "dtype": "float32",

@@ -129,10 +129,10 @@ def test_something_that_moves_is_seen():
     still = Pair(x, x, coverage, photo, film(3)[1])
     guide = x.copy()
     guide[:, 20:60, 40:90] = 255 - guide[:, 20:60, 40:90] // 2
-    assert not moving(still, "surface")
-    assert moving(Pair(x, guide, coverage, photo, still.cameras), "surface")
+    assert not moving(still, "lookup")
+    assert moving(Pair(x, guide, coverage, photo, still.cameras), "lookup")
     noise = np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)
-    assert not moving(Pair(x, noise, coverage, photo, still.cameras), "surface")  # wrong everywhere is another reason
+    assert not moving(Pair(x, noise, coverage, photo, still.cameras), "lookup")  # wrong everywhere is another reason
 
 
 def test_something_that_moves_is_seen_under_points_too():
@@ -160,7 +160,7 @@ def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
 
 def test_pairs_hold_the_guide_that_is_asked_for(walk, tmp_path):
     made = {}
-    for kind in ("surface", "points"):
+    for kind in ("lookup", "points"):
         options = ["--size", "128x80", "--frames", "6", "--clips", "1", "--longest-stride", "1", "--guide", kind]
         sources = [str(walk), "procedural:2"]
         assert main(["prepare", *sources, "-o", str(tmp_path / kind), "--least-frames", "6", *options]) == 0
@@ -168,8 +168,8 @@ def test_pairs_hold_the_guide_that_is_asked_for(walk, tmp_path):
         made[kind] = {facts["source"]: (pair, facts) for pair, facts in map(shards.read, range(len(shards)))}
         assert len(made[kind]) == 2
     for source, (points, facts) in made["points"].items():
-        surface, other = made["surface"][source]
-        assert (facts["guide"], other["guide"]) == ("points", "surface")
+        surface, other = made["lookup"][source]
+        assert (facts["guide"], other["guide"]) == ("points", "lookup")
         assert np.array_equal(points.photo, surface.photo)
         black = ~points.coverage
         assert black.mean() > 0.01
@@ -192,15 +192,17 @@ def test_procedural_pairs_of_points_are_renders_of_measured_points():
     assert np.array_equal(points.guide[[0, 3]], points.frames[[0, 3]])
 
 
-@pytest.mark.parametrize("kind", ["surface", "points"])
-def test_the_guide_of_a_pair_is_made_on_the_device_and_fetched_once(kind):
+@pytest.mark.parametrize("kind", ["lookup", "points"])
+def test_the_guide_of_a_pair_is_made_on_the_device_and_each_picture_fetched_once(kind):
     scene = procedural_scene(5, 3, 96, 64)
     truth = scene.film(scene.cameras)[0]
     images = [torch.from_numpy(picture) for picture in truth[[0, 2]]]
     clip = truth, scene.cameras, estimate_depths(images, scene.cameras[[0, 2]], 96), (0, 2)
     with PretendedGpu(fetch=True) as gpu:
         there = make_pair(*clip, "cuda", kind)
-    assert gpu.fetched == [(3, 64, 96, 3), (3, 64, 96)]
+    frame = [(64, 96, 3), (64, 96), (64, 96)]  # picture, share or coverage, coverage or depth
+    assert [shape for shape in gpu.fetched if shape in frame] == frame * (1 if kind == "lookup" else 3)
+    assert len(gpu.fetched) == (6 if kind == "lookup" else 9)  # looked up, depth is of another size
     here = make_pair(*clip, guide=kind)
     assert np.array_equal(here.guide, there.guide)
     assert np.array_equal(here.coverage, there.coverage)
@@ -294,7 +296,7 @@ def test_the_command_says_what_it_made(walk, tmp_path, capsys):
         (["procedural:2", "-o", "x", "--workers", "0"], "--workers 0"),
         (["procedural:2", "-o", "x", "--device", "gpu"], "--device gpu"),
         (["procedural:2", "-o", "x", "--device", "cuda:99"], "--device cuda:99: this machine has"),
-        (["procedural:2", "-o", "x", "--guide", "lookup"], "--guide"),
+        (["procedural:2", "-o", "x", "--guide", "surface"], "--guide"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):

@@ -348,17 +348,17 @@ def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_
             early.append(numbers)
             images.add(numbers, pictures)
 
-        views = pipeline.along(scene, path, callback_on_frames=take)
+        views = pipeline(scene, path=path, callback_on_frames=take)
         write_files(views, tmp_path, images=images)
     assert early == [[0, 7, 14], [*range(1, 7)], [*range(8, 14)]]  # the photographs, then a batch each
     written = sorted((tmp_path / "images").iterdir())
     assert [file.name for file in written] == [f"{i:05d}.png" for i in range(15)]
     for file, frame in zip(written, views.frames):
         assert torch.equal(torch.from_numpy(np.array(Image.open(file))), frame)
-    assert views.settings["window_batch"] == 1
-    assert "offload" not in views.settings
+    assert views.settings.speed.window_batch == 1
+    assert "offload" not in views.settings.told()
     pipeline.speed = Speed(window_batch=2)
-    together = pipeline.along(scene, path)
+    together = pipeline(scene, path=path)
     assert (together.frames.int() - views.frames.int()).abs().max() <= 1
     assert torch.equal(together.frames[[0, 7, 14]], views.frames[[0, 7, 14]])
 
@@ -408,7 +408,7 @@ def test_a_teacher_runs_its_own_steps(model: VideoModel) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fvgen.evaluation.benchmark.fast.WAYS", {"float32": Speed(), "teacher": Speed()})
         ways = make_ways(["teacher"], lambda _, wanted: teacher if wanted else model, CPU, torch.float32)
-    assert [(way.name, way.pipeline.steps) for way in ways] == [("float32", 4), ("teacher", 50)]
+    assert [(way.name, way.pipeline.settings().steps) for way in ways] == [("float32", 4), ("teacher", 50)]
 
 
 def test_pictures_are_compared_with_the_reference() -> None:

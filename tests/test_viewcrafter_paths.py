@@ -36,7 +36,7 @@ def scene(count: int = 3) -> Scene:
     points = wall.repeat(count, 1)
     cloud = PointCloud(points, torch.zeros(len(points), 3, dtype=torch.uint8), owner, torch.ones(len(points)))
     images = [torch.zeros(SIZE[1], SIZE[0], 3, dtype=torch.uint8)] * count
-    return Scene(Photos([f"{i}.png" for i in range(count)], images, [None] * count), cameras, cloud, "given")
+    return Scene(Photos([f"{i}.png" for i in range(count)], images, [None] * count), cameras, cloud, [], "given")
 
 
 def test_text_becomes_a_request(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_from_photos_to_frames(tmp_path: Path, path: str) -> None:
     views = pipeline(small, path=path, frames=5, size=(64, 48))
     assert views.frames.shape == (5, 48, 64, 3)
     assert views.photo[0] == 0
-    assert float(views.coverage.float().mean()) > 0.5
+    assert float(views.guide.coverage.float().mean()) > 0.5
     assert np.isfinite(views.cameras.world_from_camera.numpy()).all()
     error = (views.frames[1].float() - views.frames[0].float()).abs().mean()
     assert error < 40, "the second frame shows the same place"

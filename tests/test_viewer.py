@@ -414,10 +414,10 @@ def test_frames_come_once_each_and_are_the_views(scene) -> None:
         pictures.update(zip(which, frames))
 
     wanted = follow(path, scene.cameras)
-    views = pipeline.along(scene, wanted, callback_on_frames=on_frames, callback_on_guide=guides.append)
+    views = pipeline(scene, path=wanted, callback_on_frames=on_frames, callback_on_guide=guides.append)
     assert sorted(numbers) == list(range(20))
     assert all(torch.equal(pictures[i], views.frames[i]) for i in range(20))
-    assert torch.equal(guides[0], views.guide)
+    assert guides[0] is views.guide
 
 
 # Results and the page that is shared
@@ -432,7 +432,7 @@ def out(scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene = replace(scene, photos=photos)
     folder = tmp_path_factory.mktemp("results") / "out"
     pipeline = NovelViewPipeline.from_pretrained("none", device="cpu")
-    write_outputs(pipeline.along(scene, path_through(scene.cameras, 4, SIZE)), folder)
+    write_outputs(pipeline(scene, path=path_through(scene.cameras, 4, SIZE)), folder)
     return folder
 
 
@@ -569,7 +569,7 @@ def test_the_map_shows_cameras_where_they_stand(out: Path) -> None:
         ("page . -o r.html --megabytes 0", "--megabytes 0: choose 0.5 to 500"),
         ("view", "nothing to view: name what fvgen generate wrote, or photos"),
         ("view . --fps 0", "--fps 0: choose a number above 0 and at most 1000"),
-        ("view . --size 7", "--size 7: write WIDTHxHEIGHT in pixels, such as 256x160"),
+        ("view . --size 7", "--size 7: write WIDTHxHEIGHT in pixels, such as 1024x640"),
         ("view . --splats no.ply", "--splats no.ply: there is no such file"),
     ],
 )

@@ -45,7 +45,7 @@ def out(tmp_path: Path) -> Path:
 
     scene = viewer_scene.scene()
     pipeline = NovelViewPipeline.from_pretrained("none", device="cpu")
-    write_outputs(pipeline.along(scene, path_through(scene.cameras, 4, viewer_scene.SIZE)), tmp_path / "out")
+    write_outputs(pipeline(scene, path=path_through(scene.cameras, 4, viewer_scene.SIZE)), tmp_path / "out")
     return tmp_path / "out"
 
 

@@ -7,6 +7,7 @@ import torch
 from fvgen.cameras import Cameras
 from fvgen.cameras.poses import look_at
 from fvgen.rendering.splat import render_points
+from fvgen.scene.depth import DepthMap
 from fvgen.scene.types import Photos, PointCloud, Scene
 
 SIZE = (64, 48)
@@ -37,7 +38,9 @@ def scene() -> Scene:
     """The wall, its photos (point renders) and their cameras."""
     cloud, photographers = wall(), cameras()
     shades = cloud.colors / 255
-    renders = [render_points(cloud.positions, shades, photographers[i], radius=0.03).image[0] for i in range(3)]
-    images = [(render * 255).round().byte() for render in renders]
+    renders = [render_points(cloud.positions, shades, photographers[i], radius=0.03) for i in range(3)]
+    images = [(render.image[0] * 255).round().byte() for render in renders]
+    maps = [render.depth[0] for render in renders]
+    depths = [DepthMap(z, (z > 0).float(), photographers[i], images[i]) for i, z in enumerate(maps)]
     photos = Photos(["a.png", "b.png", "c.png"], images, [None] * 3, photographers)
-    return Scene(photos, photographers, cloud, "given")
+    return Scene(photos, photographers, cloud, depths, "given")

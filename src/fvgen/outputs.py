@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from fvgen.scene.formats.png_writer import PngWriter
     from fvgen.scene.types import Scene
 
-SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "write", "total")
-_SUMMARY = ("model", "steps", "guidance_scale", "seed", "device", "dtype")
+SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write", "total")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
 _PHOTO_FORMATS: dict[str, dict[str, Any]] = {
@@ -75,9 +74,9 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
     with images or PngWriter(folder / "images") as frames, PngWriter(folder / "coverage") as coverage:
         missing = sorted(set(range(count)) - frames.added)
         frames.add(missing, views.frames[missing])
-        coverage.add(range(count), views.coverage)
+        coverage.add(range(count), views.guide.coverage)
         write_video(folder / "views.mp4", views.frames, fps)
-        write_video(folder / "guide.mp4", views.guide, fps)
+        write_video(folder / "guide.mp4", (views.guide.images(slice(i, i + 1))[0] for i in range(count)), fps)
         frames.finish()
         coverage.finish()
     names = [frames.name(i) for i in range(count)]
@@ -260,14 +259,13 @@ def _write_transforms(views: "NovelViews", path: Path, names: list[str]) -> None
 
 
 def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
-    """The content of ``summary.json``; keys that only the pipeline knows are taken over from its settings."""
+    """The content of ``summary.json``."""
     photos, width_height = views.scene.photos, views.cameras.size
     spent = {key: float(value) for key, value in views.seconds.items()}
     spent["write"] = write_seconds
     stages = {key: spent.get(key, 0.0) for key in SECONDS if key != "total"}
     total = spent["total"] + write_seconds if "total" in spent else sum(stages.values())
     known = {
-        **{key: views.settings[key] for key in _SUMMARY},
         "frames": len(views.photo),
         "size": list(width_height),
         "geometry": views.scene.geometry,
@@ -281,4 +279,4 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
         "version": __version__,
     }
-    return {**{key: value for key, value in views.settings.items() if key not in known}, **known}
+    return {**views.settings.told(), **known}

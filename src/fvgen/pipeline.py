@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
@@ -21,18 +22,65 @@ from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler
-from fvgen.rendering.guide import Guide, GuideKind, render_guide
+from fvgen.rendering.guide import Guide, render_guide, render_points_guide, resample_photo, to_bytes
+from fvgen.rendering.holes import blur
+from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, Scene
 
-NATIVE = (256, 160)  # size of the views where no model says otherwise
+NATIVE = (256, 160)  # size of a model's pictures where there is none
 GRID = 16
 FRAMES = 16
+LONGEST = 1024  # pixels of the views' longer side, where nothing else is asked for
+_LOW = 2.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
-GuideCallback = Callable[[Tensor], None]
 FramesCallback = Callable[[list[int], Tensor], None]
+Size = tuple[int, int] | Literal["model"] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How views were made.
+
+    Attributes:
+        model: its name.
+        steps, guidance_scale, seed: of the denoising; 0 steps without a model.
+        device, dtype: of the work.
+        model_size: (width, height) of the model's own pictures, ``None`` without a model.
+        speed: how the model is run.
+    """
+
+    model: str
+    steps: int
+    guidance_scale: float
+    seed: int
+    device: str
+    dtype: str
+    model_size: tuple[int, int] | None = None
+    speed: Speed = field(default_factory=Speed)
+
+    def told(self) -> dict[str, Any]:
+        """As a plain dictionary, with those choices of speed that are not the usual ones."""
+        usual = asdict(Speed())
+        chosen = {name: value for name, value in asdict(self.speed).items() if value != usual[name]}
+        plain = {name: value for name, value in asdict(self).items() if name not in ("speed", "model_size")}
+        size = {} if self.model_size is None else {"model_size": list(self.model_size)}
+        return {**plain, **size, **chosen}
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a model makes of a guide, at its own size.
+
+    Attributes:
+        pictures: ``[F, h, w, 3]`` float32 0..1 on the CPU; of frames that are not there yet, the guide.
+        settings: how they were made.
+    """
+
+    pictures: Tensor
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -41,26 +89,21 @@ class NovelViews:
 
     Attributes:
         frames: ``[F, H, W, 3]`` uint8; frames that are photographs show the photograph.
-        guide: ``[F, H, W, 3]`` uint8 renders of the measured points, black where there are none.
-        coverage: ``[F, H, W]`` bool, where something was.
-        completed: ``[F, H, W, 3]`` uint8, what the model was shown: the guide completed without a model, or for models
-            that are shown points, the guide itself.
+        guide: of the same frames, what is known without a model.
         cameras: ``F`` cameras.
         photo: for each frame the index of the photograph it is, or ``None``.
-        scene: photos, their cameras, the point cloud.
+        scene: photos, their cameras, their depth, the point cloud.
         seconds: per stage.
-        settings: model, steps, guidance scale, seed, device, dtype, and choices of speed that are not the usual ones.
+        settings: how they were made.
     """
 
     frames: Tensor
-    guide: Tensor
-    coverage: Tensor
-    completed: Tensor
+    guide: Guide
     cameras: Cameras
     photo: list[int | None]
     scene: Scene
     seconds: dict[str, float]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings
 
 
 class Clock:
@@ -72,7 +115,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = dict.fromkeys(("load", "geometry", "render", "encode", "denoise", "decode"), 0.0)
+        self.seconds = dict.fromkeys(("load", "geometry", "render", "encode", "denoise", "decode", "compose"), 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -140,45 +183,9 @@ def plan_path(
     return follow(given, scene.cameras, size)
 
 
-def with_nearest_photos(path: CameraPath, photos: Cameras) -> tuple[CameraPath, int]:
-    """Put the nearest photograph before and after a path that does not begin or end with one.
-
-    Returns:
-        The longer path, and how many frames were put before the first.
-    """
-    width, height = path.cameras.size
-    fitted, _ = photos.covering(width, height)
-
-    def nearest(frame: int) -> int:
-        return int((photos.centers - path.cameras.centers[frame]).norm(dim=1).argmin())
-
-    before = [nearest(0)] if path.photo[0] is None else []
-    after = [nearest(-1)] if path.photo[-1] is None else []
-    cameras = Cameras.concatenate([fitted[before], path.cameras, fitted[after]])
-    return CameraPath(cameras, [*before, *path.photo, *after]), len(before)
-
-
-def make_guide(scene: Scene, path: CameraPath, kind: GuideKind, device: torch.device | str) -> Guide:
-    """The guide along a path, made and kept on a device; the photographs are at their own frames.
-
-    Args:
-        scene, path: what to see, from where.
-        kind: that the model is shown (`ModelConfig.guide`); see :func:`fvgen.rendering.render_guide`.
-        device: of all the work.
-    """
-    cloud = scene.points.to(device)
-    return render_guide(
-        cloud.positions,
-        cloud.colors,
-        path.cameras,
-        path.photo,
-        scene.photos.images,
-        scene.cameras,
-        kind=kind,
-        point_photo=cloud.photo,
-        confidence=cloud.confidence,
-        measured=cloud.measured,
-    )
+def nearest_photo(photos: Cameras, camera: Cameras) -> int:
+    """The photograph that was taken nearest to a camera."""
+    return int((photos.centers - camera.centers[0]).norm(dim=1).argmin())
 
 
 class NovelViewPipeline:
@@ -196,6 +203,7 @@ class NovelViewPipeline:
         self._config: ModelConfig | None = None
         self._folder: Path | None = None
         self.name = name
+        self._renderer: tuple[Scene, tuple[int, int], LookupRenderer] | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
 
@@ -234,11 +242,6 @@ class NovelViewPipeline:
     def config(self) -> ModelConfig | None:
         """The model's, known before its weights are read."""
         return self._model.config if self._model is not None else self._config
-
-    @property
-    def guide_kind(self) -> GuideKind:
-        """What the model is shown; without a model the completed guide is the result."""
-        return self.config.guide if self.config else "surface"
 
     @property
     def model(self) -> VideoModel | None:
@@ -280,14 +283,14 @@ class NovelViewPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        photos: str | Path | Sequence[str | Path] | Photos,
+        photos: str | Path | Sequence[str | Path] | Photos | Scene,
         *,
-        path: str | Path | Cameras | ViewCrafterPath = "through",
+        path: str | Path | Cameras | ViewCrafterPath | CameraPath = "through",
         frames: int | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
-        size: tuple[int, int] | None = None,
+        size: Size = None,
         geometry: str = "auto",
         geometry_weights: str | None = None,
         half_pixel_shift: bool = False,
@@ -295,19 +298,21 @@ class NovelViewPipeline:
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
+        callback_on_guide: Callable[[Guide], None] | None = None,
         callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
-        """Make novel views.
+        """Make novel views: :meth:`scene`, :meth:`plan`, :meth:`guide`, :meth:`complete` and :meth:`compose` in a row.
 
         Args:
-            photos: files, a folder, a video, a transforms.json, a COLMAP folder, or loaded photos.
-            path: ``through``, ``orbit``, ``spiral``, ``dolly``, a transforms.json, cameras in the scene's world, or a
-                path of the original teacher (`fvgen.cameras.viewcrafter_paths`), as text or as object.
+            photos: files, a folder, a video, a transforms.json, a COLMAP folder, loaded photos, or a scene that is
+                already known.
+            path: ``through``, ``orbit``, ``spiral``, ``dolly``, a transforms.json, cameras in the scene's world, a path
+                of the original teacher (`fvgen.cameras.viewcrafter_paths`), as text or object, or a planned path.
             frames: number of frames; by default 16 from photo to photo, or as many as the path has.
             steps: denoising steps; by default the model's.
             guidance_scale: by default the model's.
             seed: of the noise, where no ``generator`` is given.
-            size: (width, height) of the views, multiples of the model's grid.
+            size: of the views, see :meth:`frame_size`.
             geometry: ``auto``, ``given``, ``colmap``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             geometry_weights: of ``dust3r`` or ``da3``: a path, a known name, or ``hub:OWNER/MODEL``.
             half_pixel_shift: for comparison with the original teacher's program: see `fvgen.scene.build_scene`.
@@ -315,149 +320,302 @@ class NovelViewPipeline:
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
+            callback_on_guide: gets the guide before anything is denoised.
             callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
-                ``[N, H, W, 3]`` uint8 on the CPU. Each comes once, photographs first.
+                ``[N, H, W, 3]`` uint8 on the CPU. Each comes once, photographs first. What a callback raises ends the
+                work.
 
         Raises:
             UserError: for everything the caller can mend.
         """
         clock = Clock(self.device)
-        settings = self._settings(steps, guidance_scale, seed)
-        with clock.stage("load"):
-            loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
-        size = self.frame_size(loaded, size)
-        with clock.stage("geometry"):
-            scene = build_scene(
-                loaded,
-                geometry,
-                device=self.device,
-                weights=geometry_weights,
-                half_pixel_shift=half_pixel_shift,
-                depth=depth,
+        self.settings(steps, guidance_scale, seed)  # complain before any work
+        if isinstance(photos, Scene):
+            scene = photos
+        else:
+            with clock.stage("load"):
+                loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
+            size = self.frame_size(loaded, size)
+            with clock.stage("geometry"):
+                scene = self.scene(
+                    loaded, geometry, weights=geometry_weights, half_pixel_shift=half_pixel_shift, depth=depth
+                )
+        if not isinstance(path, CameraPath):
+            path = self.plan(scene, path, frames, self.frame_size(scene.photos, size))
+        with clock.stage("render"):
+            guide = self.guide(scene, path)
+        if callback_on_guide is not None:
+            callback_on_guide(guide)
+        views = torch.zeros_like(guide.completed)
+
+        def ready(completed: Completed | None, numbers: list[int]) -> None:
+            with clock.stage("compose"):
+                views[numbers] = self.compose(guide, completed, numbers)
+            if callback_on_frames is not None and numbers:
+                callback_on_frames(numbers, views[numbers])
+
+        if self.config is None:
+            ready(None, list(range(len(guide))))
+            settings = self.settings(steps, guidance_scale, seed, path.cameras.size)
+        else:
+            completed = self.complete(
+                scene,
+                guide,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                seed=seed,
+                generator=generator,
+                callback_on_step_end=callback_on_step_end,
+                callback_on_pictures=ready,
+                clock=clock,
             )
-        wanted = plan_path(scene, path, frames, size, self._window)
-        generator = generator or torch.Generator().manual_seed(seed)
-        return self._along(scene, wanted, settings, generator, clock, callback_on_step_end, None, callback_on_frames)
+            settings = completed.settings
+        return NovelViews(views, guide, path.cameras, path.photo, scene, clock.seconds, settings)
+
+    def scene(
+        self,
+        photos: Photos,
+        geometry: str = "auto",
+        *,
+        weights: str | None = None,
+        half_pixel_shift: bool = False,
+        depth: str = "auto",
+        seed: int = 0,
+    ) -> Scene:
+        """Photos in, scene out: `fvgen.scene.build.build_scene` on the pipeline's device."""
+        return build_scene(
+            photos,
+            geometry,
+            device=self.device,
+            seed=seed,
+            weights=weights,
+            half_pixel_shift=half_pixel_shift,
+            depth=depth,
+        )
+
+    def plan(
+        self, scene: Scene, path: str | Path | Cameras | ViewCrafterPath, frames: int | None, size: tuple[int, int]
+    ) -> CameraPath:
+        """The camera path that was asked for, see :func:`plan_path`, in windows of the model's length."""
+        return plan_path(scene, path, frames, size, self.config.frames if self.config else FRAMES)
 
     @torch.no_grad()
-    def along(
+    def guide(self, scene: Scene, path: CameraPath) -> Guide:
+        """What is known of the frames of a path without a model, at the views' size; it serves every model."""
+        return render_guide(path.cameras, path.photo, scene.photos.images, self.renderer(scene, path.cameras.size))
+
+    def renderer(self, scene: Scene, size: tuple[int, int]) -> LookupRenderer:
+        """What looks up views of a scene, on the pipeline's device; kept until another scene or size is asked for."""
+        if self._renderer is None or self._renderer[0] is not scene or self._renderer[1] != size:
+            images, depths, cloud = scene.photos.images, scene.depths, scene.points.to(self.device)
+            self._renderer = (scene, size, LookupRenderer(images, scene.cameras, depths, cloud, size))
+        return self._renderer[2]
+
+    @torch.no_grad()
+    def complete(
         self,
-        scene: Scene,
-        path: CameraPath,
+        scene: Scene | None,
+        guide: Guide,
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
+        generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
-        callback_on_guide: GuideCallback | None = None,
-        callback_on_frames: FramesCallback | None = None,
-    ) -> NovelViews:
-        """The views of a scene that is already known, along a path whose size is a multiple of the model's grid.
+        callback_on_pictures: Callable[[Completed, list[int]], None] | None = None,
+        clock: Clock | None = None,
+    ) -> Completed:
+        """What the model makes of a guide, at its own size.
 
-        What a callback raises ends the work.
+        It is shown the guide at that size, or, if it learnt from them, the scene's points (`ModelConfig.guide`).
+        Windows share only frames that are known before, and are not blended: what a window made is final. A path that
+        does not begin or end with a photograph gets the nearest one there, for the model alone.
 
         Args:
-            scene, path: what to see, from where.
-            steps, guidance_scale, seed, callback_on_step_end: as in a call of the pipeline.
-            callback_on_guide: gets the guide ``[F, H, W, 3]`` uint8 before anything is denoised.
-            callback_on_frames: as in a call of the pipeline.
-        """
-        settings = self._settings(steps, guidance_scale, seed)
-        generator, told = torch.Generator().manual_seed(seed), (callback_on_guide, callback_on_frames)
-        return self._along(scene, path, settings, generator, Clock(self.device), callback_on_step_end, *told)
+            scene: that the guide is of; may be ``None`` where it is not asked: the model is not shown points, or the
+                guide is of them, and the path begins and ends with photographs.
+            guide: from :meth:`guide`.
+            steps, guidance_scale, seed, generator, callback_on_step_end: as in a call.
+            callback_on_pictures: told which frames are there, photographs first.
+            clock: that is told of the stages.
 
-    def _along(
-        self,
-        scene: Scene,
-        wanted: CameraPath,
-        settings: dict[str, Any],
-        generator: torch.Generator,
-        clock: Clock,
-        callback: Callback | None,
-        on_guide: GuideCallback | None = None,
-        on_frames: FramesCallback | None = None,
-    ) -> NovelViews:
-        with clock.stage("render"):
-            extended, before = with_nearest_photos(wanted, scene.cameras) if self.config else (wanted, 0)
-            guide = make_guide(scene, extended, self.guide_kind, self.device)
-        if self._model is None and self._folder is not None:
+        Raises:
+            UserError: a number of steps that the model cannot take, or there is no model.
+        """
+        clock = clock or Clock(self.device)
+        size = self.model_size(guide.cameras.size)
+        settings = self.settings(steps, guidance_scale, seed, guide.cameras.size)
+        generator = generator or torch.Generator().manual_seed(seed)
+        if self.config is None:
+            raise UserError("there is no model to complete a guide")
+        if self._model is None:
             with clock.stage("load"):
                 _ = self.model
-        kept = slice(before, before + len(wanted))
-        if on_guide is not None:
-            on_guide(_bytes(guide.images[kept]))
+        with clock.stage("render"):
+            shown, coverage = self._shown(scene, guide, size)
+        completed = Completed(torch.stack([_resized(p, size)[0] for p in guide.completed.split(1)]), settings)
+        pictures, known = self._with_ends(scene, guide, size, shown, coverage)
+        before = 1 if guide.photo[0] is None else 0
 
-        def ready(numbers: list[int], pictures: Tensor) -> None:
-            mine = [row for row, number in enumerate(numbers) if kept.start <= number < kept.stop]
-            if on_frames is not None and mine:
-                on_frames([numbers[row] - before for row in mine], _bytes(pictures[mine]))
+        def ready(numbers: list[int]) -> None:
+            mine = [n - before for n in numbers if 0 <= n - before < len(guide)]
+            completed.pictures[mine] = pictures[0][[n + before for n in mine]]
+            if callback_on_pictures is not None and mine:
+                callback_on_pictures(completed, mine)
 
-        completed = self._complete(guide, settings, generator, clock, callback, ready)
-        return NovelViews(
-            frames=_bytes(completed[kept]),
-            guide=_bytes(guide.images[kept]),
-            coverage=guide.coverage[kept].cpu(),
-            completed=_bytes(guide.completed[kept]),
-            cameras=wanted.cameras,
-            photo=wanted.photo,
-            scene=scene,
-            seconds=clock.seconds,
-            settings=settings,
-        )
+        ready([i for i, there in enumerate(known) if there])
+        self._denoise(*pictures, known, settings, generator, clock, callback_on_step_end, ready)
+        return completed
 
-    @property
-    def _window(self) -> int:
-        return self.config.frames if self.config else FRAMES
+    def compose(self, guide: Guide, completed: Completed | None, frames: Sequence[int] | None = None) -> Tensor:
+        """Views at the guide's size: what photographs tell, and where they do not, what the model made.
 
-    def _settings(self, steps: int | None, guidance_scale: float | None, seed: int) -> dict[str, Any]:
-        common = {"seed": seed, "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        The model's change of the guide is enlarged and added to the full-size guide: where no photograph tells, all of
+        it, so that the model's picture is seen there; where photographs do, only what is smooth in it. There is no
+        border between the two: the share goes over as the photographs' does, and changes from beyond it do not leak
+        in. At the model's own size the views are its pictures.
+
+        Args:
+            guide: of the views.
+            completed: the model's pictures; ``None`` leaves the guide.
+            frames: which; by default all.
+
+        Returns:
+            ``[N, H, W, 3]`` uint8 on the CPU.
+        """
+        chosen = list(range(len(guide)) if frames is None else frames)
+        if completed is None:
+            return guide.completed[chosen]
+        return torch.stack([self._composed(guide, completed.pictures[i], i) for i in chosen])
+
+    def _composed(self, guide: Guide, picture: Tensor, frame: int) -> Tensor:
+        full = guide.completed[frame]
+        if guide.photo[frame] is not None:
+            return full
+        if picture.shape == full.shape:
+            return to_bytes(picture)
+        size, own = guide.cameras.size, (picture.shape[1], picture.shape[0])
+        full = full.to(self.device)[None]
+        told = guide.told[frame].to(self.device)[None, ..., None].float() / 255
+        change = picture.to(self.device)[None] - _resized(full, own)
+        share = _resized(told, own)
+        smooth = blur(change * share, _LOW) / blur(share, _LOW).clamp(min=1e-3)
+        change = torch.lerp(_resized(change, size, signed=True), _resized(smooth, size, signed=True), told)
+        return to_bytes(full.float() / 255 + change)[0]
+
+    def settings(
+        self,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> Settings:
+        """How views of a size are made; what is left open is the model's own.
+
+        Raises:
+            UserError: a number of steps that the model cannot take.
+        """
+        device, dtype = str(self.device), str(self.dtype).removeprefix("torch.")
         if self.config is None:
-            return {"model": "none (holes inpainted)", "steps": 0, "guidance_scale": 1.0, **common}
+            return Settings("none (holes filled smoothly)", 0, 1.0, seed, device, dtype)
         sampling = self.config.sampling
         steps = sampling.steps if steps is None else steps
         if not 1 <= steps <= self.config.schedule.num_timesteps:
             raise UserError(f"{steps} steps: choose 1 to {self.config.schedule.num_timesteps}")
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-        chosen = {name: value for name, value in asdict(self.speed).items() if value != getattr(Speed(), name)}
-        return {"model": self.name, "steps": steps, "guidance_scale": scale, **common, **chosen}
+        own = None if size is None else self.model_size(size)
+        return Settings(self.name, steps, scale, seed, device, dtype, own, self.speed)
 
-    def frame_size(self, photos: Photos, size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """``size`` if the model can make it; by default the model's own in the shape of the photos.
+    def frame_size(self, photos: Photos, size: Size = None) -> tuple[int, int]:
+        """Width and height of the views.
+
+        Args:
+            photos: that they are of.
+            size: (width, height), even, at most as long as the longest photo; ``"model"`` for the model's own size in
+                the photos' shape; by default the photos' size, at most 1024 pixels long.
 
         Raises:
-            UserError: not on the model's grid.
+            UserError: odd, tiny, or longer than the photos.
         """
-        grid = self.config.grid if self.config else 2
-        native = (self.config.width, self.config.height) if self.config else NATIVE
+        sizes = [(image.shape[1], image.shape[0]) for image in photos.images]
+        if size == "model":
+            native = (self.config.width, self.config.height) if self.config else NATIVE
+            return fitting_size(sizes, native, max(self.config.grid, GRID) if self.config else GRID)
         if size is None:
-            return fitting_size([(im.shape[1], im.shape[0]) for im in photos.images], native, max(grid, GRID))
-        if size[0] % grid or size[1] % grid or min(size) < 2 * grid:
+            width, height = sorted(sizes, key=lambda s: s[0] / s[1])[len(sizes) // 2]
+            scale = min(1.0, LONGEST / max(width, height))
+            width, height = (max(2 * min(round(side * scale / 2), side // 2), 16) for side in (width, height))
+            return width, height
+        longest = max(sizes, key=max)
+        if size[0] % 2 or size[1] % 2 or min(size) < 16:
+            raise UserError(f"size {size[0]}x{size[1]}: width and height must be even, 16 at least")
+        if max(size) > max(longest):
             raise UserError(
-                f"size {size[0]}x{size[1]}: width and height must be multiples of {grid}, {2 * grid} at least"
+                f"size {size[0]}x{size[1]}: larger than the photos, of which the longest is {longest[0]}x{longest[1]}"
             )
         return size
 
-    def _complete(
+    def model_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the model's own pictures for views of a size: as many pixels as it is used to, or fewer.
+
+        Views that the model can make itself are made by it; others it sees in nearly their shape, on its grid.
+        """
+        if self.config is None:
+            return size
+        grid, native = self.config.grid, (self.config.width, self.config.height)
+        small = size[0] * size[1] <= 1.1 * native[0] * native[1]
+        if small and not size[0] % grid and not size[1] % grid and min(size) >= 2 * grid:
+            return size
+        return fitting_size([size], native, max(grid, GRID))
+
+    def _shown(self, scene: Scene | None, guide: Guide, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What the model is shown, ``[F, h, w, 3]`` float 0..1, and where that was measured, ``[F, h, w]``."""
+        assert self.config is not None
+        if self.config.guide != guide.kind:
+            assert scene is not None
+            points = render_points_guide(guide.cameras.resized(*size), scene.points.to(self.device))
+            for i, photo in enumerate(guide.photo):
+                if photo is not None:
+                    points.completed[i], points.coverage[i] = (
+                        to_bytes(_resized(guide.completed[i][None], size)[0]),
+                        True,
+                    )
+            return points.completed.float() / 255, points.coverage
+        pictures = [_resized(picture, size)[0] for picture in guide.completed.split(1)]
+        covered = [_resized(part[..., None].float(), size)[0, ..., 0] > 0.5 for part in guide.coverage.split(1)]
+        return torch.stack(pictures), torch.stack(covered)
+
+    def _with_ends(
+        self, scene: Scene | None, guide: Guide, size: tuple[int, int], shown: Tensor, coverage: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], list[bool]]:
+        """Pictures and coverage with the nearest photograph before and after, where the path has none there."""
+        known = [photo is not None for photo in guide.photo]
+        for frame, first in ((0, True), (-1, False)):
+            if guide.photo[frame] is None:
+                assert scene is not None
+                k = nearest_photo(scene.cameras, guide.cameras[frame])
+                box = scene.cameras.covering(*guide.cameras.size)[1][k]
+                picture = resample_photo(scene.photos.images[k], box, *size)[None].to(shown)
+                whole = torch.ones_like(coverage[:1])
+                shown = torch.cat([picture, shown] if first else [shown, picture])
+                coverage = torch.cat([whole, coverage] if first else [coverage, whole])
+                known = [True, *known] if first else [*known, True]
+        return (shown, coverage), known
+
+    def _denoise(
         self,
-        guide: Guide,
-        settings: dict[str, Any],
+        pictures: Tensor,
+        coverage: Tensor,
+        known: list[bool],
+        settings: Settings,
         generator: torch.Generator,
         clock: Clock,
         callback: Callback | None,
-        ready: FramesCallback,
-    ) -> Tensor:
-        """Frames ``[F, H, W, 3]`` in 0..1: photographs as they are, everything else completed.
-
-        Windows share only frames that are known before, and are not blended: what a window made is final.
-        """
-        if self.config is None:
-            ready(list(range(len(guide.photo))), guide.completed)
-            return guide.completed
-        known = [p is not None for p in guide.photo]
-        pictures = guide.completed.clone()
-        coverage = guide.coverage.clone()
-        there = [i for i, photo in enumerate(known) if photo]
-        ready(there, pictures[there])
+        ready: Callable[[list[int]], None],
+    ) -> None:
+        """Replace the pictures ``[F, h, w, 3]`` that are not known by the model's, window by window."""
+        assert self.config is not None
+        known = list(known)
         for level in plan_windows(known, self.config.frames):
             for windows in _equal_lengths(level):
                 index = torch.tensor(windows)
@@ -467,12 +625,11 @@ class NovelViewPipeline:
                 for batch, made in self._sampler(settings, callback).run(inputs, clock.stage):
                     frames = index[batch][wanted[batch]]
                     pictures[frames], coverage[frames] = made.to(pictures), True
-                    ready(frames.tolist(), made)
+                    ready(frames.tolist())
                     for frame in frames.tolist():
                         known[frame] = True
-        return pictures
 
-    def _sampler(self, settings: dict[str, Any], callback: Callback | None) -> WindowSampler:
+    def _sampler(self, settings: Settings, callback: Callback | None) -> WindowSampler:
         model = self.model
         assert model is not None
 
@@ -480,7 +637,7 @@ class NovelViewPipeline:
             changed = callback(self, step, t, {"latents": latents}) if callback else None
             return changed["latents"] if changed else None
 
-        return WindowSampler(model, self.speed, self.device, settings["steps"], settings["guidance_scale"], on_step)
+        return WindowSampler(model, self.speed, self.device, settings.steps, settings.guidance_scale, on_step)
 
 
 def _seed(generator: torch.Generator) -> int:
@@ -493,8 +650,15 @@ def _equal_lengths(windows: list[list[int]]) -> list[list[list[int]]]:
     return [[w for w in windows if len(w) == length] for length in lengths]
 
 
-def _bytes(pictures: Tensor) -> Tensor:
-    return (pictures.clamp(0, 1) * 255).round().byte().cpu()
+def _resized(pictures: Tensor, size: tuple[int, int], signed: bool = False) -> Tensor:
+    """``[F, H, W, C]`` uint8, or float 0..1, at another (width, height), float and antialiased; signed: no clamp."""
+    values = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
+    if (values.shape[2], values.shape[1]) == size:
+        return values
+    made = F.interpolate(
+        values.movedim(-1, 1), (size[1], size[0]), mode="bicubic", antialias=True, align_corners=False
+    ).movedim(1, -1)
+    return made if signed else made.clamp(0, 1)
 
 
 def _listed(photos: str | Path | Sequence[str | Path]) -> list[str | Path]:

@@ -106,8 +106,8 @@ class Stages:
     clips: int = 1
     """With --preset: clips denoised together."""
 
-    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
-    """Size of the views. Default: the model's, in the photos' orientation."""
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT|model")] = None
+    """Size of the views, as for fvgen generate; with --preset, of the model's pictures."""
 
     repeats: int = 3
     """Rounds that count; in each, every model runs once."""
@@ -169,7 +169,7 @@ class Stages:
 
     def _measured(self) -> "tuple[list[Timing], str, list[dict[str, float]] | None]":
         """Timings, what they were measured on, and floors if they were asked for."""
-        from fvgen.cli.generate import parse_size
+        from fvgen.cli.generate import parse_size, view_size
         from fvgen.evaluation.benchmark.photos import default_photos
         from fvgen.evaluation.benchmark.stages import measure_clips, measure_generation
         from fvgen.evaluation.benchmark.systems import load_systems, preset_systems
@@ -177,9 +177,8 @@ class Stages:
         from fvgen.outputs import write_files
         from fvgen.scene.photos import load_photos
 
-        size = parse_size(self.size)
         if self.preset is not None:
-            config = preset(self.preset)
+            config, size = preset(self.preset), parse_size(self.size)
             systems = preset_systems(self.preset, config, self.denoise_steps, self.device, self.dtype)
             machine = self._machine(systems[0])
             timings, what = measure_clips(systems, self.repeats, self.warmup, self.clips, size), "random pictures"
@@ -187,7 +186,7 @@ class Stages:
             photos, what = (load_photos(list(self.photos)), "photos") if self.photos else default_photos()
             systems = load_systems(self.models, self.device, self.dtype)
             machine = self._machine(systems[0])
-            timings = measure_generation(photos, systems, write_files, self.repeats, self.warmup, size)
+            timings = measure_generation(photos, systems, write_files, self.repeats, self.warmup, view_size(self.size))
         return timings, what, None if machine is None else [_floors(timing, machine) for timing in timings]
 
     def _machine(self, system: "System") -> "Machine | None":

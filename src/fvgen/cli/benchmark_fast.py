@@ -139,19 +139,21 @@ class Fast:
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.benchmark.fast import random_guide
         from fvgen.evaluation.benchmark.photos import default_photos
-        from fvgen.scene.build import build_scene
 
         size, pipeline = parse_size(self.size), way.pipeline
         config = pipeline.config
         assert config is not None
         if self.preset is None:
             photos, _ = default_photos()
-            return pipeline.guide(build_scene(photos, device=pipeline.device), pipeline.frame_size(photos, size))
+            scene = pipeline.scene(photos)
+            return pipeline.guide(
+                scene, pipeline.plan(scene, "through", None, pipeline.frame_size(photos, size or "model"))
+            )
         size = size or (config.width, config.height)
         if size[0] % config.grid or size[1] % config.grid:
             raise UserError(f"size {size[0]}x{size[1]}: width and height must be multiples of {config.grid}")
         windows = -(-(self.views or 1) // (config.frames - 2))
-        return random_guide(windows, config.frames, size, pipeline.device)
+        return random_guide(windows, config.frames, size, config.guide)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """``fvgen evaluate``: models, baselines and outside systems against true frames."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -84,6 +84,10 @@ class Evaluate:
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
     """Size of the scored pictures for landscape scenes; swapped for portrait ones. Default: the protocol's."""
 
+    photo_size: bool = False
+    """Ask for views at the photographs' own size (at most 1024 pixels long) too, and score them there: a second report,
+    in FOLDER/photo-size. Outside systems (--frames) are left out of it."""
+
     layout: Annotated[str, arg(metavar="NAME")] = "auto"
     """auto, mipnerf360, dl3dv, tanks-nerfpp, tanks-fvs, tanks-3dgs, nerfstudio or colmap."""
 
@@ -126,10 +130,16 @@ class Evaluate:
         from fvgen.evaluation.report import write_report
         from fvgen.evaluation.run import evaluate
         from fvgen.evaluation.scores import Scorer
+        from fvgen.evaluation.systems import Frames
 
         scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
-        results = evaluate(plan, self._systems(protocol), scorer, store)
-        print(write_report(store, results, self.page_megabytes))
+        systems = self._systems(protocol)
+        print(write_report(store, evaluate(plan, systems, scorer, store), self.page_megabytes))
+        if self.photo_size:
+            ours, large = [system for system in systems if not isinstance(system, Frames)], self.output / "photo-size"
+            scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
+            results = evaluate(replace(plan, framing=None), ours, scorer, Store(large))
+            print(write_report(Store(large), results, self.page_megabytes))
         for reason in dict.fromkeys(scorer.absent.values()):
             names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
             print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)

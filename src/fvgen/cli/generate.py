@@ -12,6 +12,7 @@ from fvgen.errors import UserError
 
 if TYPE_CHECKING:
     from fvgen.cameras.viewcrafter_paths import ViewCrafterPath
+    from fvgen.pipeline import Size
 
 PATHS = ("through", "orbit", "spiral", "dolly")
 
@@ -20,7 +21,7 @@ PATHS = ("through", "orbit", "spiral", "dolly")
 class Generate:
     """Make novel views from a few photos of a place.
 
-    FOLDER receives the fly-through (views.mp4, images/), the point renders that guided it (guide.mp4,
+    FOLDER receives the fly-through (views.mp4, images/), what the photos alone tell (guide.mp4,
     coverage/), the photos used and their cameras (transforms_photos.json), the camera of every frame
     (transforms.json, sparse/0/), the coloured points (points.ply) and summary.json.
     """
@@ -44,8 +45,9 @@ class Generate:
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Number of frames. Default: 16 from photo to photo, 46 of orbit, spiral and dolly, as many as a path file has."""
 
-    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
-    """Size of the frames in pixels. Default: the model's size, in the photos' orientation."""
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT|model")] = None
+    """Size of the frames in pixels, even, up to the photos' own; model: that of the model's own pictures, in the shape
+    of the photos. Default: the photos' size, at most 1024 on the longer side."""
 
     steps: Annotated[int | None, arg(metavar="INT")] = None
     """Denoising steps. Default: what the model was made for."""
@@ -104,7 +106,7 @@ class Generate:
 
     def run(self) -> None:
         """Check what can be checked at once, then load, compute and write."""
-        size = parse_size(self.size)
+        size = view_size(self.size)
         path, files = _path(self.path)
         if not self.photos:
             raise UserError("no photos: name image files, a folder, a video, a transforms.json or a COLMAP folder")
@@ -159,13 +161,18 @@ class Generate:
         print(told(reconstruct(self.output, scene, device=self.device, fps=self.fps, overwrite=self.overwrite), scene))
 
 
+def view_size(text: str | None) -> "Size":
+    """``WIDTHxHEIGHT`` as numbers, or ``model``."""
+    return "model" if text == "model" else parse_size(text)
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``WIDTHxHEIGHT`` as numbers."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
     if match is None or min(int(match[1]), int(match[2])) < 1:
-        raise UserError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 256x160")
+        raise UserError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 1024x640")
     return int(match[1]), int(match[2])
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fvgen.cli.generate import parse_size
+from fvgen.cli.generate import view_size
 from fvgen.errors import UserError
 
 
@@ -24,8 +24,8 @@ class View:
     model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
     """mini, mini-teacher, none, or a folder that holds a model."""
 
-    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
-    """Size of the frames in pixels. Default: the model's size, in the photos' orientation."""
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT|model")] = None
+    """Size of the frames, as for fvgen generate."""
 
     workspace: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where paths and results go; the page writes nowhere else. Default: OUT-viewer beside OUT, or fvgen-viewer."""
@@ -59,7 +59,7 @@ class View:
 
     def run(self) -> None:
         """Check what can be checked at once, then open the page."""
-        size = parse_size(self.size)
+        size = view_size(self.size)
         if not self.source:
             raise UserError("nothing to view: name what fvgen generate wrote, or photos")
         if not 0 < self.fps <= 1000:

@@ -139,7 +139,7 @@ class LatentCache:
                 pair, facts = self.shards.read(k)
             except DamagedSample:
                 continue
-            kind, wanted = facts.get("guide", "surface"), self.model.config.guide
+            kind, wanted = facts.get("guide", "lookup"), self.model.config.guide
             if kind != wanted:
                 raise UserError(
                     f"{self.shards.folder}: {shard.scene} was prepared with --guide {kind}, but this model is shown "

@@ -13,7 +13,8 @@ from fvgen.data.flaws import exposed, flawed, noisy_depth, strengths
 from fvgen.data.procedural import procedural_scene
 from fvgen.data.recipe import Flaws
 from fvgen.data.textures import TextureBank
-from fvgen.rendering.guide import GuideKind, render_guide
+from fvgen.rendering.guide import GuideKind, render_guide, render_points_guide
+from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.points import fuse_points
 from fvgen.scene.sweep import inside, sample, transfer
@@ -50,7 +51,7 @@ def make_pair(
     depths: list[DepthMap],
     ends: tuple[int, ...],
     device: torch.device | str = "cpu",
-    guide: GuideKind = "surface",
+    guide: GuideKind = "lookup",
 ) -> Pair:
     """Render the guide of a clip from the depth maps of two of its frames.
 
@@ -60,29 +61,21 @@ def make_pair(
         depths: depth maps of the two photos.
         ends: which frames of the clip the two photos are.
         device: where to render.
-        guide: kind of guide, see :func:`fvgen.rendering.render_guide`.
+        guide: looked up, or points, see `fvgen.rendering.guide`.
     """
     points = fuse_points(depths).to(device)
     shown: list[int | None] = [None] * len(path)
     for k, frame in enumerate(ends):
         shown[frame] = k
-    photos = Cameras.concatenate([d.cameras for d in depths])
-    made = render_guide(
-        points.positions,
-        points.colors,
-        path,
-        shown,
-        [d.image for d in depths],
-        photos,
-        kind=guide,
-        point_photo=points.photo,
-        confidence=points.confidence,
-        measured=points.measured,
-    )
-    images = (made.completed * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
+    if guide == "points":
+        made = render_points_guide(path, points)
+    else:
+        images, photos = [d.image for d in depths], Cameras.concatenate([d.cameras for d in depths])
+        made = render_guide(path, shown, images, LookupRenderer(images, photos, depths, points, path.size))
+    pictures, coverage = made.completed.numpy(), made.coverage.numpy()
     isphoto = np.array([s is not None for s in shown])
-    images[isphoto] = truth[isphoto]  # at these frames truth and guide are the same photograph
-    return Pair(truth, images, made.coverage.cpu().numpy(), isphoto, path)
+    pictures[isphoto], coverage[isphoto] = truth[isphoto], True  # there truth and guide are the same photograph
+    return Pair(truth, pictures, coverage, isphoto, path)
 
 
 def procedural_pair(
@@ -95,7 +88,7 @@ def procedural_pair(
     flaws: Flaws | None = None,
     device: torch.device | str = "cpu",
     kind: str | None = None,
-    guide: GuideKind = "surface",
+    guide: GuideKind = "lookup",
 ) -> Pair:
     """A pair from a procedural scene.
 
@@ -109,7 +102,7 @@ def procedural_pair(
         flaws: what goes wrong on purpose.
         device: where pictures are made, depth is estimated and the guide is rendered.
         kind: of scene; a random one by default.
-        guide: kind of guide, see :func:`fvgen.rendering.render_guide`.
+        guide: looked up, or points, see `fvgen.rendering.guide`.
 
     Raises:
         UserError: if the two photos show too little in common for depth.

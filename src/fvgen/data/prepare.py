@@ -44,7 +44,7 @@ from fvgen.scene.types import Photos
 _DEPTH_SCALE = 2  # depth and colour of the photographs are taken at twice the pairs' size
 _TILE = 16
 _MOVED = 0.22  # mean difference in a tile where something moved ...
-_STILL = {"surface": 0.06, "points": 0.08}  # ... while the median tile agrees; points are coarser, with faint rims
+_STILL = {"lookup": 0.06, "points": 0.08}  # ... while the median tile agrees; points are coarser, with faint rims
 _MOVED_SHARE = 0.04
 _NOTES = 8
 

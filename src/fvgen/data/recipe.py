@@ -163,8 +163,9 @@ class PrepareRecipe:
     geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
     """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small), as in fvgen generate."""
 
-    guide: Literal["surface", "points"] = "surface"
-    """What the model of the pairs is shown: completed surfaces (mini), or splatted points over black (ViewCrafter)."""
+    guide: Literal["lookup", "points"] = "lookup"
+    """What the model of the pairs is shown: colours looked up in the photographs (mini), or splatted points over black
+    (ViewCrafter)."""
 
     textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
     """Photographs that texture procedural scenes; without any, textures are procedural too."""

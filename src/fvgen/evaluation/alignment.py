@@ -26,5 +26,6 @@ def aligned_scene(scene: Scene, given: Cameras) -> tuple[Scene, dict[str, float]
     except ValueError as error:
         raise UserError(f"the estimated cameras do not fit the given ones ({error}); use --poses given") from None
     points = replace(scene.points, positions=found.points(scene.points.positions))
+    depths = [replace(own, depth=own.depth * found.scale, cameras=found.cameras(own.cameras)) for own in scene.depths]
     fit = residual(scene.cameras, given, found)
-    return replace(scene, cameras=found.cameras(scene.cameras), points=points), fit
+    return replace(scene, cameras=found.cameras(scene.cameras), points=points, depths=depths), fit

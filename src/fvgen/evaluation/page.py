@@ -11,7 +11,7 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.evaluation.plots import colour_of, frame_plot
 from fvgen.evaluation.store import Store
-from fvgen.evaluation.tables import columns_of, notes, ranks, rows_of, title_of
+from fvgen.evaluation.tables import columns_of, notes, ranks, rows_of, sizes, title_of
 from fvgen.pages import data_uri, filled, script_json
 from fvgen.progress import track
 
@@ -130,7 +130,7 @@ def _chips(results: dict[str, Any]) -> str:
     common = pictures["common_crop"]
     facts = {
         "protocol": results["protocol"],
-        "size": ", ".join(common["sizes"]) if common else "{}x{}".format(*pictures["size"]),
+        "size": ", ".join(common["sizes"]) if common else sizes(results),
         "poses": results["poses"]["poses"],
         "index": results["index"]["sha256"][:12],
         "splits": str(results["index"]["splits"]),

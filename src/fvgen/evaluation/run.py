@@ -18,9 +18,10 @@ from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.provenance import code_hash, hardware, software
 from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, key_of, pictures_hash
-from fvgen.evaluation.systems import Frames, System, check_systems, to_bytes
+from fvgen.evaluation.systems import Frames, System, check_systems
 from fvgen.evaluation.task import Placing, Task
 from fvgen.progress import track
+from fvgen.rendering.guide import to_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Plan:
         protocol: the protocol's name.
         splits: questions, in order.
         scenes: the scenes they are about, by name.
-        framing: of what systems of ours make, for landscape scenes; scored whole, if outside systems declare no other.
+        framing: of what systems of ours make, for landscape scenes; scored whole, if outside systems declare no other;
+            ``None``: the photographs' size, of each split its own.
         placing: of the given photos.
         lens: what was done about distortion.
         index_file: where splits were read from, if from a file.
@@ -41,7 +43,7 @@ class Plan:
     protocol: str
     splits: Sequence[Split]
     scenes: dict[str, EvaluationScene]
-    framing: Framing
+    framing: Framing | None
     placing: Placing = field(default_factory=Placing)
     lens: str = "undistort"
     index_file: Path | None = None
@@ -58,7 +60,7 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
     Raises:
         UserError: whatever a system or a scene complains about; what was finished before stays.
     """
-    check_systems(systems, plan.framing)
+    check_systems(systems)
     _check_splits(plan)
     store.begin()
     write_index(store.folder / "index.json", plan.splits)
@@ -75,8 +77,8 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
         "index": _index(plan),
         "poses": asdict(plan.placing),
         "pictures": {
-            "size": list(plan.framing.size),
-            "crop": plan.framing.text,
+            "size": plan.framing and list(plan.framing.size),
+            "crop": plan.framing.text if plan.framing else "the photographs' own size, at most 1024 pixels long",
             "common_crop": _common_crop(systems, records) if others else None,
             "portrait": "width and height swapped",
             "rounding": "8 bits, rounded to the nearest level, for every system and the truth",
@@ -102,7 +104,7 @@ class _Worker:
             {
                 "split": asdict(split),
                 "files": task.source.fingerprint(sorted({*split.context, *split.target})),
-                "framing": asdict(plan.framing),
+                "framing": plan.framing and asdict(plan.framing),
                 "placing": asdict(plan.placing),
                 "lens": plan.lens,
                 "code": code_hash(),

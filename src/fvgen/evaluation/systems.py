@@ -15,7 +15,8 @@ from fvgen.errors import UserError
 from fvgen.evaluation.frames import read_frames, read_seconds, safe_name
 from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.task import Task
-from fvgen.pipeline import NovelViewPipeline
+from fvgen.pipeline import Clock, NovelViewPipeline
+from fvgen.rendering.guide import to_bytes
 
 BLURS = (0.7, 1.0, 1.4)
 PLAIN = ("guide", "guide+telea", "completed-guide")
@@ -93,7 +94,8 @@ class Baseline:
         """Its frames; the seconds are those of rendering the guide and of the filling."""
         guide, chosen = task.guide, task.positions
         start = time.perf_counter()
-        completed, coverage, known = guide.completed[chosen], guide.coverage[chosen], guide.known[chosen]
+        completed, coverage = guide.completed[chosen].float() / 255, guide.coverage[chosen]
+        known = guide.told[chosen] > 0
         if self._base == "completed-guide":
             pictures = completed
         elif self._base == "points+telea":
@@ -142,16 +144,16 @@ class Model:
             "dtype": str(self.pipeline.dtype).removeprefix("torch."),
         }
 
-    @property
-    def grid(self) -> int:
-        """Width and height of what it makes are multiples of this."""
-        return 1 if self.pipeline.config is None else self.pipeline.config.grid
-
     def make(self, task: Task) -> Made:
         """Its frames along the task's path."""
-        views = self.pipeline.along(task.scene, task.path, steps=self.steps, seed=self.seed)
-        seconds = {stage: s for stage, s in views.seconds.items() if stage in ("render", "encode", "denoise", "decode")}
-        return Made(views.frames[task.positions], seconds)
+        pipeline, clock = self.pipeline, Clock(self.pipeline.device)
+        completed = None
+        if pipeline.config is not None:
+            completed = pipeline.complete(task.scene, task.guide, steps=self.steps, seed=self.seed, clock=clock)
+        with clock.stage("compose"):
+            frames = pipeline.compose(task.guide, completed, task.positions)
+        seconds = {stage: s for stage, s in clock.seconds.items() if stage not in ("load", "geometry")}
+        return Made(frames, {**seconds, "render": seconds["render"] + task.seconds["render"]})
 
 
 class Frames:
@@ -199,13 +201,10 @@ class Frames:
         return Made(self._read(task), self._seconds(task))
 
 
-def check_systems(systems: Sequence[System], framing: Framing) -> None:
-    """Complain, before any work, about two systems of one name, or a size of pictures that a model cannot make."""
+def check_systems(systems: Sequence[System]) -> None:
+    """Complain, before any work, about two systems of one name."""
     seen: set[str] = {"truth"}
     for system in systems:
-        grid = system.grid if isinstance(system, Model) else 1
-        if any(side % grid for side in framing.size):
-            raise UserError(f"--size: {system.name} needs width and height that are multiples of {grid}")
         if safe_name(system.name) in seen:
             raise UserError(
                 f"two systems are called {system.name}: every one needs a name of its own, other than truth"
@@ -241,8 +240,3 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     from scipy.ndimage import gaussian_filter
 
     return torch.from_numpy(gaussian_filter(pictures.numpy(), (0, sigma, sigma, 0)))
-
-
-def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 as uint8, rounded to the nearest of 256 levels."""
-    return (pictures.clamp(0, 1) * 255).round().byte().cpu()

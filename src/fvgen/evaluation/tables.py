@@ -120,6 +120,14 @@ def markdown(results: dict[str, Any]) -> str:
     return text
 
 
+def sizes(results: dict[str, Any]) -> str:
+    """Width and height of the pictures that systems of ours made; those of all splits where these differ."""
+    size = results["pictures"]["size"]
+    if size is not None:
+        return "{}x{}".format(*size)
+    return ", ".join(dict.fromkeys("{}x{}".format(*record["size"]) for record in results["splits"].values()))
+
+
 def notes(results: dict[str, Any]) -> str:
     """One line on what the numbers rest on."""
     any_row = {dataset: next(iter(rows.values())) for dataset, rows in results["datasets"].items()}
@@ -137,7 +145,7 @@ def notes(results: dict[str, Any]) -> str:
 
 def size_text(results: dict[str, Any]) -> str:
     """The size of the scored pictures, and where they are the part that systems of several sizes have in common."""
-    made, common = "{}x{}".format(*results["pictures"]["size"]), results["pictures"].get("common_crop")
+    made, common = sizes(results), results["pictures"].get("common_crop")
     if common is None:
         return made
     resampled = ", ".join(common["resampled"])

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath
@@ -17,7 +18,7 @@ from fvgen.evaluation.framing import Framing, nearest
 from fvgen.evaluation.metrics import correspondences
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.scores import Geometry
-from fvgen.pipeline import make_guide
+from fvgen.pipeline import NovelViewPipeline
 from fvgen.rendering.guide import Guide
 from fvgen.scene.build import build_scene
 from fvgen.scene.types import Photos, Scene
@@ -55,7 +56,8 @@ class Task:
     Args:
         split: frames given and asked for.
         scene: its scene.
-        framing: of what systems of ours make, for landscape scenes.
+        framing: of what systems of ours make, for landscape scenes; ``None``: the photographs' size, see
+            `fvgen.pipeline.NovelViewPipeline.frame_size`.
         placing: of the given photos.
         others: framings of outside systems. Where one differs from ours, what all show is scored.
     """
@@ -64,7 +66,7 @@ class Task:
         self,
         split: Split,
         scene: EvaluationScene,
-        framing: Framing,
+        framing: Framing | None,
         placing: Placing,
         others: Sequence[Framing] = (),
     ) -> None:
@@ -76,6 +78,8 @@ class Task:
     @cached_property
     def framing(self) -> Framing:
         """Size and crop of what systems of ours make."""
+        if self._framing is None:
+            return Framing(NovelViewPipeline(None).frame_size(self.photos))
         return self.turned(self._framing)
 
     def turned(self, framing: Framing) -> Framing:
@@ -217,10 +221,10 @@ class Task:
 
     @cached_property
     def guide(self) -> Guide:
-        """Surfaces along the path, for baselines and for what metrics ask of the scene: the same for every system."""
+        """What is known along the path without a model: the same for every system, and for what metrics ask."""
         scene, path = self.scene, self.path
         start = time.perf_counter()
-        made = make_guide(scene, path, "surface", self.placing.device).to("cpu")
+        made = NovelViewPipeline(None).to(self.placing.device).guide(scene, path)
         self.seconds["render"] = time.perf_counter() - start
         return made
 
@@ -232,6 +236,7 @@ class Task:
         """
         cameras = Cameras.concatenate([camera for _, camera in self.targets])
         coverage, depth = self.guide.coverage[self.positions], self.guide.depth[self.positions]
+        depth = interpolate(depth[:, None], coverage.shape[1:], mode="nearest-exact")[:, 0]  # no mean of near and far
         if self.scored != self.framing:
             windows = self.framing.windows(self.scored, self.whole)
             coverage, depth = (

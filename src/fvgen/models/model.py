@@ -56,8 +56,8 @@ class ModelConfig:
     Attributes:
         width, height: native size in pixels, landscape; portrait swaps them.
         frames: most frames of one window.
-        guide: what the network is shown: ``"surface"``, the completed picture of surfaces, or ``"points"``, the
-            splatting of points over black that ViewCrafter's models learnt from.
+        guide: what the network is shown: ``"lookup"``, the photographs' colours looked up and completed, or
+            ``"points"``, the splatting of points over black that ViewCrafter's models learnt from.
         coverage_channel: the share of covered pixels is one more input channel.
         guide_variance: error of the guide around which the network predicts, or ``None`` (see :class:`VideoDenoiser`).
     """
@@ -65,7 +65,7 @@ class ModelConfig:
     width: int = 256
     height: int = 160
     frames: int = 16
-    guide: Literal["surface", "points"] = "surface"
+    guide: Literal["lookup", "points"] = "lookup"
     coverage_channel: bool = True
     guide_variance: GuideVariance | None = field(default_factory=GuideVariance)
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
@@ -76,8 +76,8 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        if self.guide not in ("surface", "points"):
-            raise ValueError(f"guide '{self.guide}' is neither surface nor points")
+        if self.guide not in ("lookup", "points"):
+            raise ValueError(f"guide '{self.guide}' is neither lookup nor points")
 
     @property
     def grid(self) -> int:
@@ -346,7 +346,9 @@ def config_from_dict(values: dict) -> ModelConfig:
     """
     known = {k: v for k, v in values.items() if not k.startswith("_")}
     if "completed_guide" in known and "guide" not in known:  # folders written before there were two kinds
-        known["guide"] = "surface" if known.pop("completed_guide") else "points"
+        known["guide"] = "lookup" if known.pop("completed_guide") else "points"
+    if known.get("guide") == "surface":  # a renderer of the same pictures, before look-up
+        known["guide"] = "lookup"
     for name, part in _PARTS.items():
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
         known[name] = part(**lists)

@@ -28,7 +28,7 @@ def complete_picture(images: Tensor, known: Tensor, hints: Tensor, hinted: Tenso
     """
     side = min(images.shape[1:3])
     filled = fill_holes(images, known)
-    near = _blur(known[..., None].to(images), side * _NEAR)
+    near = blur(known[..., None].to(images), side * _NEAR)
     wide, some = _masked_blur(images, known, side * _WIDE)
     share = _TOWARDS_WIDE * (1 - 2 * near).clamp(min=0) * some
     filled = torch.lerp(filled, wide, share)
@@ -75,7 +75,7 @@ def _push_pull(values: Tensor, known: Tensor, weight: Tensor, full: bool = True)
     return values
 
 
-def _blur(values: Tensor, sigma: float) -> Tensor:
+def blur(values: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of ``[F, H, W, C]``; beyond the border there is nothing."""
     reach = max(1, round(3 * sigma))
     offsets = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
@@ -90,6 +90,6 @@ def _blur(values: Tensor, sigma: float) -> Tensor:
 def _masked_blur(values: Tensor, mask: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     """Mean of the masked pixels around each pixel, and 1 where there are any (0 elsewhere)."""
     weight = mask[..., None].to(values)
-    summed = _blur(torch.cat([values * weight, weight], -1), sigma)
+    summed = blur(torch.cat([values * weight, weight], -1), sigma)
     total = summed[..., -1:]
     return summed[..., :-1] / total.clamp(min=1e-6), (total > 1e-5).to(values)

@@ -64,7 +64,7 @@ def build_scene(
     points = fuse_points(depths)
     if half_pixel_shift:
         cameras = shifted_half_a_pixel(cameras, depths)
-    return Scene(photos, cameras, points, name, source, found.fit)
+    return Scene(photos, cameras, points, depths, name, source, found.fit)
 
 
 def _placed(photos: Photos, geometry: str, device: str, seed: int, weights: str | None) -> "Geometry":

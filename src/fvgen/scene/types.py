@@ -1,11 +1,15 @@
 """What the scene room hands on: photos, a point cloud, and the scene that joins them."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
+
+if TYPE_CHECKING:
+    from fvgen.scene.depth import DepthMap
 
 MEASURED = 0.05  # confidence
 
@@ -76,7 +80,8 @@ class Scene:
     Attributes:
         photos: the photos that were placed, in order; ``photos.dropped`` names the others.
         cameras: one camera per photo at the photo's full size.
-        points: measured ones and, marked by low confidence, guessed ones.
+        points: measured ones and, marked by low confidence, guessed ones; those of one photo after the other's.
+        depths: a depth map per photo, that the points were lifted from.
         geometry: how the cameras were found: ``"given"``, ``"colmap"``, ``"dust3r"`` or ``"da3"``.
         depth: how depth was: ``"sweep"``, ``"dust3r"`` or ``"da3"``.
         fit: where depth is a network's and the cameras are not, how well its own fit them: see
@@ -86,6 +91,7 @@ class Scene:
     photos: Photos
     cameras: Cameras
     points: PointCloud
+    depths: list["DepthMap"]
     geometry: str
     depth: str = "sweep"
     fit: dict[str, float] = field(default_factory=dict)

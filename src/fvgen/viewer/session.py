@@ -12,11 +12,10 @@ from torch import Tensor
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
 from fvgen.outputs import output_folder, write_files
-from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide
+from fvgen.pipeline import NovelViewPipeline, NovelViews, Size
 from fvgen.progress import watched
-from fvgen.rendering.guide import render_guide
-from fvgen.scene.build import build_scene
-from fvgen.scene.types import Photos, Scene
+from fvgen.rendering.guide import Guide, render_points_guide
+from fvgen.scene.types import Photos, PointCloud, Scene
 from fvgen.viewer.kept import kept_scene
 from fvgen.viewer.keyframes import KeyPath, empty_path
 from fvgen.viewer.path_files import load_path, save_path
@@ -33,13 +32,13 @@ class Options:
     Attributes:
         geometry, weights, depth: see `fvgen.scene.build.build_scene`.
         fps: of the videos.
-        size: (width, height) of the frames, by default the model's in the shape of the photos.
+        size: of the frames, see `NovelViewPipeline.frame_size`.
     """
 
     geometry: str = "auto"
     weights: str | None = None
     fps: float = 10.0
-    size: tuple[int, int] | None = None
+    size: Size = None
     depth: str = "auto"
 
 
@@ -192,15 +191,14 @@ class Session:
         camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
         if scene is not None:
             shown = follow_one(camera, scene.cameras)
-            images = make_guide(scene, shown, self.pipeline.guide_kind, self.pipeline.device).images
-        elif opened is not None:
-            positions, colors = (part.to(self.pipeline.device) for part in (opened.positions, opened.colors))
-            images = render_guide(
-                positions, colors, camera, [None], [], opened.photo_cameras, kind=self.pipeline.guide_kind
-            ).images
-        else:
-            raise UserError("the scene is not there yet: wait for it")
-        return (images[0] * 255).round().byte().cpu()
+            return self.pipeline.guide(scene, shown).images()[0]
+        if opened is not None:
+            count = len(opened.positions)
+            cloud = PointCloud(
+                opened.positions, opened.colors, torch.zeros(count, dtype=torch.int64), torch.ones(count)
+            )
+            return render_points_guide(camera, cloud.to(self.pipeline.device)).images()[0]
+        raise UserError("the scene is not there yet: wait for it")
 
     def close(self, seconds: float | None = None) -> bool:
         """End what runs. Returns whether it ended in time."""
@@ -214,13 +212,8 @@ class Session:
 
     def _build(self, report: Reporter) -> str:
         with watched(report):
-            scene = build_scene(
-                self.photos,
-                self.options.geometry,
-                device=self.pipeline.device,
-                weights=self.options.weights,
-                depth=self.options.depth,
-            )
+            options = self.options
+            scene = self.pipeline.scene(self.photos, options.geometry, weights=options.weights, depth=options.depth)
         with self.lock:
             self.scene = scene
         self.on_change("scene")
@@ -242,8 +235,8 @@ class Session:
         return f"{len(path)} frames in {folder}"
 
     def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: Shown) -> NovelViews:
-        def on_guide(guide: Tensor) -> None:
-            shown.guide = guide
+        def on_guide(guide: Guide) -> None:
+            shown.guide = guide.images()
             self.on_change("frames")
 
         def on_frames(numbers: list[int], pictures: Tensor) -> None:
@@ -256,9 +249,9 @@ class Session:
         def on_step(pipeline: NovelViewPipeline, step: int, t: int, values: dict[str, Tensor]) -> None:
             report(f"denoising, {len(shown.done)} of {len(path)} frames done", step + 1, steps)
 
-        return self.pipeline.along(
+        return self.pipeline(
             scene,
-            path,
+            path=path,
             seed=seed,
             callback_on_step_end=on_step,
             callback_on_guide=on_guide,

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from fvgen.evaluation.benchmark.clock import MIB, ResidentPeak, StageClock
-from fvgen.evaluation.benchmark.systems import MeasuredPipeline
 from fvgen.models.model import VideoModel
 from fvgen.models.speed import Speed
+from fvgen.pipeline import NovelViewPipeline
 from fvgen.progress import track
-from fvgen.rendering.guide import Guide
+from fvgen.rendering.guide import Guide, GuideKind, to_bytes
 
 REFERENCE = "float32"
 WAYS: dict[str, Speed] = {
@@ -46,7 +46,7 @@ class Way:
     """
 
     name: str
-    pipeline: MeasuredPipeline
+    pipeline: NovelViewPipeline
     seconds: dict[str, list[float]] = field(default_factory=dict)
     cpu_seconds: list[float] = field(default_factory=list)
     peak: int | None = None
@@ -71,27 +71,27 @@ def make_ways(names: list[str], load: Load, device: torch.device, dtype: torch.d
     ways = []
     for name in dict.fromkeys([REFERENCE, *names]):
         own = getattr(torch, name) if name in ("float32", "bfloat16") else dtype
-        pipeline = MeasuredPipeline(load(own, name == "teacher"), name, WAYS[name])
+        pipeline = NovelViewPipeline(load(own, name == "teacher"), name, WAYS[name])
         pipeline.to(device, own)
         ways.append(Way(name, pipeline))
     return ways
 
 
-def random_guide(windows: int, frames: int, size: tuple[int, int], device: torch.device) -> Guide:
+def random_guide(windows: int, frames: int, size: tuple[int, int], kind: GuideKind) -> Guide:
     """Soft random pictures with holes, a photograph at both ends of each window of ``frames`` frames."""
     from fvgen.cameras import Cameras
 
     count, (width, height) = windows * (frames - 1) + 1, size
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, max(height // 32, 2), max(width // 32, 2), generator=generator)
-    pictures = nn.functional.interpolate(coarse, (height, width), mode="bilinear").movedim(1, -1).to(device)
-    coverage = (pictures[..., 0] < 0.7).to(device)
+    pictures = nn.functional.interpolate(coarse, (height, width), mode="bilinear").movedim(1, -1)
+    coverage = pictures[..., 0] < 0.7
     photo = [i // (frames - 1) if i % (frames - 1) == 0 else None for i in range(count)]
     poses = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
     cameras = Cameras(
         poses, torch.eye(3, dtype=torch.float64).repeat(count, 1, 1), torch.tensor([[width, height]] * count)
     )
-    return Guide(pictures, coverage, coverage, coverage.float(), cameras, photo)
+    return Guide(to_bytes(pictures), coverage.byte() * 255, coverage, coverage.float(), cameras, photo, kind)
 
 
 def measure_ways(ways: list[Way], guide: Guide, repeats: int, warmup: int = 1) -> None:
@@ -113,7 +113,7 @@ def _once(way: Way, guide: Guide, resident: ResidentPeak, counts: bool) -> None:
     device = way.pipeline.device
     clock, before = StageClock(device, resident), _held(device, resident)
     graphs, start = counters["stats"]["unique_graphs"], time.process_time()
-    pictures = way.pipeline.completed(guide, clock)
+    pictures = way.pipeline.complete(None, guide, clock=clock).pictures
     spent = time.process_time() - start
     way.graphs += counters["stats"]["unique_graphs"] - graphs
     if not counts:
@@ -125,7 +125,7 @@ def _once(way: Way, guide: Guide, resident: ResidentPeak, counts: bool) -> None:
     if peaks:
         way.peak = max(way.peak or 0, max(peaks) - before + _weights(way, device))
     new = [i for i, photo in enumerate(guide.photo) if photo is None]
-    way.pictures = (pictures[new].clamp(0, 1) * 255).round().byte().cpu()
+    way.pictures = to_bytes(pictures[new])
 
 
 def _held(device: torch.device, resident: ResidentPeak) -> int:
@@ -174,7 +174,7 @@ def profile(way: Way, guide: Guide, rows: int = 40) -> str:
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     with ResidentPeak() as resident, torch.profiler.profile(activities=activities) as found:
-        way.pipeline.completed(guide, StageClock(device, resident))
+        way.pipeline.complete(None, guide, clock=StageClock(device, resident))
     key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     return found.key_averages().table(sort_by=key, row_limit=rows, max_name_column_width=80)
 
@@ -189,7 +189,7 @@ def figures(ways: list[Way]) -> list[dict[str, Any]]:
             {
                 "way": way.name,
                 "dtype": str(way.pipeline.dtype).removeprefix("torch."),
-                "steps": way.pipeline.steps,
+                "steps": way.pipeline.settings().steps,
                 "seconds": {**way.seconds, "all": way.totals},
                 "cpu_seconds": way.cpu_seconds,
                 "times_as_fast": ratios[0],

@@ -10,7 +10,7 @@ from fvgen.evaluation.benchmark.floor import floor
 from fvgen.evaluation.benchmark.hardware import Machine
 from fvgen.evaluation.benchmark.stages import Timing
 
-STAGES = ("geometry", "render", "encode", "denoise", "decode", "write")
+STAGES = ("geometry", "render", "encode", "denoise", "decode", "compose", "write")
 PER_STEP, APART, ALL = "denoise, per step", "all but geometry", "all"
 
 

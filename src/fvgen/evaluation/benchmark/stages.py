@@ -13,9 +13,8 @@ from fvgen.evaluation.benchmark.calls import Calls, counted_calls
 from fvgen.evaluation.benchmark.clock import ResidentPeak, StageClock
 from fvgen.evaluation.benchmark.systems import System
 from fvgen.models.sampling import sample_latents
-from fvgen.pipeline import NovelViews
+from fvgen.pipeline import NovelViews, Size
 from fvgen.progress import track
-from fvgen.scene.build import build_scene
 from fvgen.scene.types import Photos, Scene
 
 _WARM_STEPS = 2  # of denoising: shapes and kernels are those of the steps after
@@ -56,7 +55,7 @@ def measure_generation(
     write: Callable[[NovelViews, Path], object],
     repeats: int,
     warmup: int = 1,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
 ) -> list[Timing]:
     """Measure whole generations: in each repeat the scene once, then every system in turn.
 
@@ -66,20 +65,26 @@ def measure_generation(
         write: leaves the views in an empty folder, as a generation does.
         repeats: that count.
         warmup: rounds before, with few steps, that do not.
-        size: (width, height) of the views.
+        size: of the views, see `NovelViewPipeline.frame_size`.
 
     Returns:
         A timing per system, in which ``geometry`` is the same for all.
     """
-    device = systems[0].pipeline.device
     sizes = [s.pipeline.frame_size(photos, size) for s in systems]
 
     def scene(clock: StageClock) -> Scene:
         with clock.stage("geometry"):
-            return build_scene(photos, device=device)
+            return systems[0].pipeline.scene(photos)
 
     def once(system: System, scene: Scene, steps: int, clock: StageClock) -> dict[str, Any]:
-        views = system.pipeline.views(scene, sizes[systems.index(system)], steps, clock)
+        pipeline = system.pipeline
+        with clock.stage("render"):
+            path = pipeline.plan(scene, "through", None, sizes[systems.index(system)])
+            guide = pipeline.guide(scene, path)
+        completed = pipeline.complete(scene, guide, steps=steps, clock=clock)
+        with clock.stage("compose"):
+            frames = pipeline.compose(guide, completed)
+        views = NovelViews(frames, guide, path.cameras, path.photo, scene, clock.seconds, completed.settings)
         with tempfile.TemporaryDirectory() as folder, clock.stage("write"):
             write(views, Path(folder))
         points = len(scene.points)

@@ -5,42 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from fvgen.errors import UserError
-from fvgen.evaluation.benchmark.clock import StageClock
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
-from fvgen.pipeline import NovelViewPipeline, NovelViews, make_guide, plan_path
-from fvgen.rendering.guide import Guide
-from fvgen.scene.types import Scene
-
-
-class MeasuredPipeline(NovelViewPipeline):
-    """The pipeline, run with a clock of the caller's."""
-
-    def views(self, scene: Scene, size: tuple[int, int], steps: int, clock: StageClock) -> NovelViews:
-        """Views along the photos, as a generation with seed 0 makes them."""
-        settings = self._settings(steps, None, 0)
-        path = plan_path(scene, "through", None, size, self._window)
-        with torch.no_grad():
-            return self._along(scene, path, settings, torch.Generator().manual_seed(0), clock, None)
-
-    def guide(self, scene: Scene, size: tuple[int, int]) -> Guide:
-        """The guide along the photos of a scene, as the model is shown it."""
-        return make_guide(scene, plan_path(scene, "through", None, size, self._window), self.guide_kind, self.device)
-
-    @property
-    def steps(self) -> int:
-        """Of denoising, the model's own."""
-        return int(self._settings(None, None, 0)["steps"])
-
-    @torch.no_grad()
-    def completed(self, guide: Guide, clock: StageClock) -> Tensor:
-        """Frames ``[F, H, W, 3]`` in 0..1 of a guide, as a generation with seed 0 makes them."""
-        settings, generator = self._settings(None, None, 0), torch.Generator().manual_seed(0)
-        return self._complete(guide, settings, generator, clock, None, lambda *_: None)
+from fvgen.pipeline import NovelViewPipeline
 
 
 @dataclass(frozen=True)
@@ -55,7 +23,7 @@ class System:
     """
 
     label: str
-    pipeline: MeasuredPipeline
+    pipeline: NovelViewPipeline
     steps: int
     all_steps: int
 
@@ -77,14 +45,14 @@ def load_systems(names: tuple[str, ...], device: str, dtype: str) -> list[System
     Raises:
         UserError: unknown model, number of steps or device.
     """
-    loaded: dict[str, MeasuredPipeline] = {}
+    loaded: dict[str, NovelViewPipeline] = {}
     systems = []
     for text in names:
         name, steps = text.rsplit(":", 1) if text.rpartition(":")[2].isdigit() else (text, "")
         if name == "none":
             raise UserError("--models none: there are no stages of a model to measure")
         if name not in loaded:
-            loaded[name] = MeasuredPipeline(VideoModel.load(name), name)
+            loaded[name] = NovelViewPipeline(VideoModel.load(name), name)
             loaded[name].to(device, dtype)
         pipeline = loaded[name]
         assert pipeline.model is not None
@@ -110,14 +78,14 @@ def preset_systems(name: str, config: ModelConfig, most_steps: int | None, devic
         most_steps: of denoising that are run; all by default.
         device, dtype: as in :meth:`NovelViewPipeline.to`.
     """
-    place = MeasuredPipeline(None)
+    place = NovelViewPipeline(None)
     place.to(device, dtype)
     teacher = random_model(config, place.device, place.dtype)
     student = VideoModel(sampled_as_student(config), teacher.autoencoder, teacher.conditioner, teacher.denoiser).eval()
     systems = []
     for kind, model in (("student", student), ("teacher", teacher)):
         steps = model.config.sampling.steps
-        pipeline = MeasuredPipeline(model, name)
+        pipeline = NovelViewPipeline(model, name)
         pipeline.to(place.device, place.dtype)
         systems.append(System(f"{name}, {kind} {steps}", pipeline, min(steps, most_steps or steps), steps))
     return systems
