@@ -18,6 +18,7 @@ from fvgen.progress import track
 _CELL = 32  # XFeat needs image sides that are multiples of this
 _MOST_KEYPOINTS = 4096
 _NMS = 5  # window of the non-maximum suppression, in pixels of the resized image
+_VOCABULARY = 30_000  # descriptors, of all photos together, in which visual words are looked for
 _MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
 
 
@@ -172,25 +173,53 @@ def similarity(a: Features, b: Features, min_cosine: float = 0.8) -> int:
     return int((mutual & (best > min_cosine)).sum())
 
 
-def choose_pairs(features: list[Features], exhaustive_up_to: int = 8, similar: int = 4) -> list[tuple[int, int]]:
+def signatures(features: list[Features], words: int = 32) -> Tensor:
+    """``[N, words * 64]`` one unit vector per photo: photos of the same things have a large inner product.
+
+    Each photo's mean deviation of its descriptors from the visual word that each is nearest to, the words being found
+    by k-means among these photos' own descriptors. Jegou et al., "Aggregating local descriptors into a compact image
+    representation", CVPR 2010 (VLAD), every word normalised as in Arandjelovic and Zisserman, "All about VLAD", 2013.
+    """
+    sample = torch.cat([f.descriptors[: max(1, _VOCABULARY // len(features))] for f in features])
+    if len(sample) == 0:
+        return torch.zeros(len(features), 1)
+    centres = sample[torch.linspace(0, len(sample) - 1, words).long()]
+    for _ in range(10):
+        word = (sample @ centres.T).argmax(1)
+        centres = F.normalize(centres + torch.zeros_like(centres).index_add_(0, word, sample), dim=1)
+    found = []
+    for f in features:
+        word = (f.descriptors @ centres.T).argmax(1)
+        deviation = torch.zeros_like(centres).index_add_(0, word, f.descriptors - centres[word])
+        found.append(F.normalize(F.normalize(deviation, dim=1).flatten(), dim=0))
+    return torch.stack(found)
+
+
+def choose_pairs(
+    features: list[Features], exhaustive_up_to: int = 8, similar: int = 4, candidates: int = 16
+) -> list[tuple[int, int]]:
     """Pairs of photos to match.
 
     All pairs of a few photos. Of many: neighbours and next neighbours in the user's order (photos are mostly
     given in the order they were taken), and for each photo the ``similar`` most alike by descriptors, so that
-    shuffled sets and returning walks are joined too.
+    shuffled sets and returning walks are joined too. Descriptors are compared with those of the ``candidates`` photos
+    of the most alike `signatures` only, so that the work grows with the number of photos, not with its square.
     """
     n = len(features)
     if n <= exhaustive_up_to:
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
-    alike = torch.zeros(n, n)
+    vectors = signatures(features)
+    alike: list[dict[int, int]] = [{} for _ in range(n)]
     for i in range(n):
-        for j in range(i + 1, n):
-            alike[i, j] = alike[j, i] = similarity(features[i], features[j])
+        likely = (vectors @ vectors[i]).index_fill(0, torch.tensor(i), -2.0)
+        for j in likely.argsort(descending=True, stable=True)[: min(candidates, n - 1)].tolist():
+            if j not in alike[i]:
+                alike[i][j] = alike[j][i] = similarity(features[min(i, j)], features[max(i, j)])
     pairs = {(i, i + step) for step in (1, 2) for i in range(n - step)}
     for i in range(n):
-        for j in alike[i].argsort(descending=True, stable=True)[:similar].tolist():
+        for j in sorted(alike[i], key=lambda j: (-alike[i][j], j))[:similar]:
             pairs.add((min(i, j), max(i, j)))
-    return sorted(pair for pair in pairs if pair[0] != pair[1])
+    return sorted(pairs)
 
 
 def match_photos(
