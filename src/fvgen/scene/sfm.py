@@ -1,5 +1,6 @@
 """Camera poses from photos: features, matches, mapping and bundle adjustment, with nothing to download."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def estimate_cameras(photos: Photos, device: str = "cpu", seed: int = 0) -> tupl
 
 
 def reconstruct(photos: Photos, device: str = "cpu", seed: int = 0) -> Reconstruction:
-    """Find where 2 to a few dozen photos were taken from.
+    """Find where 2 to a few hundred photos were taken from.
 
     XFeat keypoints are matched by LighterGlue, moved to sub-pixel accuracy, placed by COLMAP's mapper (two photos: by
     the most probable relative pose) and bundle adjusted with a prior on the focal length. Photos of one size and EXIF
@@ -94,15 +95,14 @@ def reconstruct(photos: Photos, device: str = "cpu", seed: int = 0) -> Reconstru
 
 def without_copies(photos: Photos) -> Photos:
     """The photos without pixel-identical copies of earlier ones, which are named in ``dropped``."""
-    kept: list[int] = []
+    first: dict[tuple[torch.Size, bytes], int] = {}
     dropped = list(photos.dropped)
     for i, image in enumerate(photos.images):
-        twin = next((k for k in kept if torch.equal(photos.images[k], image)), None)
-        if twin is None:
-            kept.append(i)
-        else:
+        pixels = hashlib.sha256(image.cpu().numpy().tobytes()).digest()
+        twin = first.setdefault((image.shape, pixels), i)
+        if twin != i:
             dropped.append(Dropped(photos.names[i], f"the same picture as {photos.names[twin]}"))
-    return replace(_select(photos, kept), dropped=dropped)
+    return replace(_select(photos, list(first.values())), dropped=dropped)
 
 
 def _select(photos: Photos, index: list[int]) -> Photos:
