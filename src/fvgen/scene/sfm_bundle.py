@@ -1,4 +1,4 @@
-"""Bundle adjustment for few photos: robust, with a prior on the focal length. Pure numpy.
+"""Bundle adjustment: robust, with a prior on the focal length. Pure numpy.
 
 Two or three photos barely determine a focal length, so a mapper that refines it freely runs away and takes the poses
 along. Here the focal length has a prior, whose weight is set against the photos as a whole.
@@ -11,6 +11,7 @@ import numpy as np
 # Errors of matches are not independent: blur, rolling shutter, lens distortion and the matcher's habits move many of
 # them together. All matches of one photo count as this many independent ones when they are set against the prior.
 INDEPENDENT_PER_PHOTO = 30.0
+_ENTRIES = 2_000_000  # of the products of blocks that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,17 @@ def adjust(bundle: Bundle, iterations: int = 25, refine_focal: bool = True) -> B
 
 @dataclass(frozen=True)
 class _System:
-    """Normal equations, split into camera (``u``, ``right_u``), point (``v``, ``right_v``) and mixed (``w``) parts."""
+    """Normal equations, split into camera (``u``, ``right_u``), point (``v``, ``right_v``) and mixed (``w``) parts.
+
+    A point is mixed with the few cameras that saw it only: ``w`` ``[O, 3, 7]`` has a block per observation, of the
+    point ``point`` ``[O]`` and the unknowns ``column`` ``[O, 7]`` of the camera.
+    """
 
     u: np.ndarray
     v: np.ndarray
     w: np.ndarray
+    column: np.ndarray
+    point: np.ndarray
     right_u: np.ndarray
     right_v: np.ndarray
 
@@ -173,14 +180,33 @@ def _linearise(bundle: Bundle, refine_focal: bool) -> _System:
     place = (3 * point[:, None] + np.arange(3))[:, :, None]
     u = _scatter(column[:, :, None] * size + column[:, None, :], weighted_camera @ by_camera, (size, size))
     v = _scatter(3 * place + np.arange(3), weighted_point @ by_point, (count, 3, 3))
-    w = _scatter(place * size + column[:, None, :], weighted_point @ by_camera, (count, 3, size))
     right_u = _scatter(column, -(weighted_camera @ residual[..., None])[..., 0], (size,))
     right_v = _scatter(place[..., 0], -(weighted_point @ residual[..., None])[..., 0], (count, 3))
     if refine_focal:
         index = 6 * cameras + np.arange(groups)
         u[index, index] += bundle.prior_weight / bundle.focal_spread**2
         right_u[index] -= bundle.prior_weight * bundle._focal_residual / bundle.focal_spread
-    return _System(u, v, w, right_u, right_v)
+    return _System(u, v, weighted_point @ by_camera, column, point, right_u, right_v)
+
+
+def _eliminated(system: _System, u: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """``u - w^T v^-1 w``: the points eliminated, given ``inverse`` ``[P, 3, 3]`` of ``v``.
+
+    Points seen by equally many cameras go together, so that time and memory follow the observations.
+    """
+    length = np.bincount(system.point, minlength=len(inverse))
+    start = np.cumsum(length) - length
+    order = np.argsort(system.point, kind="stable")
+    through = inverse[system.point] @ system.w
+    for count in np.unique(length[length > 0]):
+        firsts = start[length == count]
+        for some in np.array_split(firsts, 1 + len(firsts) * (7 * count) ** 2 // _ENTRIES):
+            seen = order[some[:, None] + np.arange(count)]
+            left, right = (t[seen].transpose(0, 2, 1, 3).reshape(-1, 3, 7 * count) for t in (system.w, through))
+            column = system.column[seen].reshape(-1, 7 * count)
+            index = column[:, :, None] * len(u) + column[:, None, :]
+            u = u - _scatter(index, left.transpose(0, 2, 1) @ right, u.shape)
+    return u
 
 
 def focal_precision(bundle: Bundle) -> np.ndarray:
@@ -191,7 +217,7 @@ def focal_precision(bundle: Bundle) -> np.ndarray:
     system = _linearise(bundle, refine_focal=True)
     v = system.v + 1e-9 * (1 + np.trace(system.v, axis1=1, axis2=2))[:, None, None] * np.eye(3)
     size = len(system.u)
-    reduced = system.u - system.w.reshape(-1, size).T @ np.linalg.solve(v, system.w).reshape(-1, size)
+    reduced = _eliminated(system, system.u, np.linalg.inv(v))
     precision = np.empty(len(bundle.focal))
     for g in range(len(precision)):
         own = size - len(precision) + g
@@ -215,12 +241,12 @@ def _step(bundle: Bundle, system: _System, damping: float) -> Bundle:
     corner = np.arange(3)
     v[:, corner, corner] += damping * v[:, corner, corner] + 1e-12 * (1 + np.trace(v, axis1=1, axis2=2))[:, None]
     inverse = np.linalg.inv(v)
-    through = np.einsum("pij,pjd->pid", inverse, system.w)
-    flat = system.w.reshape(-1, len(u))
-    reduced = u - flat.T @ through.reshape(-1, len(u))
-    right = system.right_u - flat.T @ np.einsum("pij,pj->pi", inverse, system.right_v).ravel()
-    delta = np.linalg.lstsq(reduced, right, rcond=1e-14)[0]
-    points = np.einsum("pij,pj->pi", inverse, system.right_v) - through @ delta
+    alone = np.einsum("pij,pj->pi", inverse, system.right_v)
+    right = system.right_u - _scatter(system.column, np.einsum("oid,oi->od", system.w, alone[system.point]), (len(u),))
+    delta = np.linalg.solve(_eliminated(system, u, inverse), right)
+    pulled = np.einsum("oid,od->oi", system.w, delta[system.column])
+    place = 3 * system.point[:, None] + np.arange(3)
+    points = alone - np.einsum("pij,pj->pi", inverse, _scatter(place, pulled, alone.shape))
     motion = delta[: 6 * cameras].reshape(cameras, 6)
     return replace(
         bundle,

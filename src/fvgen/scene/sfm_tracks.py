@@ -1,5 +1,6 @@
 """Tracks of keypoints through photos, and bundle adjustment over them. Pure numpy."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ from fvgen.scene.sfm_bundle import Bundle, adjust, triangulate
 from fvgen.scene.sfm_problem import Poses, Problem, epipolar_errors, inliers
 
 POINT_ERROR = 4.0  # times sigma
-_MOST_POINTS = 6000  # more do not move the cameras any further
+_ENOUGH_POINTS = 6000  # more do not move the cameras any further,
+_ENOUGH_PER_PHOTO = 200  # but of many photos each needs its share
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,21 @@ def build_tracks(problem: Problem, poses: Poses) -> Tracks:
         for keypoint in track_b.items():
             member[keypoint] = track_a
     tracks = [track for track in {id(t): t for t in member.values()}.values() if len(track) >= 2]
-    tracks = sorted(tracks, key=len, reverse=True)[:_MOST_POINTS]
+    tracks = _enough(sorted(tracks, key=len, reverse=True))
     rows = [(photo, keypoint, p) for p, track in enumerate(tracks) for photo, keypoint in sorted(track.items())]
     table = np.array(rows, dtype=int).reshape(-1, 3)
     return Tracks(table[:, 0], table[:, 1], table[:, 2])
+
+
+def _enough(tracks: list[dict[int, int]]) -> list[dict[int, int]]:
+    """The first of these tracks, and those of the others that go through a photo that has too few."""
+    kept = tracks[:_ENOUGH_POINTS]
+    has = Counter(photo for track in kept for photo in track)
+    for track in tracks[_ENOUGH_POINTS:]:
+        if any(has[photo] < _ENOUGH_PER_PHOTO for photo in track):
+            kept.append(track)
+            has.update(track.keys())
+    return kept
 
 
 def make_bundle(problem: Problem, poses: Poses, tracks: Tracks) -> Bundle:
