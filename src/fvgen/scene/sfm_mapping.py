@@ -14,7 +14,19 @@ from fvgen.scene.sfm_tracks import polish
 
 MIN_PNP_INLIERS = 12
 _PNP_ERROR = 6.0  # px
-_MAPPER_STARTS = ((6.0, 40), (2.0, 20), (0.7, 15))  # smallest angle and matches of the first pair, strict to loose
+# COLMAP adjusts everything again whenever a tenth is new, five times over, to the last digit. Of many photos that is
+# nearly all the time it takes, and ``polish`` comes after it.
+_FEW = 16
+_SPARING = {
+    "ba_global_frames_ratio": 1.4,
+    "ba_global_points_ratio": 1.4,
+    "ba_global_max_refinements": 2,
+    "ba_global_function_tolerance": 1e-6,
+    "ba_local_function_tolerance": 1e-6,
+}
+# Smallest angle, fewest matches and most forward motion of the first pair, strict to loose. A walk straight ahead has
+# no pair that moves sideways.
+_MAPPER_STARTS = ((6.0, 40, 0.95), (2.0, 20, 0.95), (0.7, 15, 0.95), (6.0, 40, 1.0), (0.7, 15, 1.0))
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,9 @@ def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **ma
         options.mapper.abs_pose_min_inlier_ratio = 0.1
         options.mapper.filter_min_tri_angle = options.triangulation.min_angle = 0.5
         options.triangulation.ignore_two_view_tracks = False
+        if len(problem) > _FEW:
+            for name, value in _SPARING.items():
+                setattr(options, name, value)
         for name, value in mapper.items():
             setattr(options.mapper, name, value)
         models = pycolmap.incremental_mapping(database_path, folder, Path(folder) / "models", options)
@@ -162,8 +177,9 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
 def map_with_any_start(problem: Problem, focal: np.ndarray, verified: list[Verified]) -> Poses | None:
     """The largest of COLMAP's models over ever looser demands on the first pair, if it has more than two photos."""
     best = None
-    for angle, matches in _MAPPER_STARTS:
-        found = map_many(problem, focal, verified, init_min_tri_angle=angle, init_min_num_inliers=matches)
+    for angle, matches, forward in _MAPPER_STARTS:
+        first = {"init_min_tri_angle": angle, "init_min_num_inliers": matches, "init_max_forward_motion": forward}
+        found = map_many(problem, focal, verified, **first)
         if found is not None and len(found.photos) > (2 if best is None else len(best.photos)):
             best = found
         if best is not None and len(best.photos) == len(problem):
