@@ -6,7 +6,8 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.scene.depth import DepthMap, estimate_depths
+from fvgen.scene import points
+from fvgen.scene.depth import DepthMap, by_nearness, estimate_depths
 from fvgen.scene.points import flying, fuse_points, lift
 from fvgen.scene.sweep import aggregate, pick, transfer
 
@@ -178,3 +179,63 @@ def test_the_less_sure_of_two_contradicting_points_goes() -> None:
     assert (cloud.positions[:, 2] > 3).all()
     kept = fuse_points([DepthMap(near, sure, cameras[0], image), DepthMap(far, unsure, cameras[1], image)])
     assert (kept.positions[:, 2] < 3).sum() > 1000
+
+
+def _views_of_a_wall(count: int, apart: float) -> list[DepthMap]:
+    """Small exact depth maps of one wall along a walk past it, of random confidence."""
+    generator = torch.Generator().manual_seed(0)
+    centers = [[apart * k, 0.0, 0.05 * (k % 3)] for k in range(count)]
+    cameras = _cameras(centers, [0.0] * count).resized(32, 24)
+    image = torch.zeros(24, 32, 3, dtype=torch.uint8)
+    return [
+        DepthMap(torch.full((24, 32), 4.0 - z), torch.rand(24, 32, generator=generator) + 0.01, cameras[k], image)
+        for k, (_, _, z) in enumerate(centers)
+    ]
+
+
+def test_few_maps_are_compared_all_with_all_and_lose_only_what_is_seen_through() -> None:
+    maps = _views_of_a_wall(5, 0.1)
+    maps[2].depth[5:15, 5:15] = 2.0
+    cloud = fuse_points(maps)
+    expected = []
+    for i, own in enumerate(maps):
+        keep = ~flying(own.depth)
+        for j, other in enumerate(maps):
+            if i != j:
+                keep &= ~points._seen_through(own, other, 0.05)
+        expected.append(lift(own)[keep].float())
+    assert torch.equal(cloud.positions, torch.cat(expected))
+    assert len(cloud) < 5 * 24 * 32
+
+
+def test_each_of_many_maps_is_compared_with_its_neighbours_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = _views_of_a_wall(40, 0.2)
+    met = set()
+    plain = points._seen_through
+
+    def watched(own: DepthMap, other: DepthMap, contradiction: float) -> Tensor:
+        met.add((round(own.cameras.centers[0, 0].item() / 0.2), round(other.cameras.centers[0, 0].item() / 0.2)))
+        return plain(own, other, contradiction)
+
+    monkeypatch.setattr(points, "_seen_through", watched)
+    fuse_points(maps)
+    assert len(met) == 40 * 16
+    assert max(abs(i - j) for i, j in met) <= 16
+    assert {(i, i + 1) for i in range(39)} <= met
+
+
+def test_many_maps_of_one_wall_are_thinned_and_no_spot_of_it_is_lost() -> None:
+    maps = _views_of_a_wall(12, 0.02)
+    cloud = fuse_points(maps)
+    assert len(cloud) < 0.7 * 12 * 24 * 32
+    assert (cloud.positions[:, 2] - 4).abs().max() < 1e-5
+    for own in maps:  # every pixel that anyone saw has a point within a pixel's width of the wall
+        gap = torch.cdist(lift(own).reshape(-1, 3).float(), cloud.positions).min(1).values
+        assert gap.max() < 1.5 * 4 / own.cameras.intrinsics[0, 0, 0].item()
+
+
+def test_a_long_walk_has_the_neighbours_of_a_short_one() -> None:
+    yaw = [0.1 * (k % 2) for k in range(200)]
+    long = _cameras([[0.3 * k, 0.0, 0.0] for k in range(200)], yaw)
+    assert by_nearness(long[:17], 8)[:4] == by_nearness(long, 8)[:4]
+    assert max(abs(k - 100) for k in by_nearness(long, 100)[:16]) <= 20

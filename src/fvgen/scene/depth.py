@@ -15,6 +15,7 @@ _COARSE_SIDE = 128
 _COARSE_PLANES = 96
 _MAX_PLANES = 128
 _SOURCES = 4
+_AROUND = 16
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,24 @@ def estimate_depths(
     return maps
 
 
-def _neighbours(cameras: Cameras, i: int) -> list[int]:
-    """The photos to match with: looking the same way, near but not at the same place."""
+def by_nearness(cameras: Cameras, i: int) -> list[int]:
+    """The other cameras, first those that look the same way from nearby.
+
+    A turn is weighed against the distance of the 16th nearest, or of the farthest where they are fewer: a long walk is
+    a short one wherever one stands.
+    """
     axis = cameras.world_from_camera[:, :3, 2]
     turn = 1 - (axis * axis[i]).sum(-1)
     distance = (cameras.centers - cameras.centers[i]).norm(dim=-1)
-    order = (distance / distance.max().clamp(min=1e-12) + 2 * turn).argsort(stable=True).tolist()
-    return [j for j in order if j != i and distance[j] > 0][:_SOURCES]
+    far = distance.sort().values[min(_AROUND, len(distance) - 1)]
+    order = (distance / far.clamp(min=1e-12) + 2 * turn).argsort(stable=True).tolist()
+    return [j for j in order if j != i]
+
+
+def _neighbours(cameras: Cameras, i: int) -> list[int]:
+    """The photos to match with: near, but not at the same place."""
+    moved = (cameras.centers - cameras.centers[i]).norm(dim=-1) > 0
+    return [j for j in by_nearness(cameras, i) if moved[j]][:_SOURCES]
 
 
 def _seen(view: _View, source: _View, w: Tensor) -> Tensor:

@@ -4,11 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fvgen.scene.depth import DepthMap
-from fvgen.scene.sweep import pixel_centers, sample, transfer
+from fvgen.cameras import Cameras
+from fvgen.scene.depth import DepthMap, by_nearness
+from fvgen.scene.sweep import inside, pixel_centers, sample, transfer
 from fvgen.scene.types import PointCloud
 
 _JUMP = 0.05  # relative change of depth per pixel that no seen surface has
+_COMPARED = 16  # other photos that each one's points are compared with
+_SAME = 0.01  # relative difference of depth within which two photos show one spot
+_ENOUGH = 5  # photos that show a spot better: another point there adds nothing but its bytes
 
 
 def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradiction: float = 0.05) -> PointCloud:
@@ -16,7 +20,9 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
 
     Left out are pixels without depth or under ``min_confidence``, pixels on a depth jump that hang between the two
     surfaces, and points that another photo looks through: where the other photo's own surface lies farther than the
-    point by more than the share ``contradiction``, the less confident of the two goes.
+    point by more than the share ``contradiction``, the less confident of the two goes. So do, in more than five photos,
+    points of spots that five others show better, which keeps the cloud of many photos small. Each photo is compared
+    with the 16 that look its way from nearby.
 
     Args:
         depths: one map per photo; the index in this list becomes ``PointCloud.photo``.
@@ -26,12 +32,19 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
     Returns:
         The cloud, in the order of photos and pixels. It may be empty.
     """
+    cameras = Cameras.concatenate([own.cameras for own in depths])
+    near = [by_nearness(cameras, i)[:_COMPARED] for i in range(len(depths))]
+    possible = []
+    for own, others in zip(depths, near):
+        keep = (own.depth > 0) & (own.confidence >= max(min_confidence, 1e-6)) & ~flying(own.depth)
+        for j in others:
+            keep &= ~_seen_through(own, depths[j], contradiction)
+        possible.append(keep)
     positions, colors, photo, confidence = [], [], [], []
     for i, own in enumerate(depths):
-        keep = (own.depth > 0) & (own.confidence >= max(min_confidence, 1e-6)) & ~flying(own.depth)
-        for j, other in enumerate(depths):
-            if j != i:
-                keep &= ~_seen_through(own, other, contradiction)
+        keep = possible[i]
+        if len(near[i]) >= _ENOUGH:
+            keep = keep & (sum(_shown_better(own, depths[j], possible[j]).int() for j in near[i]) < _ENOUGH)
         positions.append(lift(own)[keep].float())
         colors.append(own.image[keep])
         photo.append(torch.full((int(keep.sum()),), i, dtype=torch.int64))
@@ -61,10 +74,34 @@ def flying(depth: Tensor) -> Tensor:
 
 def _seen_through(own: DepthMap, other: DepthMap, contradiction: float) -> Tensor:
     """Where the other photo, more confident, sees past this photo's point."""
-    inverse = torch.where(own.depth > 0, 1 / own.depth.clamp(min=1e-12), torch.zeros_like(own.depth))
-    pixels, z = transfer(own.cameras, other.cameras, inverse)
-    depth_there = z / inverse.clamp(min=1e-12)
+    pixels, z, depth_there = _transferred(own, other)
     there = torch.stack([torch.where(other.depth > 0, 1 / other.depth.clamp(min=1e-12), 0.0), other.confidence])
     found = sample(there, pixels[None])[0]
     farther = (found[0] > 0) & (1 / found[0].clamp(min=1e-12) > depth_there * (1 + contradiction))
     return farther & (z > 0) & (found[1] > own.confidence)
+
+
+def _shown_better(own: DepthMap, other: DepthMap, usable: Tensor) -> Tensor:
+    """Where a ``usable`` pixel of the other photo shows this photo's spot, with more confidence or in more detail.
+
+    What is compared is the confidence times the pixels per unit of length there. Pixels are not interpolated: the best
+    one that shows a spot then has no better one, so that no spot is lost.
+    """
+    pixels, z, depth_there = _transferred(own, other)
+    height, width = other.depth.shape
+    column, row = (pixels[..., k].floor().long().clamp(0, n - 1) for k, n in enumerate((width, height)))
+    found = other.depth[row, column]
+    same = inside(pixels, z, other.cameras) & ((found - depth_there).abs() < _SAME * depth_there) & usable[row, column]
+    return same & (_worth(other)[row, column] > _worth(own))
+
+
+def _worth(own: DepthMap) -> Tensor:
+    """Confidence times pixels per unit of length, ``[h, w]``."""
+    return own.confidence * own.cameras.intrinsics[0, 0, 0].float() / own.depth.clamp(min=1e-12)
+
+
+def _transferred(own: DepthMap, other: DepthMap) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the other photo sees each pixel's point: see `fvgen.scene.sweep.transfer`; and its depth there."""
+    inverse = torch.where(own.depth > 0, 1 / own.depth.clamp(min=1e-12), torch.zeros_like(own.depth))
+    pixels, z = transfer(own.cameras, other.cameras, inverse)
+    return pixels, z, z / inverse.clamp(min=1e-12)
