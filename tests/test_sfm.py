@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from fvgen.errors import UserError
-from fvgen.scene import matching, sfm, sfm_worker
+from fvgen.scene import matching, sfm, sfm_bundle, sfm_tracks, sfm_worker
 from fvgen.scene.matching import Features, PairMatches, choose_pairs, extract_features, match_features
 from fvgen.scene.sfm_align import align, grey, refine_keypoints
 from fvgen.scene.sfm_bundle import Bundle, adjust, focal_precision, rotation_from_vector, triangulate, widest_angles
-from fvgen.scene.sfm_mapping import likely_focal
+from fvgen.scene.sfm_mapping import likely_focal, map_with_any_start, verify
 from fvgen.scene.sfm_problem import Pair, Poses, Problem
 from fvgen.scene.sfm_tracks import build_tracks, filtered, make_bundle
 from fvgen.scene.types import Photos
@@ -24,12 +24,20 @@ FOCAL = 900.0
 SIZE = (1024, 768)
 
 
-def made_up_scene(cameras: int, seed: int = 0, noise: float = 0.3) -> tuple[Problem, np.ndarray, np.ndarray]:
-    """Random points in a box seen by cameras on an arc: the problem, true rotations and translations."""
+def made_up_scene(
+    cameras: int, seed: int = 0, noise: float = 0.3, ahead: bool = False
+) -> tuple[Problem, np.ndarray, np.ndarray]:
+    """Random points in a box seen by cameras on an arc or going straight ``ahead``.
+
+    Returns:
+        The problem, true rotations and translations.
+    """
     rng = np.random.default_rng(seed)
     points = rng.uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
     rotation = rotation_from_vector(np.stack([np.zeros(cameras), 0.06 * np.arange(cameras), np.zeros(cameras)], 1))
     centre = np.stack([0.45 * np.arange(cameras), 0.05 * np.arange(cameras) ** 2, np.zeros(cameras)], 1)
+    if ahead:
+        rotation, centre = np.tile(np.eye(3), (cameras, 1, 1)), np.array([0.0, 0.0, 0.3]) * np.arange(cameras)[:, None]
     translation = -np.einsum("nij,nj->ni", rotation, centre)
     keypoints, visible = [], []
     for r, t in zip(rotation, translation):
@@ -115,6 +123,40 @@ def test_bundle_adjustment_recovers_the_truth_without_noise() -> None:
     worst_r, worst_t = relative_errors(bundle.rotation, bundle.translation, rotation, translation)
     assert worst_r < 0.1
     assert worst_t < 0.5
+
+
+def test_eliminating_points_by_observation_is_the_schur_complement() -> None:
+    problem, rotation, translation = made_up_scene(5)
+    poses = Poses(np.arange(5), rotation, translation, np.array([FOCAL]))
+    system = sfm_bundle._linearise(make_bundle(problem, poses, build_tracks(problem, poses)), refine_focal=True)
+    size = len(system.u)
+    mixed = np.zeros((len(system.v), 3, size))
+    for point, column, block in zip(system.point, system.column, system.w):
+        mixed[point][:, column] += block
+    mixed = mixed.reshape(-1, size)
+    inverse = np.linalg.inv(system.v + 1e-9 * np.eye(3))
+    dense = system.u - mixed.T @ (inverse @ mixed.reshape(-1, 3, size)).reshape(-1, size)
+    assert np.allclose(sfm_bundle._eliminated(system, system.u, inverse), dense, rtol=0, atol=1e-9 * abs(dense).max())
+
+
+def test_every_photo_of_many_has_its_share_of_points() -> None:
+    long = [dict.fromkeys(range(5), k) for k in range(7000)]
+    short = [{5: k, 6: k} for k in range(900)]
+    kept = sfm_tracks._enough(long + short)
+    assert kept[:6000] == long[:6000]
+    assert len(kept) == 6200
+    assert sfm_tracks._enough(short) == short
+
+
+def test_a_walk_straight_ahead_is_mapped() -> None:
+    problem, rotation, translation = made_up_scene(8, ahead=True)
+    focal = np.array([FOCAL])
+    found = map_with_any_start(problem, focal, verify(problem, focal))
+    assert found is not None
+    assert found.photos.tolist() == list(range(8))
+    worst_r, worst_t = relative_errors(found.rotation, found.translation, rotation, translation)
+    assert worst_r < 1.0
+    assert worst_t < 3.0
 
 
 def test_triangulation_and_angles_by_hand() -> None:
@@ -232,6 +274,47 @@ def test_pairs_of_many_photos_stay_few_and_connected() -> None:
     assert {(i, i + 1) for i in range(23)} <= set(pairs)
     assert len(pairs) < 24 * 7
     assert len(choose_pairs(features[:5])) == 10
+
+
+def walk_past(order: list[int], words: int = 60, step: int = 12) -> list[Features]:
+    """Features of a walk along a wall, photo ``k`` of which begins ``step`` spots after the one before it."""
+    generator = torch.Generator().manual_seed(0)
+    wall = F.normalize(torch.randn(step * len(order) + words, 64, generator=generator), dim=1)
+    nowhere = torch.zeros(words, 2)
+    seen = [wall[step * k : step * k + words] for k in order]
+    return [Features(nowhere, nowhere, descriptors, (640, 480), (640, 480)) for descriptors in seen]
+
+
+@pytest.mark.parametrize("photos", [40, 160])
+def test_the_work_of_choosing_pairs_grows_with_the_photos(photos: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    plain = matching.similarity
+    monkeypatch.setattr(matching, "similarity", lambda a, b: compared.append(1) or plain(a, b))
+    pairs = choose_pairs(walk_past(list(range(photos))))
+    assert len(compared) <= 16 * photos
+    assert len(pairs) <= 6 * photos
+
+
+def test_shuffled_photos_are_matched_with_their_true_neighbours() -> None:
+    order = np.random.default_rng(0).permutation(80).tolist()
+    taken = {tuple(sorted((order[i], order[j]))) for i, j in choose_pairs(walk_past(order))}
+    assert {(k, k + 1) for k in range(79)} <= taken
+    assert choose_pairs(walk_past(order)) == choose_pairs(walk_past(order))
+
+
+def test_few_photos_are_compared_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = set()
+    monkeypatch.setattr(matching, "similarity", lambda a, b: compared.add((id(a), id(b))) or 0)
+    choose_pairs(walk_past(list(range(16))))
+    assert len(compared) == 16 * 15 // 2
+
+
+def test_photos_without_features_have_signatures_too() -> None:
+    none = Features(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 64), (640, 480), (640, 480))
+    assert matching.signatures([none, none]).shape[0] == 2
+    some = matching.signatures([*walk_past([0, 1]), none])
+    assert some.isfinite().all()
+    assert (some[:2].norm(dim=1) - 1).abs().max() < 1e-5
 
 
 def test_only_the_best_pair_of_a_weak_photo_is_matched_again() -> None:
