@@ -11,8 +11,8 @@ from fvgen.scene.types import PointCloud
 
 _JUMP = 0.05  # relative change of depth per pixel that no seen surface has
 _COMPARED = 16  # other photos that each one's points are compared with
-_SAME = 0.01  # relative difference of depth within which two photos show one spot
-_ENOUGH = 5  # photos that show a spot better: another point there adds nothing but its bytes
+_SAME = 0.02  # relative difference of depth within which two photos show one spot
+_ENOUGH = 2  # photos that show a spot better: another point there adds little but its bytes
 
 
 def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradiction: float = 0.05) -> PointCloud:
@@ -20,9 +20,9 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
 
     Left out are pixels without depth or under ``min_confidence``, pixels on a depth jump that hang between the two
     surfaces, and points that another photo looks through: where the other photo's own surface lies farther than the
-    point by more than the share ``contradiction``, the less confident of the two goes. So do, in more than five photos,
-    points of spots that five others show better, which keeps the cloud of many photos small. Each photo is compared
-    with the 16 that look its way from nearby.
+    point by more than the share ``contradiction``, the less confident of the two goes. Each photo is compared
+    with the 16 that look its way from nearby. Of more photos than 17 those points go too whose spot two of these show
+    better: two, because exposures are compared where photos show the same.
 
     Args:
         depths: one map per photo; the index in this list becomes ``PointCloud.photo``.
@@ -43,7 +43,7 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
     positions, colors, photo, confidence = [], [], [], []
     for i, own in enumerate(depths):
         keep = possible[i]
-        if len(near[i]) >= _ENOUGH:
+        if len(near[i]) < len(depths) - 1:
             keep = keep & (sum(_shown_better(own, depths[j], possible[j]).int() for j in near[i]) < _ENOUGH)
         positions.append(lift(own)[keep].float())
         colors.append(own.image[keep])
