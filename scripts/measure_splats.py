@@ -19,7 +19,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -31,7 +31,7 @@ from fvgen.evaluation.protocols import Split, find_protocol
 from fvgen.evaluation.sheets import contact_sheet
 from fvgen.evaluation.task import Placing, Task
 from fvgen.outputs import write_outputs
-from fvgen.pipeline import NovelViewPipeline, plan_path
+from fvgen.pipeline import NovelViewPipeline
 from fvgen.reconstruction.capture import Capture, read_capture
 from fvgen.reconstruction.held_out import HeldOut, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
@@ -51,13 +51,17 @@ class Arguments:
     variants: tuple[str, ...] = VARIANTS
     """Of photos, naive, naive-filled and ours."""
     model: str = "mini"
+    views: Literal["model", "photos"] = "model"
+    """Size of the views: the model's, or the photographs'."""
+    truth: Literal["model", "photos"] = "model"
+    """Size of the true frames that are compared with."""
     iterations: int = Settings.iterations
     gaussians: int = Settings.gaussians
     device: str = "cpu"
 
 
-def task_of(scene: EvaluationScene, split: Split) -> Task:
-    return Task(split, scene, Framing((256, 160)), Placing())
+def task_of(args: Arguments, scene: EvaluationScene, split: Split) -> Task:
+    return Task(split, scene, Framing((256, 160)) if args.truth == "model" else None, Placing())
 
 
 def views_of(args: Arguments, task: Task) -> Capture:
@@ -65,8 +69,8 @@ def views_of(args: Arguments, task: Task) -> Capture:
     folder = args.output / task.split.name
     if not folder.exists():
         pipeline = NovelViewPipeline.from_pretrained(args.model, device=args.device)
-        path = plan_path(task.scene, "through", None, task.framing.size, 16)
-        write_outputs(pipeline(task.scene, path=path), folder)
+        size = pipeline.frame_size(task.photos, "model" if args.views == "model" else None)
+        write_outputs(pipeline(task.scene, size=size), folder)
     return read_capture(folder)
 
 
@@ -119,7 +123,7 @@ def table(results: dict[str, dict[str, Any]], variants: tuple[str, ...]) -> str:
 def main(args: Arguments) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "splats.json"
-    settings = asdict(Settings(iterations=args.iterations, gaussians=args.gaussians)) | {"model": args.model}
+    settings = asdict(Settings(iterations=args.iterations, gaussians=args.gaussians)) | {"model": args.model, "views": args.views, "truth": args.truth}
     settings["outlier"] = str(settings["outlier"])
     stored = json.loads(file.read_text()) if file.exists() else {}
     results = stored["pairs"] if stored.get("settings") == settings else {}
@@ -127,7 +131,7 @@ def main(args: Arguments) -> None:
     for scene in (scene for folder in folders for scene in find_scenes(folder)):
         for split in find_protocol("pairs").splits(scene):
             if not args.only or split.name in args.only:
-                results[split.name] = measure_pair(args, task_of(scene, split), results.get(split.name, {}))
+                results[split.name] = measure_pair(args, task_of(args, scene, split), results.get(split.name, {}))
                 file.write_text(json.dumps({"settings": settings, "pairs": results}, indent=1))
     (args.output / "splats.md").write_text(table(results, args.variants))
     print(table(results, args.variants))
