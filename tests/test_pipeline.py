@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fvgen.cameras import Cameras
 from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
 from fvgen.evaluation.benchmark.photos import made_up_photos
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models import preset
 from fvgen.models.model import WEIGHTS, ModelConfig, SamplingConfig, VideoModel, read_config
-from fvgen.pipeline import NovelViewPipeline, fitting_size, plan_path
-from fvgen.rendering import render_points
+from fvgen.pipeline import Completed, NovelViewPipeline, Settings, fitting_size, plan_path
+from fvgen.rendering import Guide, render_points
+from fvgen.rendering.holes import blur
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, PointCloud, Scene
@@ -180,6 +182,33 @@ def test_the_model_works_at_its_size_and_the_views_have_theirs():
     assert 0.7 < sharp[0] / sharp[1] < 1.2  # the detail is the photographs'
     same = pipeline.compose(guide, replace(completed, pictures=pipeline._shown(large, guide, (128, 80))[0]))
     assert (same.float() - guide.completed.float()).abs().max() <= 1  # no change is no change
+
+
+def test_between_photographs_and_model_there_is_no_seam_and_no_halo():
+    """A grey guide whose left half photographs tell; the model's picture is brighter in the right half."""
+    width, height = 640, 400
+    left = torch.zeros(1, height, width)
+    left[:, :, : width // 2] = 1
+    told = (blur(left[..., None], 3.2)[..., 0] * left * 255).round().byte()
+    grey = torch.full((1, height, width, 3), 128, dtype=torch.uint8)
+    cameras = Cameras(torch.eye(4)[None], torch.eye(3)[None], torch.tensor([[width, height]]))
+    guide = Guide(grey, told, left.bool(), torch.ones(1, height, width), cameras, [None])
+    pictures = torch.full((1, 160, 256, 3), 128 / 255)
+    pictures[:, :, 128:] = 0.8
+    row = NovelViewPipeline(None).compose(guide, Completed(pictures, Settings("", 1, 1, 0, "", "")))[0, 200, :, 0] / 255
+    assert (row[:316] - 128 / 255).abs().max() < 0.01  # nothing of it leaks to what photographs tell
+    assert (row[326:] - 0.8).abs().max() < 0.025
+    assert row.min() > 128 / 255 - 0.01
+    assert row.max() < 0.825
+    assert row.diff().min() > -0.025
+
+
+def test_a_long_path_of_large_views_fits_into_memory(scene):
+    """What is kept of a frame is bytes, not floats: 300 frames of 1024x640 in 2.4 GB at most."""
+    views = NovelViewPipeline(small_model())(scene, path=plan_path(scene, "through", 8, (96, 64), 8))
+    guide = views.guide
+    kept = sum(x.nbytes for x in (views.frames, guide.completed, guide.told, guide.coverage, guide.depth))
+    assert kept <= 12 * 8 * 96 * 64
 
 
 def test_views_are_as_large_as_the_photographs():
