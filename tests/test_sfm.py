@@ -292,7 +292,7 @@ def test_the_work_of_choosing_pairs_grows_with_the_photos(photos: int, monkeypat
     monkeypatch.setattr(matching, "similarity", lambda a, b: compared.append(1) or plain(a, b))
     pairs = choose_pairs(walk_past(list(range(photos))))
     assert len(compared) <= 16 * photos
-    assert len(pairs) <= 6 * photos
+    assert len(pairs) <= 8 * photos
 
 
 def test_shuffled_photos_are_matched_with_their_true_neighbours() -> None:
@@ -300,6 +300,14 @@ def test_shuffled_photos_are_matched_with_their_true_neighbours() -> None:
     taken = {tuple(sorted((order[i], order[j]))) for i, j in choose_pairs(walk_past(order))}
     assert {(k, k + 1) for k in range(79)} <= taken
     assert choose_pairs(walk_past(order)) == choose_pairs(walk_past(order))
+
+
+def test_photos_farther_apart_that_share_enough_are_matched_too() -> None:
+    pairs = choose_pairs(walk_past(list(range(60)), words=120, step=6))
+    steps = np.bincount([j - i for i, j in pairs])
+    assert steps[1] == 59
+    assert steps[4:].sum() >= 60
+    assert len(steps) <= 16
 
 
 def test_few_photos_are_compared_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:

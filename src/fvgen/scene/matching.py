@@ -19,6 +19,7 @@ _CELL = 32  # XFeat needs image sides that are multiples of this
 _MOST_KEYPOINTS = 4096
 _NMS = 5  # window of the non-maximum suppression, in pixels of the resized image
 _VOCABULARY = 30_000  # descriptors, of all photos together, in which visual words are looked for
+_LINK = 30  # descriptors that two photos have in common if matching them is worth its time
 _MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
 
 
@@ -203,7 +204,9 @@ def choose_pairs(
     All pairs of a few photos. Of many: neighbours and next neighbours in the user's order (photos are mostly
     given in the order they were taken), and for each photo the ``similar`` most alike by descriptors, so that
     shuffled sets and returning walks are joined too. Descriptors are compared with those of the ``candidates`` photos
-    of the most alike `signatures` only, so that the work grows with the number of photos, not with its square.
+    of the most alike `signatures` only, so that the work grows with the number of photos, not with its square. Where
+    there are more, two of these that are less alike are matched too, if they share enough: links over more than a few
+    steps keep a long walk from drifting.
     """
     n = len(features)
     if n <= exhaustive_up_to:
@@ -217,7 +220,9 @@ def choose_pairs(
                 alike[i][j] = alike[j][i] = similarity(features[min(i, j)], features[max(i, j)])
     pairs = {(i, i + step) for step in (1, 2) for i in range(n - step)}
     for i in range(n):
-        for j in sorted(alike[i], key=lambda j: (-alike[i][j], j))[:similar]:
+        ranked = sorted(alike[i], key=lambda j: (-alike[i][j], j))
+        far = ranked[candidates // 2 - 1 : candidates : candidates // 2] if n > candidates else []
+        for j in ranked[:similar] + [j for j in far if alike[i][j] >= _LINK]:
             pairs.add((min(i, j), max(i, j)))
     return sorted(pairs)
 
