@@ -23,6 +23,7 @@ _SPARING = {
     "ba_global_max_refinements": 2,
     "ba_global_function_tolerance": 1e-6,
     "ba_local_function_tolerance": 1e-6,
+    "ba_refine_focal_length": True,
 }
 # Smallest angle, fewest matches and most forward motion of the first pair, strict to loose. A walk straight ahead has
 # no pair that moves sideways.
@@ -104,7 +105,8 @@ def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
 def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **mapper: float) -> Poses | None:
     """COLMAP's incremental mapping of the verified matches with thresholds for sparse sets; its largest model.
 
-    Focal lengths stay fixed: with few photos COLMAP's free refinement of them runs away. ``polish`` refines them.
+    Focal lengths stay fixed with few photos, where COLMAP's free refinement of them runs away; ``polish`` refines them.
+    Over many photos a wrong one bends the whole walk, so that they are refined from the beginning.
     ``mapper`` sets further options of ``IncrementalMapperOptions``.
     """
     import pycolmap
@@ -146,7 +148,10 @@ def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **ma
             return None
         ids = sorted(best.reg_image_ids())
         matrices = np.stack([best.image(i).cam_from_world().matrix() for i in ids])
-        return Poses(np.array(ids) - 1, matrices[:, :, :3], matrices[:, :, 3], focal)
+        refined = focal.copy()
+        for i in ids:
+            refined[problem.group[i - 1]] = best.cameras[best.image(i).camera_id].focal_length
+        return Poses(np.array(ids) - 1, matrices[:, :, :3], matrices[:, :, 3], refined)
 
 
 def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Poses | None:
