@@ -55,6 +55,8 @@ class Arguments:
     """Size of the views: the model's, or the photographs'."""
     truth: Literal["model", "photos"] = "model"
     """Size of the true frames that are compared with."""
+    longest: int = Settings.longest
+    """Pixels on the longer side of the frames that are fitted."""
     iterations: int = Settings.iterations
     gaussians: int = Settings.gaussians
     device: str = "cpu"
@@ -75,7 +77,7 @@ def views_of(args: Arguments, task: Task) -> Capture:
 
 
 def fit(args: Arguments, capture: Capture, variant: str, truth: HeldOut) -> tuple[dict[str, float], torch.Tensor]:
-    settings = Settings(iterations=args.iterations, gaussians=args.gaussians)
+    settings = Settings(iterations=args.iterations, longest=args.longest, gaussians=args.gaussians)
     if variant == "photos":
         capture = capture[capture.photographs]
     if variant != "ours":
@@ -83,7 +85,7 @@ def fit(args: Arguments, capture: Capture, variant: str, truth: HeldOut) -> tupl
     device = torch.device(args.device)
     renderer = find_renderer("auto", device)
     start = time.process_time()
-    optimisation = Optimisation(capture, settings, renderer, device)
+    optimisation = Optimisation(capture.shrunk(settings.longest), settings, renderer, device)
     while not optimisation.done:
         optimisation.step()
     seconds = time.process_time() - start
@@ -123,7 +125,11 @@ def table(results: dict[str, dict[str, Any]], variants: tuple[str, ...]) -> str:
 def main(args: Arguments) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "splats.json"
-    settings = asdict(Settings(iterations=args.iterations, gaussians=args.gaussians)) | {"model": args.model, "views": args.views, "truth": args.truth}
+    settings = asdict(Settings(iterations=args.iterations, longest=args.longest, gaussians=args.gaussians)) | {
+        "model": args.model,
+        "views": args.views,
+        "truth": args.truth,
+    }
     settings["outlier"] = str(settings["outlier"])
     stored = json.loads(file.read_text()) if file.exists() else {}
     results = stored["pairs"] if stored.get("settings") == settings else {}

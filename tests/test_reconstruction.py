@@ -462,6 +462,17 @@ def test_spz_through_its_library_gives_back_nearly_the_same(tmp_path: Path, coef
     assert np.abs(opacities - gaussians.opacities.numpy()).max() < 0.005
 
 
+def test_large_frames_are_fitted_smaller(tmp_path: Path) -> None:
+    capture = read_capture(write_out(tmp_path / "out"))
+    width, height = capture.cameras.size
+    small = capture.shrunk(width // 2)
+    assert small.cameras.size == (width // 2, round(height / 2)) == (small.images.shape[2], small.images.shape[1])
+    assert torch.allclose(small.cameras.intrinsics[:, 0], capture.cameras.intrinsics[:, 0] / 2)
+    assert abs(small.images.float().mean() - capture.images.float().mean()) < 1
+    assert abs(small.covered.float().mean() - capture.covered.float().mean()) < 0.05
+    assert capture.shrunk(width) is capture
+
+
 def test_colours_and_cameras_of_generated_frames_are_corrected(tmp_path: Path) -> None:
     """Generated frames that are all too red, one of them seen from beside its camera, teach the scene less of it."""
     capture = read_capture(write_out(tmp_path / "out"))

@@ -29,6 +29,10 @@ class Reconstruct:
     gaussians: Annotated[int | None, arg(metavar="INT")] = None
     """Gaussians at the beginning, at most. Default: 20000, on a GPU 200000."""
 
+    longest: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Frames are fitted at this length of their longer side at most; twice as long is four times as slow. Default: 512,
+    on a GPU 1600."""
+
     sh_degree: Annotated[int, arg(metavar="0..3")] = 0
     """Degree of the spherical harmonics: above 0, colours may depend on the direction of view."""
 
@@ -56,7 +60,11 @@ class Reconstruct:
 
     def run(self) -> None:
         """Check what can be checked at once, then fit and write."""
-        for name, value, least in (("--iterations", self.iterations, 1), ("--gaussians", self.gaussians, 10)):
+        for name, value, least in (
+            ("--iterations", self.iterations, 1),
+            ("--gaussians", self.gaussians, 10),
+            ("--longest", self.longest, 64),
+        ):
             if value is not None and value < least:
                 raise UserError(f"{name} {value}: choose {least} at least")
         if not 0 <= self.sh_degree <= 3:
@@ -65,7 +73,7 @@ class Reconstruct:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         from fvgen.reconstruction.run import reconstruct
 
-        known = {"iterations": self.iterations, "gaussians": self.gaussians}
+        known = {"iterations": self.iterations, "gaussians": self.gaussians, "longest": self.longest}
         summary = reconstruct(
             self.out,
             self.output,

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.evaluation.framing import Framing
 from fvgen.progress import track
+from fvgen.rendering.guide import resample_photo
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.formats.record import image_inside
@@ -57,6 +59,18 @@ class Capture:
         flight = sum(i < self.flight for i in chosen)
         frames = (self.images[chosen], self.covered[chosen], self.cameras[chosen], photo, flight)
         return Capture(*frames, self.positions, self.colors, self.geometry)
+
+    def shrunk(self, longest: int) -> "Capture":
+        """The same with frames of at most so many pixels on the longer side."""
+        width, height = self.cameras.size
+        scale = longest / max(width, height)
+        if scale >= 1:
+            return self
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        box = (0.0, 0.0, float(width), float(height))
+        images = torch.stack([(resample_photo(image, box, *size) * 255).round().byte() for image in self.images])
+        covered = interpolate(self.covered[:, None].float(), size[::-1], mode="area")[:, 0] > 0.5
+        return replace(self, images=images, covered=covered, cameras=self.cameras.resized(*size))
 
     @property
     def photographs(self) -> list[int]:

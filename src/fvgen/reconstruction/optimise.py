@@ -28,6 +28,7 @@ class Settings:
 
     Attributes:
         iterations: frames shown, one at a time.
+        longest: pixels on the longer side of the frames that are fitted; larger ones are shrunk.
         gaussians: at most, at the beginning.
         degree: of the spherical harmonics, 0 to 3.
         photo_share: share of the iterations that show a photograph; 0: all frames are alike.
@@ -42,6 +43,7 @@ class Settings:
     """
 
     iterations: int = 600
+    longest: int = 512
     gaussians: int = 20000
     degree: int = 0
     photo_share: float = 0.3

@@ -34,7 +34,7 @@ _EVERY = 50  # iterations from one checkpoint to the next
 
 def default_settings(device: torch.device) -> Settings:
     """What a CPU does in a few minutes, or a GPU in one."""
-    return Settings(iterations=3000, gaussians=200_000) if device.type == "cuda" else Settings()
+    return Settings(iterations=3000, longest=1600, gaussians=200_000) if device.type == "cuda" else Settings()
 
 
 def check_output(output: str | Path, overwrite: bool) -> Path:
@@ -100,7 +100,7 @@ def reconstruct(
     held_out = None if truth is None else read_held_out(truth, capture)
     work = target.with_name(target.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    fit = Optimisation(capture, settings, draw, place)
+    fit = Optimisation(capture.shrunk(settings.longest), settings, draw, place)
     resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
     facts = {
         "frames": {"photo": len(capture.photographs), "generated": len(capture.generated)},
