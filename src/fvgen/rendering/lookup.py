@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 from fvgen.rendering.exposure import exposure_levels
 from fvgen.rendering.holes import blur, complete_picture, fill_holes
-from fvgen.rendering.splat import project_points, render_surface
+from fvgen.rendering.splat import Surface, project_points, render_surface
 
 PHOTOS = 6  # looked up for one picture
 SPLAT = 640  # pixels on the longer side of the splatted depth
@@ -27,6 +27,7 @@ _SAME = 0.05  # relative difference of depth within which two pictures show the 
 _LEAST_TRUST = 0.05  # of guessed depth
 _LEAST_WEIGHT = 0.03  # of splatted points: below it depth is better continued from around
 _KNOWN = 0.05  # weight of all colours looked up from which a smooth fill is farther from the truth
+_FAINT = 3e-3  # below it only guessed points of far photos are there, and a smooth fill is closer to the truth
 _REACH = 3  # pixels of the splatted depth that a median looks at to each side
 _SOFT = 1 / 200  # of the longer side: over how much what photographs tell fades out
 _NEAR = 0.05
@@ -86,7 +87,7 @@ class _Photo:
         pyramid: ``[1, 3, h, w]`` float 0..1, at the scale of the pictures to be made, and halves of it.
         camera: of the first.
         inverse: ``[1, 1, h, w]`` inverse depth along its edges, 0 where unknown.
-        trust: ``[1, 1, h', w']`` confidence in that.
+        trust: ``[1, 1, h', w']`` confidence in that, of the whole picture.
     """
 
     pyramid: list[Tensor]
@@ -143,24 +144,24 @@ class LookupRenderer:
 
     def depth(self, camera: Cameras) -> Tensor:
         """``[h, w]`` float32 z-depth of the surfaces that a camera of the pictures' size sees, 0 where none."""
-        return self._surface(self._large(camera), self._chosen(camera))[0]
+        return self._surface(self._large(camera), self._chosen(camera)).depth
 
     def picture(self, camera: Cameras) -> Looked:
         """What a camera of the pictures' size sees."""
         large, chosen = self._large(camera), self._chosen(camera)
-        depth, measured, weight = self._surface(large, chosen)
-        inverse = self._full_size(depth, weight)
+        surface = self._surface(large, chosen)
+        inverse = self._full_size(surface)
         for _ in range(_ROUNDS):
             inverse = self._along_edges(large, inverse, chosen)
         color, total, trust = self._colors(large, inverse, chosen)
-        image, told = self._completed(color, total)
-        seen = _resized(measured[None, None] * (depth > 0), image.shape[:2], "bilinear")[0, 0]
+        image, told = self._completed(surface, color, total)
+        seen = _resized(surface.image[..., 3][None, None], image.shape[:2], "bilinear")[0, 0]
         covered = ((seen > 0.5) & (trust > 0)).float()
         if self.scale > 1:
             stacked = torch.cat([image.movedim(-1, 0), told[None], covered[None]])[None]
             image, told, covered = F.avg_pool2d(stacked, self.scale)[0].split([3, 1, 1])
             image, told, covered = image.movedim(0, -1), told[0], covered[0]
-        return Looked(image, told, covered > 0.5, depth)
+        return Looked(image, told, covered > 0.5, surface.depth)
 
     def _large(self, camera: Cameras) -> Cameras:
         return camera.resized(*self.size)
@@ -179,25 +180,31 @@ class LookupRenderer:
         own = own[:: max(1, len(own) // 256)]
         return len(project_points(own, camera).z) / max(1, len(own))
 
-    def _surface(self, camera: Cameras, chosen: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Depth, share of measured points and weight of the splatted surfaces, each ``[h, w]``."""
+    def _surface(self, camera: Cameras, chosen: list[int]) -> Surface:
+        """The splatted surfaces, small: their colour, and as a fourth channel the share of measured points."""
         rows = [self._points[k] for k in chosen]
         positions = torch.cat([self.cloud.positions[r] for r in rows])
         trust = torch.cat([self.cloud.confidence[r] for r in rows]).clamp_min(_LEAST_TRUST)
         measured = torch.cat([self.cloud.measured[r] for r in rows])
+        photo = torch.cat([self.cloud.photo[r] for r in rows])
+        colors = torch.cat([self.cloud.colors[r] for r in rows]).float() / 255 * self._gains(camera)[photo]
         near = nearness(self.cameras.centers, camera.centers[0], 4).to(trust)
-        weights = trust * near[torch.cat([self.cloud.photo[r] for r in rows])]
         width, height = self.size
         scale = min(1.0, SPLAT / max(width, height))
         points = len(project_points(positions, camera).z)
         scale *= min(1.0, math.sqrt(max(points, 1) / (_DENSITY * width * height * scale * scale)))
         small = camera.resized(max(8, round(width * scale)), max(8, round(height * scale)))
-        surface = render_surface(positions, measured[:, None].float(), weights, small, tolerance=_SAME)
-        return surface.depth, surface.image[..., 0], surface.weight
+        shades = torch.cat([colors.clamp(max=1), measured[:, None].float()], 1)
+        return render_surface(positions, shades, trust * near[photo], small, tolerance=_SAME)
 
-    def _full_size(self, depth: Tensor, weight: Tensor) -> Tensor:
+    def _gains(self, camera: Cameras) -> Tensor:
+        """``[K, 3]``: each photograph's colours times this have an exposure between those of the nearest."""
+        share = nearness(self.cameras.centers, camera.centers[0], 1).to(self.levels)
+        return torch.exp((share[:, None] * self.levels).sum(0) / share.sum() - self.levels)
+
+    def _full_size(self, surface: Surface) -> Tensor:
         """``[H, W]`` inverse depth everywhere: gaps filled, specks removed, enlarged."""
-        known = weight > _LEAST_WEIGHT
+        depth, known = surface.depth, surface.weight > _LEAST_WEIGHT
         unit = torch.where(known, depth, torch.zeros_like(depth)).max().clamp(min=1e-12)
         filled = fill_holes((depth / unit * known)[None, ..., None], known[None])[0, ..., 0]
         clean = _median(_median(1 / filled.clamp(min=1e-6), 0), 1)
@@ -223,8 +230,7 @@ class LookupRenderer:
     def _colors(self, camera: Cameras, inverse: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Mean colour ``[3, H, W]`` of what the photographs see there, its weight, and the best trust ``[H, W]``."""
         near = nearness(self.cameras.centers, camera.centers[0], 2).to(inverse)
-        share = nearness(self.cameras.centers, camera.centers[0], 1).to(self.levels)
-        gains = torch.exp((share[:, None] * self.levels).sum(0) / share.sum() - self.levels)
+        gains = self._gains(camera)
         total, weight, best = (torch.zeros_like(inverse) for _ in range(3))
         total = total.repeat(3, 1, 1)
         for k in chosen:
@@ -241,18 +247,24 @@ class LookupRenderer:
             total, weight, best = total + color * amount, weight + amount, torch.maximum(best, trust)
         return total / weight.clamp(min=1e-9), weight, best
 
-    def _completed(self, color: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture ``[H, W, 3]``, smooth where no photograph tells, and the photographs' share ``[H, W]`` in it."""
+    def _completed(self, surface: Surface, color: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture ``[H, W, 3]`` and the photographs' share ``[H, W]`` in it.
+
+        Where no photograph is seen to show the surface, the points have colours all the same, coarser ones; where there
+        are no points, the picture is smooth.
+        """
         height, width = total.shape
-        known, seen = (total > _KNOWN).float(), (total > 0).float()
-        half = _pooled(torch.cat([color * known, known[None], color * seen, seen[None]]))
-        base, hints = half[:3] / half[3].clamp(min=1e-6), half[4:7] / half[7].clamp(min=1e-6)
-        known_half, seen_half = half[3] > 0.5, half[7] > 0.25
-        base = (base * known_half).movedim(0, -1)[None]
-        smooth = complete_picture(base, known_half[None], hints.movedim(0, -1)[None], seen_half[None])[0]
-        smooth = _resized(smooth.movedim(-1, 0)[None], (height, width), "bicubic")[0].clamp(0, 1)
+        hints, hinted = _pooled(surface.image[..., :3], surface.weight > _FAINT, 0.5)
+        size = hinted.shape
+        looked = torch.cat([color * (total > _KNOWN), (total > _KNOWN).float()[None]])[None]
+        looked = F.interpolate(looked, size, mode="area")[0].movedim(0, -1)
+        known = looked[..., 3] > 0.5
+        base = looked[..., :3] / looked[..., 3:].clamp(min=1e-6) * known[..., None]
+        coarse = complete_picture(base[None], known[None], hints[None], hinted[None])
+        coarse = _resized(coarse.movedim(-1, 1), (height, width), "bicubic")[0].clamp(0, 1)
+        seen = (total > 0).float()
         told = blur(seen[None, ..., None], max(width, height) * _SOFT)[0, ..., 0] * seen
-        return torch.lerp(smooth, color, told).movedim(0, -1), told
+        return torch.lerp(coarse, color, told).movedim(0, -1), told
 
     def _photo(self, k: int) -> _Photo:
         """A photograph, made ready at its first use; the one that was used longest ago is forgotten."""
@@ -275,8 +287,15 @@ class LookupRenderer:
         while min(pyramid[-1].shape[-2:]) >= 16:
             pyramid.append(F.avg_pool2d(pyramid[-1], 2))
         inverse = depth_along_edges(depth, camera, pyramid[0][0])
-        trust = depth.confidence.to(self.device)[None, None]
-        return _Photo(pyramid, camera, inverse[None, None], trust)
+        return _Photo(pyramid, camera, inverse[None, None], self._trust(depth, camera))
+
+    def _trust(self, depth: DepthLike, camera: Cameras) -> Tensor:
+        """Confidence ``[1, 1, h, w]`` of a whole photograph, whose depth may be of a part of it."""
+        rows, columns = depth.confidence.shape
+        small = camera.resized(columns, rows)
+        x, y = _centers(depth.confidence.to(self.device))
+        x, y, _ = _transfer(small, depth.cameras, torch.zeros(rows, columns, device=self.device), x, y)
+        return _sampled(depth.confidence.to(self.device)[None, None], x, y, depth.cameras)[None]
 
 
 def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Tensor:
@@ -364,10 +383,13 @@ def _median(values: Tensor, axis: int) -> Tensor:
     return padded.unfold(axis, 2 * _REACH + 1, 1).median(-1).values
 
 
-def _pooled(values: Tensor) -> Tensor:
-    """``[C, H, W]`` at half the size."""
-    padded = F.pad(values[None], (0, values.shape[-1] % 2, 0, values.shape[-2] % 2), mode="replicate")
-    return F.avg_pool2d(padded, 2)[0]
+def _pooled(values: Tensor, mask: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Means of the masked of ``[h, w, C]`` at half the size, and where more than a share ``least`` of a cell is."""
+    weight = mask[..., None].to(values)
+    stacked = torch.cat([values * weight, weight], -1).movedim(-1, 0)[None]
+    padded = F.pad(stacked, (0, values.shape[1] % 2, 0, values.shape[0] % 2), mode="replicate")
+    mean = F.avg_pool2d(padded, 2)[0].movedim(0, -1)
+    return mean[..., :-1] / mean[..., -1:].clamp(min=1e-6), mean[..., -1] > least
 
 
 def _resized(values: Tensor, size: Sequence[int], mode: str) -> Tensor:
