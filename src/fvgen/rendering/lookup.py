@@ -263,7 +263,9 @@ class LookupRenderer:
         coarse = complete_picture(base[None], known[None], hints[None], hinted[None])
         coarse = _resized(coarse.movedim(-1, 1), (height, width), "bicubic")[0].clamp(0, 1)
         seen = (total > 0).float()
-        told = blur(seen[None, ..., None], max(width, height) * _SOFT)[0, ..., 0] * seen
+        share = F.interpolate(seen[None, None], size, mode="area").movedim(1, -1)
+        share = blur(share, max(size) * _SOFT).movedim(-1, 1)  # small: wide blurs are slow at full size
+        told = _resized(share, (height, width), "bilinear")[0, 0] * seen
         return torch.lerp(coarse, color, told).movedim(0, -1), told
 
     def _photo(self, k: int) -> _Photo:
