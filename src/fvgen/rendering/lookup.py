@@ -31,7 +31,7 @@ _FAINT = 3e-3  # below it only guessed points of far photos are there, and a smo
 _REACH = 3  # pixels of the splatted depth that a median looks at to each side
 _SOFT = 1 / 200  # of the longer side: over how much what photographs tell fades out
 _NEAR = 0.05
-_ROUNDS = 2  # of asking the photographs for their own depth
+_SAMPLED = 16  # of so many points one tells how dense they are
 _KEPT = 12  # photographs that are kept ready
 
 
@@ -151,8 +151,7 @@ class LookupRenderer:
         large, chosen = self._large(camera), self._chosen(camera)
         surface = self._surface(large, chosen)
         inverse = self._full_size(surface)
-        for _ in range(_ROUNDS):
-            inverse = self._along_edges(large, inverse, chosen)
+        inverse = self._along_edges(large, inverse, chosen)
         color, total, trust = self._colors(large, inverse, chosen)
         image, told = self._completed(surface, color, total)
         seen = _resized(surface.image[..., 3][None, None], image.shape[:2], "bilinear")[0, 0]
@@ -191,7 +190,7 @@ class LookupRenderer:
         near = nearness(self.cameras.centers, camera.centers[0], 4).to(trust)
         width, height = self.size
         scale = min(1.0, SPLAT / max(width, height))
-        points = len(project_points(positions, camera).z)
+        points = _SAMPLED * len(project_points(positions[::_SAMPLED], camera).z)
         scale *= min(1.0, math.sqrt(max(points, 1) / (_DENSITY * width * height * scale * scale)))
         small = camera.resized(max(8, round(width * scale)), max(8, round(height * scale)))
         shades = torch.cat([colors.clamp(max=1), measured[:, None].float()], 1)

@@ -21,10 +21,10 @@ _CORRELATE = 2 + 3 * (9 + 5) + 2 * 9
 _DIRECTIONS, _STEP = 8, 9  # of the semi-global aggregation, and operations of each at one pixel and plane
 _PICK = 4
 
-# Operations of one pixel in one photograph that is looked up: two rounds of asking for its depth (there and back, two
-# samples, a test, two sums), then once more there, a bicubic sample of three colours, two others, and four sums.
+# Operations of one pixel in one photograph that is looked up: asking for its depth (there and back, two samples, a
+# test, two sums), then once more there, a bicubic sample of three colours, two others, and four sums.
 _TRANSFER, _SAMPLE = 6 + 3, 11
-_LOOK = 2 * (2 * _TRANSFER + 2 * _SAMPLE + 8) + _TRANSFER + 3 * (16 * 2) + 2 * _SAMPLE + 8
+_LOOK = (2 * _TRANSFER + 2 * _SAMPLE + 8) + _TRANSFER + 3 * (16 * 2) + 2 * _SAMPLE + 8
 _LOOK_BYTES = 4 * (3 + 1 + 1)  # colour, depth, trust
 
 
