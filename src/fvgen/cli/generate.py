@@ -33,7 +33,7 @@ class Generate:
     """The folder to write. It must be empty or new (see --overwrite)."""
 
     model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
-    """mini (four steps), mini-teacher (its many-step teacher), none (the holes of the guide are inpainted), or a
+    """mini (four steps), mini-teacher (its many-step teacher), none (the holes of the guide are filled smoothly), or a
     folder that holds a model."""
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
