@@ -350,9 +350,10 @@ class NovelViewPipeline:
 
         def ready(completed: Completed | None, numbers: list[int]) -> None:
             with clock.stage("compose"):
-                views[numbers] = self.compose(guide, completed, numbers)
+                made = self.compose(guide, completed, numbers)
+                views[numbers] = made
             if callback_on_frames is not None and numbers:
-                callback_on_frames(numbers, views[numbers])
+                callback_on_frames(numbers, made)
 
         if self.config is None:
             ready(None, list(range(len(guide))))
@@ -453,7 +454,9 @@ class NovelViewPipeline:
                 _ = self.model
         with clock.stage("render"):
             shown, coverage = self._shown(scene, guide, size)
-        completed = Completed(torch.stack([_resized(p, size)[0] for p in guide.completed.split(1)]), settings)
+        looked = self.config.guide == guide.kind == "lookup"  # then the guide at that size is there already
+        own = shown if looked else torch.stack([_resized(p, size)[0] for p in guide.completed.split(1)])
+        completed = Completed(own, settings)
         pictures, known = self._with_ends(scene, guide, size, shown, coverage)
         before = 1 if guide.photo[0] is None else 0
 
