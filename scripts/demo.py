@@ -18,7 +18,7 @@ from fvgen.errors import UserError
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
 from fvgen.outputs import output_folder, write_files
 from fvgen.pipeline import NovelViewPipeline, NovelViews
-from fvgen.rendering.guide import resample_photo
+from fvgen.rendering.guide import resample_photo, to_bytes
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.photos import load_photos
@@ -50,17 +50,16 @@ def shrunk(pictures: torch.Tensor) -> torch.Tensor:
 
 def contact_sheet(views: NovelViews, truth: torch.Tensor | None) -> Image.Image:
     """Guide above views (above truth), six frames from start to end."""
-    rows = [("guide", shrunk(views.guide.images())), ("fvgen, 4 steps", shrunk(views.frames))]
-    if truth is not None:
-        rows.append(("truth", truth))
     made = [i for i, p in enumerate(views.photo) if p is None] or list(range(len(views.photo)))
     columns = [made[round(k * (len(made) - 1) / 5)] for k in range(6)]
+    rows = [("guide", shrunk(views.guide.images()[columns])), ("fvgen, 4 steps", shrunk(views.frames[columns]))]
+    if truth is not None:
+        rows.append(("truth", truth[columns]))
     height, width = rows[0][1].shape[1:3]
     sheet = Image.new("RGB", (6 * width, len(rows) * height))
     draw = ImageDraw.Draw(sheet)
     for y, (name, frames) in enumerate(rows):
-        for x, column in enumerate(columns):
-            picture = (frames[column] * 255).round().byte()
+        for x, picture in enumerate(to_bytes(frames)):
             sheet.paste(Image.fromarray(np.asarray(picture)), (x * width, y * height))
         draw.text((6, y * height + 4), name, fill="white", stroke_width=2, stroke_fill="black")
     return sheet

@@ -95,7 +95,7 @@ def measure_pair(args: Arguments, name: str, photos: Photos, pair: dict) -> dict
     depth_seconds = time.perf_counter() - begin
     path, boxes = photos.cameras[between].covering(*size)
     shown: list[int | None] = [None] * len(path)
-    guide = render_guide(path, shown, images, LookupRenderer(images, cameras, maps, fuse_points(maps), size))
+    guide = render_guide(path, shown, LookupRenderer(images, cameras, maps, fuse_points(maps), size))
     frame_seconds = (time.perf_counter() - begin - depth_seconds) / len(path)
     truth = torch.stack([resample_photo(photos.images[i], box, *size) for i, box in zip(between, boxes, strict=True)])
     figures, filled = measure(guide, truth)

@@ -62,7 +62,7 @@ def _seen(cameras: Cameras, shades: list[float], confidence: float | Tensor = 1.
 
 def _guide(cameras: Cameras, shades: list[float], path: Cameras, shown: list[int | None]) -> Guide:
     images, depths, cloud = _seen(cameras, shades)
-    return render_guide(path, shown, images, LookupRenderer(images, cameras, depths, cloud, path.size))
+    return render_guide(path, shown, LookupRenderer(images, cameras, depths, cloud, path.size))
 
 
 def _decibels(picture: Tensor, truth: Tensor, where: Tensor) -> float:
@@ -214,7 +214,7 @@ def test_guessed_depth_completes_the_guide_but_does_not_cover_it() -> None:
     measured = torch.full((40, 64), 0.03)
     measured[:, :32] = 1.0
     images, depths, cloud = _seen(cameras[[0]], [1.0], measured)
-    guide = render_guide(cameras[[0]], [None], images, LookupRenderer(images, cameras[[0]], depths, cloud, (64, 40)))
+    guide = render_guide(cameras[[0]], [None], LookupRenderer(images, cameras[[0]], depths, cloud, (64, 40)))
     assert guide.coverage[0, :, :30].all()
     assert not guide.coverage[0, :, 34:].any()
     assert not guide.images()[0, :, 34:].any()

@@ -203,7 +203,6 @@ class NovelViewPipeline:
         self._config: ModelConfig | None = None
         self._folder: Path | None = None
         self.name = name
-        self._renderer: tuple[Scene, tuple[int, int], LookupRenderer] | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
 
@@ -401,16 +400,19 @@ class NovelViewPipeline:
         return plan_path(scene, path, frames, size, self.config.frames if self.config else FRAMES)
 
     @torch.no_grad()
-    def guide(self, scene: Scene, path: CameraPath) -> Guide:
-        """What is known of the frames of a path without a model, at the views' size; it serves every model."""
-        return render_guide(path.cameras, path.photo, scene.photos.images, self.renderer(scene, path.cameras.size))
+    def guide(self, scene: Scene, path: CameraPath, renderer: LookupRenderer | None = None) -> Guide:
+        """What is known of the frames of a path without a model, at the views' size; it serves every model.
+
+        Args:
+            scene, path: what to see, from where.
+            renderer: from :meth:`renderer`, where more than one guide of this scene and size is made.
+        """
+        return render_guide(path.cameras, path.photo, renderer or self.renderer(scene, path.cameras.size))
 
     def renderer(self, scene: Scene, size: tuple[int, int]) -> LookupRenderer:
-        """What looks up views of a scene, on the pipeline's device; kept until another scene or size is asked for."""
-        if self._renderer is None or self._renderer[0] is not scene or self._renderer[1] != size:
-            images, depths, cloud = scene.photos.images, scene.depths, scene.points.to(self.device)
-            self._renderer = (scene, size, LookupRenderer(images, scene.cameras, depths, cloud, size))
-        return self._renderer[2]
+        """What looks up views of a scene, on the pipeline's device; it makes each photograph ready once."""
+        cloud = scene.points.to(self.device)
+        return LookupRenderer(scene.photos.images, scene.cameras, scene.depths, cloud, size)
 
     @torch.no_grad()
     def complete(

@@ -114,6 +114,8 @@ class Evaluate:
         """Evaluate, print the table, write everything."""
         if not self.scenes:
             raise UserError("no scenes: name folders with posed pictures")
+        if self.photo_size and (self.handout or self.models == self.baselines == ()):
+            raise UserError("--photo-size asks systems of ours for views: name --models or --baselines, no --handout")
         from fvgen.evaluation.protocols import find_protocol
         from fvgen.evaluation.store import Store
 
@@ -136,10 +138,11 @@ class Evaluate:
         systems = self._systems(protocol)
         print(write_report(store, evaluate(plan, systems, scorer, store), self.page_megabytes))
         if self.photo_size:
-            ours, large = [system for system in systems if not isinstance(system, Frames)], self.output / "photo-size"
+            ours = [system for system in systems if not isinstance(system, Frames)]
+            large = Store(self.output / "photo-size")
             scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
-            results = evaluate(replace(plan, framing=None), ours, scorer, Store(large))
-            print(write_report(Store(large), results, self.page_megabytes))
+            results = evaluate(replace(plan, framing=None), ours, scorer, large)
+            print(write_report(large, results, self.page_megabytes))
         for reason in dict.fromkeys(scorer.absent.values()):
             names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
             print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)

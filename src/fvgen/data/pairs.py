@@ -71,7 +71,7 @@ def make_pair(
         made = render_points_guide(path, points)
     else:
         images, photos = [d.image for d in depths], Cameras.concatenate([d.cameras for d in depths])
-        made = render_guide(path, shown, images, LookupRenderer(images, photos, depths, points, path.size))
+        made = render_guide(path, shown, LookupRenderer(images, photos, depths, points, path.size))
     pictures, coverage = made.completed.numpy(), made.coverage.numpy()
     isphoto = np.array([s is not None for s in shown])
     pictures[isphoto], coverage[isphoto] = truth[isphoto], True  # there truth and guide are the same photograph

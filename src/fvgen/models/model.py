@@ -347,7 +347,7 @@ def config_from_dict(values: dict) -> ModelConfig:
     known = {k: v for k, v in values.items() if not k.startswith("_")}
     if "completed_guide" in known and "guide" not in known:  # folders written before there were two kinds
         known["guide"] = "lookup" if known.pop("completed_guide") else "points"
-    if known.get("guide") == "surface":  # a renderer of the same pictures, before look-up
+    if known.get("guide") == "surface":  # folders written before colours were looked up
         known["guide"] = "lookup"
     for name, part in _PARTS.items():
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}

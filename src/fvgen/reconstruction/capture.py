@@ -15,7 +15,7 @@ from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.evaluation.framing import Framing
 from fvgen.progress import track
-from fvgen.rendering.guide import resample_photo
+from fvgen.rendering.guide import resample_photo, to_bytes
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.formats.record import image_inside
@@ -68,7 +68,7 @@ class Capture:
             return self
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         box = (0.0, 0.0, float(width), float(height))
-        images = torch.stack([(resample_photo(image, box, *size) * 255).round().byte() for image in self.images])
+        images = torch.stack([to_bytes(resample_photo(image, box, *size)) for image in self.images])
         covered = interpolate(self.covered[:, None].float(), size[::-1], mode="area")[:, 0] > 0.5
         return replace(self, images=images, covered=covered, cameras=self.cameras.resized(*size))
 

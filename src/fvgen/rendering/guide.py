@@ -66,15 +66,12 @@ def resample_photo(image: Tensor, box: tuple[float, float, float, float], width:
     return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(height, width, 3).float() / 255
 
 
-def render_guide(
-    path: Cameras, path_photo: Sequence[int | None], images: Sequence[Tensor], renderer: LookupRenderer
-) -> Guide:
+def render_guide(path: Cameras, path_photo: Sequence[int | None], renderer: LookupRenderer) -> Guide:
     """Look up every frame of a path, see `fvgen.rendering.lookup`.
 
     Args:
         path: ``F`` cameras of the renderer's size.
         path_photo: for each frame the index of the photo whose (covering) camera it is, or ``None``.
-        images: the photos, uint8 ``[H, W, 3]``.
         renderer: of the scene.
     """
     width, height = path.size
@@ -89,7 +86,7 @@ def render_guide(
             completed[i], told[i], coverage[i] = to_bytes(seen.image), to_bytes(seen.told), seen.coverage.cpu()
             depths.append(seen.depth.cpu())
         else:
-            completed[i] = to_bytes(resample_photo(images[shown], boxes[shown], width, height))
+            completed[i] = to_bytes(resample_photo(renderer.images[shown], boxes[shown], width, height))
             told[i], coverage[i] = 255, True
             depths.append(renderer.depth(path[i]).cpu())
     return Guide(completed, told, coverage, _of_one_size(depths, (height, width)), path, list(path_photo))

@@ -140,6 +140,7 @@ class LookupRenderer:
         counts = torch.bincount(cloud.photo, minlength=len(images)).tolist()
         ends = torch.tensor(counts).cumsum(0).tolist()
         self._points = [slice(end - count, end) for end, count in zip(ends, counts)]
+        self._measured = cloud.measured
         self._ready: dict[int, _Photo] = {}
 
     def depth(self, camera: Cameras) -> Tensor:
@@ -182,11 +183,10 @@ class LookupRenderer:
     def _surface(self, camera: Cameras, chosen: list[int]) -> Surface:
         """The splatted surfaces, small: their colour, and as a fourth channel the share of measured points."""
         rows = [self._points[k] for k in chosen]
-        positions = torch.cat([self.cloud.positions[r] for r in rows])
-        trust = torch.cat([self.cloud.confidence[r] for r in rows]).clamp_min(_LEAST_TRUST)
-        measured = torch.cat([self.cloud.measured[r] for r in rows])
-        photo = torch.cat([self.cloud.photo[r] for r in rows])
-        colors = torch.cat([self.cloud.colors[r] for r in rows]).float() / 255 * self._gains(camera)[photo]
+        cloud = self.cloud
+        parts = (cloud.positions, cloud.colors, cloud.photo, cloud.confidence, self._measured)
+        positions, colors, photo, trust, measured = (torch.cat([part[r] for r in rows]) for part in parts)
+        colors, trust = colors.float() / 255 * self._gains(camera)[photo], trust.clamp_min(_LEAST_TRUST)
         near = nearness(self.cameras.centers, camera.centers[0], 4).to(trust)
         width, height = self.size
         scale = min(1.0, SPLAT / max(width, height))
@@ -312,13 +312,16 @@ def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Ten
     """
     height, width = picture.shape[1:]
     rows, columns = depth.depth.shape
-    map_camera, device = depth.cameras, picture.device
+    device = picture.device
     known = depth.depth.to(device)
     inverse = torch.where(known > 0, 1 / known.clamp(min=1e-12), torch.zeros_like(known))
-    ratio = (map_camera.intrinsics[0] @ torch.linalg.inv(camera.intrinsics[0])).to(picture)  # of pixels, one ray
+    ratio = (depth.cameras.intrinsics[0] @ torch.linalg.inv(camera.intrinsics[0])).to(picture)  # of pixels, one ray
     x = (torch.arange(width, device=device) + 0.5) * ratio[0, 0] + ratio[0, 2] - 0.5
     y = (torch.arange(height, device=device) + 0.5) * ratio[1, 1] + ratio[1, 2] - 0.5
-    small = F.interpolate(picture[None], (rows, columns), mode="bilinear", antialias=True, align_corners=False)[0]
+    whole = [max(1, round(float(side * ratio[k, k]))) for k, side in ((1, height), (0, width))]
+    shrunk = F.interpolate(picture[None], whole, mode="bilinear", antialias=True, align_corners=False)
+    there = _transfer(depth.cameras, camera, torch.zeros_like(known), *_centers(known))
+    small = _sampled(shrunk, *there[:2], camera)  # what the map shows of it
     column, row = x.round().long(), y.round().long()
     values, fits = [], []
     for dy in (-1, 0, 1):

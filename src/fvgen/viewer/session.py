@@ -15,6 +15,7 @@ from fvgen.outputs import output_folder, write_files
 from fvgen.pipeline import NovelViewPipeline, NovelViews, Size
 from fvgen.progress import watched
 from fvgen.rendering.guide import Guide, render_points_guide
+from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.types import Photos, PointCloud, Scene
 from fvgen.viewer.kept import kept_scene
 from fvgen.viewer.keyframes import KeyPath, empty_path
@@ -71,6 +72,8 @@ class Session:
         self.options = options or Options()
         self.opened = result
         self.scene: Scene | None = None
+        self._renderer: LookupRenderer | None = None  # of the scene, for previews, one at a time
+        self._previewing = threading.Lock()
         self.size = pipeline.frame_size(photos, self.options.size)
         self.path = empty_path(self.size)
         self.shown = None if result is None else shown_whole(result)
@@ -191,7 +194,10 @@ class Session:
         camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
         if scene is not None:
             shown = follow_one(camera, scene.cameras)
-            return self.pipeline.guide(scene, shown).images()[0]
+            with self._previewing:
+                if self._renderer is None:
+                    self._renderer = self.pipeline.renderer(scene, self.size)
+                return self.pipeline.guide(scene, shown, self._renderer).images()[0]
         if opened is not None:
             count = len(opened.positions)
             cloud = PointCloud(
@@ -214,8 +220,8 @@ class Session:
         with watched(report):
             options = self.options
             scene = self.pipeline.scene(self.photos, options.geometry, weights=options.weights, depth=options.depth)
-        with self.lock:
-            self.scene = scene
+        with self.lock, self._previewing:
+            self.scene, self._renderer = scene, None
         self.on_change("scene")
         return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points: draw a path"
 

@@ -8,11 +8,11 @@ from fvgen.rendering.lookup import PHOTOS, SPLAT, supersampled
 # Operations of one point before one camera: 3x3 rotation after a shift, intrinsics, division, bounds.
 _PROJECT = 3 + 15 + 10 + 2 + 5
 # Of one point at one pixel of its window: squared distance and five comparisons; and, where the disc holds the pixel,
-# the depth test, the weight, and three weighted sums (measured or not, depth, weight).
+# the depth test, the weight, and six weighted sums (three colours, measured or not, depth, weight).
 _TEST = 6 + 5
-_BLEND = 3 + 2 + 2 * 3
-_POINT_BYTES = 12 + 4 + 1  # position, trust, measured or not
-_PIXEL_BYTES = 4 * 3  # measured, depth, weight
+_BLEND = 3 + 2 + 2 * 6
+_POINT_BYTES = 12 + 12 + 4 + 1  # position, colour, trust, measured or not
+_PIXEL_BYTES = 4 * 6  # colour, measured, depth, weight
 
 # Operations of one pixel at one plane in one source: transfer, division, bilinear sample; and the normalised
 # correlation of windows 5 and 15 wide: three separable box means each (8 + 1 and 4 + 1 additions), combined.
