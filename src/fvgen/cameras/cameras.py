@@ -111,3 +111,10 @@ class Cameras:
             torch.cat([b.intrinsics for b in batches]),
             torch.cat([b.sizes for b in batches]),
         )
+
+
+def plane_motion(reference: Cameras, source: Cameras) -> tuple[Tensor, Tensor]:
+    """``A [3, 3]`` and ``b [3]``: reference pixel p at inverse depth w is source pixel ``A p + b w`` (homogeneous)."""
+    motion = source.camera_from_world[0] @ reference.world_from_camera[0]
+    inverse = torch.linalg.inv(reference.intrinsics[0])
+    return source.intrinsics[0] @ motion[:3, :3] @ inverse, source.intrinsics[0] @ motion[:3, 3]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.cameras import plane_motion
 from fvgen.rendering.exposure import exposure_levels
 from fvgen.rendering.holes import blur, complete_picture, fill_holes
 from fvgen.rendering.splat import Surface, project_points, render_surface
@@ -365,9 +366,7 @@ def _centers(like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _transfer(one: Cameras, other: Cameras, inverse: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where pixels of one camera at inverse depth lie in another: x, y, and depth there over depth here."""
-    motion = other.camera_from_world[0] @ one.world_from_camera[0]
-    turn = (other.intrinsics[0] @ motion[:3, :3] @ torch.linalg.inv(one.intrinsics[0])).tolist()
-    shift = (other.intrinsics[0] @ motion[:3, 3]).tolist()
+    turn, shift = (part.tolist() for part in plane_motion(one, other))
     u, v, z = (a * x + (b * y + c) + d * inverse for (a, b, c), d in zip(turn, shift))
     scale = 1 / z.clamp(min=1e-6)
     return u * scale, v * scale, z

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.cameras import plane_motion
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.sweep import Winners, pixel_centers, plane_motion, sample, sweep, transfer
+from fvgen.scene.sweep import Winners, pixel_centers, sample, sweep, transfer
 
 _COARSE_SIDE = 128
 _COARSE_PLANES = 96

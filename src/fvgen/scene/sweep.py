@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.cameras import plane_motion
 
 _PLANES_AT_ONCE = 8  # keeps the working set of a few planes near the cache
 _REACH = 2  # windows of 5x5 and 15x15 pixels
@@ -30,13 +31,6 @@ class Winners:
     inverse_depth: Tensor
     similarity: Tensor
     distinctness: Tensor
-
-
-def plane_motion(reference: Cameras, source: Cameras) -> tuple[Tensor, Tensor]:
-    """``A [3, 3]`` and ``b [3]``: reference pixel p at inverse depth w is source pixel ``A p + b w`` (homogeneous)."""
-    motion = source.camera_from_world[0] @ reference.world_from_camera[0]
-    inverse = torch.linalg.inv(reference.intrinsics[0])
-    return source.intrinsics[0] @ motion[:3, :3] @ inverse, source.intrinsics[0] @ motion[:3, 3]
 
 
 def pixel_centers(height: int, width: int, device: torch.device | str) -> Tensor:
