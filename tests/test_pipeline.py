@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,59 @@ def test_one_guide_serves_every_model_and_the_arrows_in_a_row_are_the_call(scene
     assert torch.equal(NovelViewPipeline(None).compose(guide, None), guide.completed)
 
 
+def test_views_are_there_window_by_window(scene):
+    """A guide is looked up as its frames are needed, and the same views come out as of a whole one."""
+    through, orbit = plan_path(scene, "through", 15, (96, 64), 8), plan_path(scene, "orbit", 20, (64, 48))
+    for model, path in ((small_model(), through), (None, through), (small_model(), orbit)):
+        pipeline = NovelViewPipeline(model)
+        guides: list[list[int]] = []
+        made: list[tuple[list[int], int]] = []
+        views = pipeline(
+            scene,
+            path=path,
+            callback_on_guide=lambda guide, numbers, guides=guides: guides.append(numbers),
+            callback_on_frames=lambda numbers, _, made=made, guides=guides: made.append(
+                (numbers, len(sum(guides, [])))
+            ),
+        )
+        whole = pipeline.guide(scene, path)
+        for name in ("completed", "told", "coverage", "depth"):
+            assert torch.equal(getattr(views.guide, name), getattr(whole, name))
+        completed = pipeline.complete(scene, whole) if model else None
+        assert torch.equal(pipeline.compose(whole, completed), views.frames)
+        assert sorted(sum(guides, [])) == sorted(n for numbers, _ in made for n in numbers) == list(range(len(path)))
+        assert made[0][1] <= 16  # frames of the guide were there before the first views
+    lazy = NovelViewPipeline(None).guide(scene, orbit, frames=[3])
+    assert lazy.completed[3].any()
+    assert not lazy.completed[4].any()
+    assert lazy.render([3, 4]) == [4]
+    assert torch.equal(lazy.completed[[3, 4]], whole.completed[[3, 4]])
+
+
+def test_weights_are_read_while_the_scene_is_worked_out(scene, monkeypatch):
+    """Or in their own time where there is no scene to work out; a broken folder is told of all the same."""
+    pipeline = NovelViewPipeline.from_pretrained("mini", device="cpu", deferred=True)
+    read, during = threading.Event(), []
+    load = VideoModel.load
+
+    def loaded(*arguments):
+        during.append(threading.current_thread() is not threading.main_thread())
+        read.set()
+        return load(*arguments)
+
+    monkeypatch.setattr(VideoModel, "load", loaded)
+
+    def built(photos, *_, **__):
+        assert read.wait(20)
+        return scene
+
+    monkeypatch.setattr(pipeline, "scene", built)
+    views = pipeline(scene.photos, path="through", frames=3, size="model")
+    assert len(views.frames) == 3
+    NovelViewPipeline.from_pretrained("mini", device="cpu", deferred=True)(scene, frames=3, size="model")
+    assert during == [True, False]
+
+
 def test_the_model_works_at_its_size_and_the_views_have_theirs():
     """Where photographs tell, they decide the detail; where they do not, the model's picture is seen."""
     large = build_scene(made_up_photos(2, 640, 400))
@@ -180,7 +234,10 @@ def test_the_model_works_at_its_size_and_the_views_have_theirs():
     told = ~F.max_pool2d((guide.told[1] < 255)[None].float(), 17, 1, 8)[0].bool()
     sharp = [x[1].float().diff(dim=1)[told[:, 1:]].square().mean() for x in (views, guide.completed)]
     assert 0.7 < sharp[0] / sharp[1] < 1.2  # the detail is the photographs'
-    same = pipeline.compose(guide, replace(completed, pictures=pipeline._shown(large, guide, (128, 80))[0]))
+    shown = F.interpolate(
+        guide.completed.movedim(-1, 1).float() / 255, (80, 128), mode="bicubic", antialias=True, align_corners=False
+    )
+    same = pipeline.compose(guide, replace(completed, pictures=shown.movedim(1, -1).clamp(0, 1)))
     assert (same.float() - guide.completed.float()).abs().max() <= 1  # no change is no change
 
 

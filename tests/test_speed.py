@@ -61,23 +61,30 @@ def fresh(model: VideoModel) -> VideoModel:
     return copy.deepcopy(model)
 
 
-def windows(count: int) -> Windows:
-    """The first windows of a made-up scene; the first and the last frame of each are photographs."""
+def windows(chosen: list[int]) -> Windows:
+    """Windows of a made-up scene; the first and the last frame of each are photographs."""
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(4, FRAMES, HEIGHT, WIDTH, 3, generator=generator)[:count]
-    coverage = torch.rand(4, FRAMES, HEIGHT, WIDTH, generator=generator)[:count] < 0.7
-    wanted = torch.ones(count, FRAMES, dtype=torch.bool)
+    pictures = torch.rand(4, FRAMES, HEIGHT, WIDTH, 3, generator=generator)[chosen]
+    coverage = torch.rand(4, FRAMES, HEIGHT, WIDTH, generator=generator)[chosen] < 0.7
+    wanted = torch.ones(len(chosen), FRAMES, dtype=torch.bool)
     wanted[:, [0, -1]] = False
-    return Windows(pictures, coverage, wanted, [torch.Generator().manual_seed(i) for i in range(count)])
+    return Windows(pictures, coverage, wanted, [torch.Generator().manual_seed(i) for i in chosen])
+
+
+def run(sampler: WindowSampler, count: int) -> Tensor:
+    """The first windows, in groups of batches as the pipeline runs them: the wanted frames ``[F, H, W, 3]``."""
+    groups = sampler.groups(count, FRAMES, (WIDTH, HEIGHT))
+    assert [i for group in groups for batch in group for i in batch] == list(range(count))
+    with torch.no_grad():
+        parts = [
+            sampler.run([windows(b) for b in group], len(groups[0][0]), lambda _: nullcontext()) for group in groups
+        ]
+    return torch.cat([frames for part in parts for frames in part])
 
 
 def made(model: VideoModel, count: int, speed: Speed = Speed(), guidance: float = 1.0) -> Tensor:  # noqa: B008
     """``[count, wanted, H, W, 3]``."""
-    sampler = WindowSampler(model, speed, CPU, 4, guidance)
-    with torch.no_grad():
-        parts = list(sampler.run(windows(count), lambda _: nullcontext()))
-    assert [i for batch, _ in parts for i in batch] == list(range(count))
-    return torch.cat([frames for _, frames in parts]).unflatten(0, (count, -1))
+    return run(WindowSampler(model, speed, CPU, 4, guidance), count).unflatten(0, (count, -1))
 
 
 def test_a_window_is_the_same_whatever_is_denoised_with_it(model: VideoModel) -> None:
@@ -243,8 +250,7 @@ def test_off_loaded_each_part_comes_once_for_all_windows(fresh: VideoModel, monk
     fresh.denoiser.unet.register_forward_pre_hook(lambda *_: ran.append(set(present)))
     fresh.autoencoder.vae.decoder.register_forward_pre_hook(lambda *_: ran.append(set(present)))
     sampler = WindowSampler(fresh, Speed(offload=True, window_batch=1), device, 4, 1.0)
-    with torch.no_grad():
-        found = torch.cat([frames for _, frames in sampler.run(windows(3), lambda _: nullcontext())])
+    found = run(sampler, 3)
     torch.testing.assert_close(found, expected.flatten(0, 1), atol=0, rtol=0)
     assert ran[:12] == [{"unet"}] * 12  # three windows, four steps each, and nothing else on the device
     assert all(here == {"vae"} for here in ran[12:])
@@ -350,7 +356,7 @@ def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_
 
         views = pipeline(scene, path=path, callback_on_frames=take)
         write_files(views, tmp_path, images=images)
-    assert early == [[0, 7, 14], [*range(1, 7)], [*range(8, 14)]]  # the photographs, then a batch each
+    assert early == [[0, 7], [*range(1, 7)], [14], [*range(8, 14)]]  # photographs where they are come to
     written = sorted((tmp_path / "images").iterdir())
     assert [file.name for file in written] == [f"{i:05d}.png" for i in range(15)]
     for file, frame in zip(written, views.frames):

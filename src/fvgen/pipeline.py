@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,8 @@ from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler
-from fvgen.rendering.guide import Guide, render_guide, render_points_guide, resample_photo, to_bytes
+from fvgen.progress import bar
+from fvgen.rendering.guide import Guide, GuideKind, render_guide, render_points_guide, resample_photo, to_bytes
 from fvgen.rendering.holes import blur
 from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.build import build_scene
@@ -37,6 +39,7 @@ _LOW = 2.0  # pixels of the model's: what it changes more finely than that is le
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 FramesCallback = Callable[[list[int], Tensor], None]
+GuideCallback = Callable[["Guide", list[int]], None]
 Size = tuple[int, int] | Literal["model"] | None
 
 
@@ -75,7 +78,7 @@ class Completed:
     """What a model makes of a guide, at its own size.
 
     Attributes:
-        pictures: ``[F, h, w, 3]`` float32 0..1 on the CPU; of frames that are not there yet, the guide.
+        pictures: ``[F, h, w, 3]`` float32 0..1 on the CPU; of frames that are not there yet, black.
         settings: how they were made.
     """
 
@@ -202,6 +205,7 @@ class NovelViewPipeline:
         self.speed = speed
         self._config: ModelConfig | None = None
         self._folder: Path | None = None
+        self._reading: Future[VideoModel] | None = None
         self.name = name
         self.device = torch.device("cpu")
         self.dtype = torch.float32
@@ -246,9 +250,20 @@ class NovelViewPipeline:
     def model(self) -> VideoModel | None:
         """The model, read now if it was not yet."""
         if self._model is None and self._folder is not None:
-            self._model = VideoModel.load(self._folder, self._home, self.dtype)
+            reading, self._reading = self._reading, None
+            self._model = reading.result() if reading else self._read(self._folder)
             prepare(self._model, self.speed, self.device)
         return self._model
+
+    def _read(self, folder: Path) -> VideoModel:
+        return VideoModel.load(folder, self._home, self.dtype)
+
+    def _read_ahead(self) -> None:
+        """Begin to read the model, if it was not yet, while other work goes on."""
+        if self._model is None and self._folder is not None and self._reading is None:
+            pool = ThreadPoolExecutor(1)
+            self._reading = pool.submit(self._read, self._folder)
+            pool.shutdown(wait=False)
 
     @property
     def _home(self) -> torch.device:
@@ -274,6 +289,7 @@ class NovelViewPipeline:
             self.dtype = torch.bfloat16 if fast else torch.float32
         else:
             self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self._reading = None  # it was for another place
         if self._model is not None:
             self._model.to(self._home, self.dtype)
             prepare(self._model, self.speed, self.device)
@@ -297,10 +313,12 @@ class NovelViewPipeline:
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
         progress: bool = True,
-        callback_on_guide: Callable[[Guide], None] | None = None,
+        callback_on_guide: GuideCallback | None = None,
         callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
         """Make novel views: :meth:`scene`, :meth:`plan`, :meth:`guide`, :meth:`complete` and :meth:`compose` in a row.
+
+        The last three go window by window, so that the first views are there long before the last.
 
         Args:
             photos: files, a folder, a video, a transforms.json, a COLMAP folder, loaded photos, or a scene that is
@@ -319,10 +337,9 @@ class NovelViewPipeline:
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
             progress: kept for the convention of diffusers; bars appear on terminals only.
-            callback_on_guide: gets the guide before anything is denoised.
+            callback_on_guide: gets the guide, and the numbers of those of its frames that are now there.
             callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
-                ``[N, H, W, 3]`` uint8 on the CPU. Each comes once, photographs first. What a callback raises ends the
-                work.
+                ``[N, H, W, 3]`` uint8 on the CPU. Each comes once. What a callback raises ends the work.
 
         Raises:
             UserError: for everything the caller can mend.
@@ -330,46 +347,53 @@ class NovelViewPipeline:
         clock = Clock(self.device)
         self.settings(steps, guidance_scale, seed)  # complain before any work
         if isinstance(photos, Scene):
-            scene = photos
+            scene, frame_size = photos, self.frame_size(photos.photos, size)
         else:
             with clock.stage("load"):
                 loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
-            size = self.frame_size(loaded, size)
+            frame_size = self.frame_size(loaded, size)
+            self._read_ahead()
             with clock.stage("geometry"):
                 scene = self.scene(
                     loaded, geometry, weights=geometry_weights, half_pixel_shift=half_pixel_shift, depth=depth
                 )
         if not isinstance(path, CameraPath):
-            path = self.plan(scene, path, frames, self.frame_size(scene.photos, size))
+            path = self.plan(scene, path, frames, frame_size)
         with clock.stage("render"):
-            guide = self.guide(scene, path)
-        if callback_on_guide is not None:
-            callback_on_guide(guide)
+            guide = self.guide(scene, path, frames=())
         views = torch.zeros_like(guide.completed)
+        settings = self.settings(steps, guidance_scale, seed, path.cameras.size)
+        with bar(len(path), "views", "view") as done:
 
-        def ready(completed: Completed | None, numbers: list[int]) -> None:
-            with clock.stage("compose"):
-                made = self.compose(guide, completed, numbers)
-                views[numbers] = made
-            if callback_on_frames is not None and numbers:
-                callback_on_frames(numbers, made)
+            def ready(completed: Completed | None, numbers: list[int]) -> None:
+                with clock.stage("compose"):
+                    made = self.compose(guide, completed, numbers)
+                    views[numbers] = made
+                done.update(len(numbers))
+                if callback_on_frames is not None:
+                    callback_on_frames(numbers, made)
 
-        if self.config is None:
-            ready(None, list(range(len(guide))))
-            settings = self.settings(steps, guidance_scale, seed, path.cameras.size)
-        else:
-            completed = self.complete(
-                scene,
-                guide,
-                steps=steps,
-                guidance_scale=guidance_scale,
-                seed=seed,
-                generator=generator,
-                callback_on_step_end=callback_on_step_end,
-                callback_on_pictures=ready,
-                clock=clock,
-            )
-            settings = completed.settings
+            if self.config is None:
+                for start in range(0, len(path), FRAMES):
+                    with clock.stage("render"):
+                        numbers = guide.render(range(start, min(start + FRAMES, len(path))))
+                    if callback_on_guide is not None:
+                        callback_on_guide(guide, numbers)
+                    ready(None, numbers)
+            else:
+                self.complete(
+                    scene,
+                    guide,
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    seed=seed,
+                    generator=generator,
+                    callback_on_step_end=callback_on_step_end,
+                    callback_on_guide=callback_on_guide,
+                    callback_on_pictures=ready,
+                    clock=clock,
+                )
+        guide = replace(guide, renderer=None)  # the scene's points need not stay on the device
         return NovelViews(views, guide, path.cameras, path.photo, scene, clock.seconds, settings)
 
     def scene(
@@ -400,14 +424,21 @@ class NovelViewPipeline:
         return plan_path(scene, path, frames, size, self.config.frames if self.config else FRAMES)
 
     @torch.no_grad()
-    def guide(self, scene: Scene, path: CameraPath, renderer: LookupRenderer | None = None) -> Guide:
+    def guide(
+        self,
+        scene: Scene,
+        path: CameraPath,
+        renderer: LookupRenderer | None = None,
+        frames: Sequence[int] | None = None,
+    ) -> Guide:
         """What is known of the frames of a path without a model, at the views' size; it serves every model.
 
         Args:
             scene, path: what to see, from where.
             renderer: from :meth:`renderer`, where more than one guide of this scene and size is made.
+            frames: to make now, by default all; others are made when :meth:`complete` or :meth:`compose` come to them.
         """
-        return render_guide(path.cameras, path.photo, renderer or self.renderer(scene, path.cameras.size))
+        return render_guide(path.cameras, path.photo, renderer or self.renderer(scene, path.cameras.size), frames)
 
     def renderer(self, scene: Scene, size: tuple[int, int]) -> LookupRenderer:
         """What looks up views of a scene, on the pipeline's device; it makes each photograph ready once."""
@@ -425,6 +456,7 @@ class NovelViewPipeline:
         seed: int = 0,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
+        callback_on_guide: GuideCallback | None = None,
         callback_on_pictures: Callable[[Completed, list[int]], None] | None = None,
         clock: Clock | None = None,
     ) -> Completed:
@@ -438,8 +470,8 @@ class NovelViewPipeline:
             scene: that the guide is of; may be ``None`` where it is not asked: the model is not shown points, or the
                 guide is of them, and the path begins and ends with photographs.
             guide: from :meth:`guide`.
-            steps, guidance_scale, seed, generator, callback_on_step_end: as in a call.
-            callback_on_pictures: told which frames are there, photographs first.
+            steps, guidance_scale, seed, generator, callback_on_step_end, callback_on_guide: as in a call.
+            callback_on_pictures: told which frames are there.
             clock: that is told of the stages.
 
         Raises:
@@ -454,22 +486,40 @@ class NovelViewPipeline:
         if self._model is None:
             with clock.stage("load"):
                 _ = self.model
-        with clock.stage("render"):
-            shown, coverage = self._shown(scene, guide, size)
-        looked = self.config.guide == guide.kind == "lookup"  # then the guide at that size is there already
-        own = shown if looked else torch.stack([_resized(p, size)[0] for p in guide.completed.split(1)])
-        completed = Completed(own, settings)
-        pictures, known = self._with_ends(scene, guide, size, shown, coverage)
-        before = 1 if guide.photo[0] is None else 0
+        completed = Completed(torch.zeros(len(guide), size[1], size[0], 3), settings)
+        shown = _Shown(scene, guide, size, self.config.guide, self.device)
+        sampler = self._sampler(settings, callback_on_step_end)
+
+        def show(frames: list[int]) -> None:
+            with clock.stage("render"):
+                numbers = shown.show(frames)
+            if callback_on_guide is not None and numbers:
+                callback_on_guide(guide, numbers)
+            ready([n for n in numbers if guide.photo[n] is not None])
 
         def ready(numbers: list[int]) -> None:
-            mine = [n - before for n in numbers if 0 <= n - before < len(guide)]
-            completed.pictures[mine] = pictures[0][[n + before for n in mine]]
-            if callback_on_pictures is not None and mine:
-                callback_on_pictures(completed, mine)
+            completed.pictures[numbers] = shown.pictures[[n + shown.before for n in numbers]]
+            if callback_on_pictures is not None and numbers:
+                callback_on_pictures(completed, numbers)
 
-        ready([i for i, there in enumerate(known) if there])
-        self._denoise(*pictures, known, settings, generator, clock, callback_on_step_end, ready)
+        for level in plan_windows(shown.known, self.config.frames):
+            for windows in _equal_lengths(level):
+                index = torch.tensor(windows)
+                wanted = ~torch.tensor(shown.known)[index]
+                noise = [torch.Generator().manual_seed(_seed(generator)) for _ in windows]
+                groups = sampler.groups(len(windows), index.shape[1], size)
+                for group in groups:
+                    show(index[[row for batch in group for row in batch]].unique().tolist())
+                    batches = [
+                        Windows(shown.pictures[index[b]], shown.coverage[index[b]], wanted[b], [noise[i] for i in b])
+                        for b in group
+                    ]
+                    made = sampler.run(batches, len(groups[0][0]), clock.stage)
+                    for batch, pictures in zip(group, made):
+                        frames = index[batch][wanted[batch]]
+                        shown.take(frames.tolist(), pictures)
+                        ready([n - shown.before for n in frames.tolist()])
+        show(list(range(len(shown.known))))  # photographs that no window ends at
         return completed
 
     def compose(self, guide: Guide, completed: Completed | None, frames: Sequence[int] | None = None) -> Tensor:
@@ -489,6 +539,7 @@ class NovelViewPipeline:
             ``[N, H, W, 3]`` uint8 on the CPU.
         """
         chosen = list(range(len(guide)) if frames is None else frames)
+        guide.render(chosen)
         if completed is None:
             return guide.completed[chosen]
         return torch.stack([self._composed(guide, completed.pictures[i], i) for i in chosen])
@@ -573,67 +624,6 @@ class NovelViewPipeline:
             return size
         return fitting_size([size], native, max(grid, GRID))
 
-    def _shown(self, scene: Scene | None, guide: Guide, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What the model is shown, ``[F, h, w, 3]`` float 0..1, and where that was measured, ``[F, h, w]``."""
-        assert self.config is not None
-        if self.config.guide != guide.kind:
-            assert scene is not None
-            points = render_points_guide(guide.cameras.resized(*size), scene.points.to(self.device))
-            for i, photo in enumerate(guide.photo):
-                if photo is not None:
-                    points.completed[i], points.coverage[i] = (
-                        to_bytes(_resized(guide.completed[i][None], size)[0]),
-                        True,
-                    )
-            return points.completed.float() / 255, points.coverage
-        pictures = [_resized(picture, size)[0] for picture in guide.completed.split(1)]
-        covered = [_resized(part[..., None].float(), size)[0, ..., 0] > 0.5 for part in guide.coverage.split(1)]
-        return torch.stack(pictures), torch.stack(covered)
-
-    def _with_ends(
-        self, scene: Scene | None, guide: Guide, size: tuple[int, int], shown: Tensor, coverage: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], list[bool]]:
-        """Pictures and coverage with the nearest photograph before and after, where the path has none there."""
-        known = [photo is not None for photo in guide.photo]
-        for frame, first in ((0, True), (-1, False)):
-            if guide.photo[frame] is None:
-                assert scene is not None
-                k = nearest_photo(scene.cameras, guide.cameras[frame])
-                box = scene.cameras.covering(*guide.cameras.size)[1][k]
-                picture = resample_photo(scene.photos.images[k], box, *size)[None].to(shown)
-                whole = torch.ones_like(coverage[:1])
-                shown = torch.cat([picture, shown] if first else [shown, picture])
-                coverage = torch.cat([whole, coverage] if first else [coverage, whole])
-                known = [True, *known] if first else [*known, True]
-        return (shown, coverage), known
-
-    def _denoise(
-        self,
-        pictures: Tensor,
-        coverage: Tensor,
-        known: list[bool],
-        settings: Settings,
-        generator: torch.Generator,
-        clock: Clock,
-        callback: Callback | None,
-        ready: Callable[[list[int]], None],
-    ) -> None:
-        """Replace the pictures ``[F, h, w, 3]`` that are not known by the model's, window by window."""
-        assert self.config is not None
-        known = list(known)
-        for level in plan_windows(known, self.config.frames):
-            for windows in _equal_lengths(level):
-                index = torch.tensor(windows)
-                wanted = ~torch.tensor(known)[index]
-                noise = [torch.Generator().manual_seed(_seed(generator)) for _ in windows]
-                inputs = Windows(pictures[index], coverage[index], wanted, noise)
-                for batch, made in self._sampler(settings, callback).run(inputs, clock.stage):
-                    frames = index[batch][wanted[batch]]
-                    pictures[frames], coverage[frames] = made.to(pictures), True
-                    ready(frames.tolist())
-                    for frame in frames.tolist():
-                        known[frame] = True
-
     def _sampler(self, settings: Settings, callback: Callback | None) -> WindowSampler:
         model = self.model
         assert model is not None
@@ -643,6 +633,64 @@ class NovelViewPipeline:
             return changed["latents"] if changed else None
 
         return WindowSampler(model, self.speed, self.device, settings.steps, settings.guidance_scale, on_step)
+
+
+class _Shown:
+    """A guide as a model is shown it, at the model's size; a path that has no photograph at an end gets the nearest.
+
+    Args:
+        scene, guide: see :meth:`NovelViewPipeline.complete`.
+        size: (width, height) of the model's pictures.
+        kind: of guide that the model learnt from.
+        device: where points are rendered.
+
+    Attributes:
+        pictures: ``[F', h, w, 3]`` float32 0..1, ``before`` frames, those of the path, and perhaps one after.
+        coverage: ``[F', h, w]`` bool, where they are measured, photographs or made.
+        known: of each whether it is a photograph or made.
+    """
+
+    def __init__(
+        self, scene: Scene | None, guide: Guide, size: tuple[int, int], kind: GuideKind, device: torch.device
+    ) -> None:
+        self._scene, self._guide, self._size, self._kind = scene, guide, size, kind
+        self._missing = set(range(len(guide)))
+        self.before = int(guide.photo[0] is None)
+        after = int(guide.photo[-1] is None)
+        count = self.before + len(guide) + after
+        self.pictures = torch.zeros(count, size[1], size[0], 3)
+        self.coverage = torch.zeros(count, size[1], size[0], dtype=torch.bool)
+        self.known = [True] * self.before + [photo is not None for photo in guide.photo] + [True] * after
+        for end in [0] * self.before + [-1] * after:
+            assert scene is not None
+            k = nearest_photo(scene.cameras, guide.cameras[end])
+            box = scene.cameras.covering(*guide.cameras.size)[1][k]
+            self.pictures[end], self.coverage[end] = resample_photo(scene.photos.images[k], box, *size), True
+        self._points = None
+        if kind != guide.kind:
+            assert scene is not None
+            self._points = scene.points.to(device)
+
+    def show(self, frames: Sequence[int]) -> list[int]:
+        """Make what is shown of frames of the path; returns those, as the guide counts them, that were not there."""
+        numbers = sorted(self._missing.intersection(n - self.before for n in frames))
+        self._missing.difference_update(numbers)
+        self._guide.render(numbers)
+        for n in numbers:
+            known = self._guide.photo[n] is not None
+            picture, coverage = self._guide.completed[n : n + 1], self._guide.coverage[n : n + 1]
+            if self._points is not None and not known:
+                points = render_points_guide(self._guide.cameras[n].resized(*self._size), self._points)
+                picture, coverage = points.completed, points.coverage
+            self.pictures[n + self.before] = _resized(picture, self._size)[0]
+            self.coverage[n + self.before] = _resized(coverage[..., None].float(), self._size)[0, ..., 0] > 0.5
+        return numbers
+
+    def take(self, frames: list[int], pictures: Tensor) -> None:
+        """Pictures ``[N, h, w, 3]`` that the model made of some frames; from now on they are known."""
+        self.pictures[frames], self.coverage[frames] = pictures.to(self.pictures), True
+        for frame in frames:
+            self.known[frame] = True
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -41,13 +41,13 @@ def _told(items: Iterable[T], total: int | None, description: str, watcher: Watc
     watcher(description, done, total)
 
 
-def bar(size: int, description: str) -> Any:
-    """A bar over ``size`` bytes with ``update(bytes)``, for a ``with``; it appears as that of :func:`track` does."""
+def bar(size: int, description: str, unit: str = "B") -> Any:
+    """A bar over ``size`` bytes or other units with ``update(number)``, for a ``with``; it appears as track's does."""
     return tqdm(
         total=size,
         desc=description,
-        unit="B",
-        unit_scale=True,
+        unit=unit,
+        unit_scale=unit == "B",
         delay=2.0,
         leave=False,
         dynamic_ncols=True,

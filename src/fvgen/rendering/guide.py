@@ -1,7 +1,7 @@
 """The guide of a camera path: what its photographs tell of each frame, with the photos at their own frames."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.progress import track
-from fvgen.rendering.lookup import CloudLike, LookupRenderer
+from fvgen.rendering.lookup import CloudLike, LookupRenderer, splat_size
 from fvgen.rendering.splat import render_points
 
 GuideKind = Literal["lookup", "points"]
@@ -34,6 +34,7 @@ class Guide:
         cameras: ``F`` cameras.
         photo: for each frame the index of the photo shown there, or ``None``.
         kind: see ``completed``.
+        renderer: makes the frames in ``missing``, which are black until :meth:`render` is asked for them.
     """
 
     completed: Tensor
@@ -43,9 +44,32 @@ class Guide:
     cameras: Cameras
     photo: list[int | None]
     kind: GuideKind = "lookup"
+    renderer: LookupRenderer | None = None
+    missing: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.photo)
+
+    def render(self, frames: Iterable[int] | None = None) -> list[int]:
+        """Make frames, by default all, that are not there yet; those that were made are returned, in order."""
+        wanted = sorted(self.missing if frames is None else self.missing.intersection(frames))
+        for i in track(wanted, "guide"):
+            assert self.renderer is not None
+            self._look_up(i, self.renderer)
+            self.missing.discard(i)
+        return wanted
+
+    def _look_up(self, i: int, renderer: LookupRenderer) -> None:
+        shown, camera = self.photo[i], self.cameras[i]
+        if shown is None:
+            seen = renderer.picture(camera)
+            self.completed[i], self.told[i] = to_bytes(seen.image), to_bytes(seen.told)
+            self.coverage[i], depth = seen.coverage.cpu(), seen.depth
+        else:
+            box = renderer.cameras.covering(*camera.size)[1][shown]
+            self.completed[i] = to_bytes(resample_photo(renderer.images[shown], box, *camera.size))
+            self.told[i], self.coverage[i], depth = 255, True, renderer.depth(camera)
+        self.depth[i] = F.interpolate(depth[None, None], self.depth.shape[1:], mode="nearest-exact")[0, 0].cpu()
 
     def images(self, frames: slice = slice(None)) -> Tensor:
         """``[F, H, W, 3]`` uint8, of some frames what was measured, black elsewhere; points with their faint rims."""
@@ -66,30 +90,31 @@ def resample_photo(image: Tensor, box: tuple[float, float, float, float], width:
     return torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(height, width, 3).float() / 255
 
 
-def render_guide(path: Cameras, path_photo: Sequence[int | None], renderer: LookupRenderer) -> Guide:
-    """Look up every frame of a path, see `fvgen.rendering.lookup`.
+def render_guide(
+    path: Cameras, path_photo: Sequence[int | None], renderer: LookupRenderer, frames: Iterable[int] | None = None
+) -> Guide:
+    """Look up the frames of a path, see `fvgen.rendering.lookup`.
 
     Args:
         path: ``F`` cameras of the renderer's size.
         path_photo: for each frame the index of the photo whose (covering) camera it is, or ``None``.
         renderer: of the scene.
+        frames: to make now, by default all; the others wait for :meth:`Guide.render`.
     """
     width, height = path.size
-    shape = (len(path), height, width)
-    completed, told = torch.zeros(*shape, 3, dtype=torch.uint8), torch.zeros(shape, dtype=torch.uint8)
-    coverage, depths = torch.zeros(shape, dtype=torch.bool), []
-    boxes = renderer.cameras.covering(width, height)[1]
-    for i in track(range(len(path)), "guide"):
-        shown = path_photo[i]
-        if shown is None:
-            seen = renderer.picture(path[i])
-            completed[i], told[i], coverage[i] = to_bytes(seen.image), to_bytes(seen.told), seen.coverage.cpu()
-            depths.append(seen.depth.cpu())
-        else:
-            completed[i] = to_bytes(resample_photo(renderer.images[shown], boxes[shown], width, height))
-            told[i], coverage[i] = 255, True
-            depths.append(renderer.depth(path[i]).cpu())
-    return Guide(completed, told, coverage, _of_one_size(depths, (height, width)), path, list(path_photo))
+    count, (columns, rows) = len(path), splat_size(path.size)
+    guide = Guide(
+        completed=torch.zeros(count, height, width, 3, dtype=torch.uint8),
+        told=torch.zeros(count, height, width, dtype=torch.uint8),
+        coverage=torch.zeros(count, height, width, dtype=torch.bool),
+        depth=torch.zeros(count, rows, columns),
+        cameras=path,
+        photo=list(path_photo),
+        renderer=renderer,
+        missing=set(range(count)),
+    )
+    guide.render(frames)
+    return guide
 
 
 def render_points_guide(path: Cameras, cloud: CloudLike) -> Guide:
@@ -136,13 +161,6 @@ def points_picture(positions: Tensor, colors: Tensor, camera: Cameras) -> tuple[
         depth = F.interpolate(depth, (height, width), mode="nearest-exact")  # no mean of near and far
     color, alpha = picture[0].movedim(0, -1).split([3, 1], -1)
     return color, alpha[..., 0] >= _OPAQUE, depth[0, 0]
-
-
-def _of_one_size(depths: list[Tensor], most: tuple[int, int]) -> Tensor:
-    """Depth of all frames at the size of the smallest, ``most`` at most."""
-    size = min([most, *(tuple(depth.shape) for depth in depths)], key=lambda shape: shape[0] * shape[1])
-    shrunk = (F.interpolate(depth[None, None], size, mode="nearest-exact")[0, 0] for depth in depths)
-    return torch.stack(list(shrunk))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

@@ -103,6 +103,12 @@ def supersampled(size: tuple[int, int]) -> tuple[int, int]:
     return size[0] * scale, size[1] * scale
 
 
+def splat_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of the depth that is kept of a picture: its own, at most that at which points are splatted."""
+    scale = min(1.0, SPLAT / max(size))
+    return max(8, round(size[0] * scale)), max(8, round(size[1] * scale))
+
+
 def nearness(centers: Tensor, eye: Tensor, power: int) -> Tensor:
     """How much each photo counts in a picture taken at ``eye``: ``[K]``, the nearest photo has 1.
 
@@ -189,10 +195,9 @@ class LookupRenderer:
         positions, colors, photo, trust, measured = (torch.cat([part[r] for r in rows]) for part in parts)
         colors, trust = colors.float() / 255 * self._gains(camera)[photo], trust.clamp_min(_LEAST_TRUST)
         near = nearness(self.cameras.centers, camera.centers[0], 4).to(trust)
-        width, height = self.size
-        scale = min(1.0, SPLAT / max(width, height))
+        width, height = splat_size(self.size)
         points = _SAMPLED * len(project_points(positions[::_SAMPLED], camera).z)
-        scale *= min(1.0, math.sqrt(max(points, 1) / (_DENSITY * width * height * scale * scale)))
+        scale = min(1.0, math.sqrt(max(points, 1) / (_DENSITY * width * height)))
         small = camera.resized(max(8, round(width * scale)), max(8, round(height * scale)))
         shades = torch.cat([colors.clamp(max=1), measured[:, None].float()], 1)
         return render_surface(positions, shades, trust * near[photo], small, tolerance=_SAME)

@@ -241,8 +241,11 @@ class Session:
         return f"{len(path)} frames in {folder}"
 
     def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: Shown) -> NovelViews:
-        def on_guide(guide: Guide) -> None:
-            shown.guide = guide.images()
+        def on_guide(guide: Guide, numbers: list[int]) -> None:
+            if shown.guide is None:
+                shown.guide = torch.zeros_like(shown.frames)
+            for n in numbers:
+                shown.guide[n] = guide.images(slice(n, n + 1))[0]
             self.on_change("frames")
 
         def on_frames(numbers: list[int], pictures: Tensor) -> None:
