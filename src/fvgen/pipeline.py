@@ -35,7 +35,7 @@ NATIVE = (256, 160)  # size of a model's pictures where there is none
 GRID = 16
 FRAMES = 16
 LONGEST = 1024  # pixels of the views' longer side, where nothing else is asked for
-_LOW = 2.0  # pixels of the model's: what it changes more finely than that is left to the photographs
+_LOW = 6.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 FramesCallback = Callable[[list[int], Tensor], None]
