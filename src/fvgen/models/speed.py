@@ -13,8 +13,6 @@ from torch import nn
 from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel
 
-_CPU_PIXELS = 5 * 16 * 256 * 160  # of the windows denoised together on a CPU: four small ones, or one large one
-_CPU_WINDOWS = 4
 _SHARE = 0.9  # of the free memory of a GPU; the rest is for workspaces and what does not fit the gaps
 _TENSORS = 40.0  # of the UNet's first width, held at a time; counted: 32.5 of ViewCrafter's network, 15.5 of `mini`'s
 
@@ -28,8 +26,7 @@ class Speed:
             Once per shape; batches of windows are filled up to the same size.
         channels_last: keep convolution weights, and so pictures, with their channels last in memory.
         offload: only the part of the model that is at work lies on the device, the others in the memory of the CPU.
-        window_batch: windows denoised together; by default as many as the device's free memory takes, on a CPU four
-            small ones.
+        window_batch: windows denoised together; by default as many as a GPU's free memory takes, on a CPU one.
     """
 
     compile: bool = False
@@ -140,7 +137,7 @@ def windows_at_once(
     if speed.window_batch is not None:
         return speed.window_batch
     if device.type != "cuda" and free is None:
-        return max(1, min(_CPU_WINDOWS, _CPU_PIXELS // (frames * size[0] * size[1])))
+        return 1
     weights = list(model.denoiser.unet.parameters())
     free = free_bytes(device) if free is None else free
     if speed.offload:

@@ -14,21 +14,13 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.scene.keypoints import refine_keypoints
 from fvgen.scene.matching import Features, PairMatches, match_photos
-from fvgen.scene.sfm_align import refine_keypoints
 from fvgen.scene.types import Dropped, Photos
 
 # Focal lengths of ordinary cameras in units of the longer side: phones 0.7 to 0.8, video and compact cameras 0.8 to 1.
 _USUAL_FOCAL, _USUAL_SPREAD = 0.8, 0.3
 _EXIF_SPREAD = 0.05  # EXIF rounds, and lenses breathe
-# The worker's modules are pure numpy, but their room imports torch and Pillow: an empty room takes its place.
-_BOOT = """
-import sys, types
-room = types.ModuleType("fvgen.scene")
-room.__path__ = [sys.argv[1]]
-sys.modules["fvgen.scene"] = room
-from fvgen.scene.sfm_worker import main
-"""
 _ADVICE = "take photos that overlap by 60 to 80 %, from different places, of a still and textured scene"
 
 
@@ -123,7 +115,7 @@ def _problem(
     aligned: list[np.ndarray],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``sfm_worker.read_problem`` reads."""
+    """The arrays that `fvgen.sfm.problem.read_problem` reads."""
     sizes = np.array([f.size for f in features])
     kinds = [(min(size), max(size), round(focal or 0)) for size, focal in zip(sizes.tolist(), photos.focals)]
     known = sorted(set(kinds))
@@ -155,8 +147,7 @@ def _run_worker(problem: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         question, answer = Path(folder) / "problem.npz", Path(folder) / "answer.npz"
         np.savez(question, **problem)  # type: ignore[arg-type]
         # -P: a file of the user's called numpy.py must not be imported from the current folder
-        call = _BOOT + "main(*sys.argv[2:])"
-        command = [sys.executable, "-P", "-c", call, str(Path(__file__).parent), str(question), str(answer)]
+        command = [sys.executable, "-P", "-m", "fvgen.sfm.worker", str(question), str(answer)]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0 or not answer.is_file():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]

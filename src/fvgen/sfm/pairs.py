@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import INDEPENDENT_PER_PHOTO, Bundle
-from fvgen.scene.sfm_problem import MATCH_ERROR, Pair, Poses, Problem, epipolar_errors, pair_sigma
-from fvgen.scene.sfm_tracks import POINT_ERROR, polish
+from fvgen.sfm.bundle import INDEPENDENT_PER_PHOTO, Bundle
+from fvgen.sfm.problem import MATCH_ERROR, Pair, Poses, Problem, epipolar_errors, pair_sigma
+from fvgen.sfm.tracks import POINT_ERROR, polish
 
 _SEARCH_MATCHES = 500  # a sample is enough to tell focal lengths apart
 VAGUE = 0.1  # spread of log focal above which a focal length is searched

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import cross_matrix
+from fvgen.sfm.bundle import cross_matrix
 
 MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
 MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores

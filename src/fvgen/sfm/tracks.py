@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import Bundle, adjust, triangulate
-from fvgen.scene.sfm_problem import Poses, Problem, epipolar_errors, inliers
+from fvgen.sfm.bundle import Bundle, adjust, triangulate
+from fvgen.sfm.problem import Poses, Problem, epipolar_errors, inliers
 
 POINT_ERROR = 4.0  # times sigma
 _ENOUGH_POINTS = 6000  # more do not move the cameras any further,

@@ -1,17 +1,18 @@
 """Camera poses from matched keypoints: pycolmap and numpy, in a process of its own.
 
-Started by ``fvgen.scene.sfm``. COLMAP's library shares its process with nothing else, because it has been seen to
-abort next to other image libraries; and a crash here cannot take a run down.
+``python -m fvgen.sfm.worker PROBLEM ANSWER``, started by `fvgen.scene.sfm`. COLMAP's library shares its process with
+nothing else, because it has been seen to abort next to other image libraries; and a crash here cannot take a run down.
 """
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import widest_angles
-from fvgen.scene.sfm_mapping import place_many
-from fvgen.scene.sfm_pairs import place_two
-from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, read_problem, turning_error
+from fvgen.sfm.bundle import widest_angles
+from fvgen.sfm.mapping import place_many
+from fvgen.sfm.pairs import place_two
+from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, read_problem, turning_error
 
 _MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
@@ -24,7 +25,7 @@ def agreeing(problem: Problem, pair: Pair, poses: Poses) -> Pair:
 
 
 def solve(problem: Problem) -> dict[str, np.ndarray]:
-    """The arrays of the answer: see ``fvgen.scene.sfm``."""
+    """The arrays of the answer: see `fvgen.scene.sfm`."""
     matched = max((len(pair.indices) for pair in problem.pairs), default=0)
     placed = None
     if len(problem) == 2 and problem.pairs:
@@ -62,3 +63,7 @@ def main(problem_path: str, answer_path: str) -> None:
 
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
     np.savez(answer_path, **solve(read_problem(problem_path)))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fvgen.scene.sfm_bundle import Bundle, cross_matrix, focal_precision
-from fvgen.scene.sfm_pairs import VAGUE, pinhole, place_two, relative_pose
-from fvgen.scene.sfm_problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, turning_error
-from fvgen.scene.sfm_tracks import polish
+from fvgen.sfm.bundle import Bundle, cross_matrix, focal_precision
+from fvgen.sfm.pairs import VAGUE, pinhole, place_two, relative_pose
+from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, turning_error
+from fvgen.sfm.tracks import polish
 
 MIN_PNP_INLIERS = 12
 _PNP_ERROR = 6.0  # px
