@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from fvgen.data.pairs import Pair, procedural_pair
-from fvgen.data.procedural.catalog import KINDS
-from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import psnr
 from fvgen.models import VideoModel
 from fvgen.models.speed import Speed
 from fvgen.models.windows import Windows, WindowSampler
+from fvgen.procedural.places import KINDS
+from fvgen.procedural.textures import TextureBank
 from fvgen.progress import track
 
 FRAMES, WIDTH, HEIGHT = 8, 256, 160

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from fvgen.data.pairs import procedural_pair
-from fvgen.data.procedural.catalog import KINDS
-from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
+from fvgen.procedural.places import KINDS
+from fvgen.procedural.textures import TextureBank
 from fvgen.progress import track
 
 COLUMNS = 4

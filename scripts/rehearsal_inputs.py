@@ -24,7 +24,6 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.data.prepare import split_of
-from fvgen.data.procedural import procedural_scene
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.evaluation.protocols import window_split
 from fvgen.models import VideoModel, preset
@@ -33,6 +32,7 @@ from fvgen.models.viewcrafter.buffers import schedule_buffers
 from fvgen.models.viewcrafter.config import model_config
 from fvgen.models.viewcrafter.keys import place
 from fvgen.models.viewcrafter.text import TextConfig, build_text_tower
+from fvgen.procedural import procedural_scene
 from fvgen.scene.formats.colmap import write_colmap
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.layouts import MIPNERF360

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.cli.main import main
-from fvgen.data.procedural import procedural_scene
 from fvgen.data.reader import PairShards
 from fvgen.errors import UserError
+from fvgen.procedural import procedural_scene
 from fvgen.scene.build import build_scene
 from fvgen.scene.geometry import EstimateDisagrees, Unusable, depth_for, dust3r, network_for
 from fvgen.scene.points import lift

@@ -23,10 +23,10 @@ from fvgen.data.farm import attempt, make_stage, prepare, read_stage, write_stag
 from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.pairs import Pair, make_pair, procedural_pair
 from fvgen.data.prepare import cropped, moving, prepare_scene, split_of
-from fvgen.data.procedural import procedural_scene
 from fvgen.data.reader import PairShards
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
+from fvgen.procedural import procedural_scene
 from fvgen.rendering import render_points
 from fvgen.scene.depth import estimate_depths
 from fvgen.scene.formats.transforms_json import write_transforms_json
@@ -200,9 +200,11 @@ def test_the_guide_of_a_pair_is_made_on_the_device_and_each_picture_fetched_once
     clip = truth, scene.cameras, estimate_depths(images, scene.cameras[[0, 2]], 96), (0, 2)
     with PretendedGpu(fetch=True) as gpu:
         there = make_pair(*clip, "cuda", kind)
-    frame = [(64, 96, 3), (64, 96), (64, 96)]  # picture, share or coverage, coverage or depth
-    assert [shape for shape in gpu.fetched if shape in frame] == frame * (1 if kind == "lookup" else 3)
-    assert len(gpu.fetched) == (6 if kind == "lookup" else 9)  # looked up, depth is of another size
+    picture, plane = (64, 96, 3), (64, 96)
+    if kind == "lookup":  # picture, share, coverage and depth; of photographs only depth
+        assert gpu.fetched == [plane, picture, plane, plane, plane, plane]
+    else:  # picture, coverage and depth
+        assert gpu.fetched == [picture, plane, plane] * 3
     here = make_pair(*clip, guide=kind)
     assert np.array_equal(here.guide, there.guide)
     assert np.array_equal(here.coverage, there.coverage)

@@ -15,17 +15,16 @@ from fvgen.data.flaws import exposed, flawed, noisy_depth, smooth_noise, strengt
 from fvgen.data.latent_cache import LatentClip
 from fvgen.data.made import ProceduralCorpus
 from fvgen.data.pairs import exact_depths, procedural_pair
-from fvgen.data.patterns import KINDS as PATTERNS
-from fvgen.data.procedural import SKY_DEPTH, procedural_scene
-from fvgen.data.procedural.builder import MeshBuilder
-from fvgen.data.procedural.catalog import KINDS, SHARES
-from fvgen.data.procedural.light import look
-from fvgen.data.procedural.mesh import Material, Place
-from fvgen.data.procedural.raster import rasterise
 from fvgen.data.recipe import ClipDraw, Flaws, MadeRecipe
-from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
+from fvgen.procedural import SKY_DEPTH, procedural_scene
+from fvgen.procedural.light import look
+from fvgen.procedural.mesh import Material, MeshBuilder, Place
+from fvgen.procedural.places import KINDS, SHARES
+from fvgen.procedural.raster import rasterise
+from fvgen.procedural.textures import KINDS as PATTERNS
+from fvgen.procedural.textures import TextureBank
 from fvgen.scene.depth import DepthMap
 from fvgen.scene.types import MEASURED
 
@@ -177,7 +176,7 @@ def test_cuda_shows_what_the_cpu_shows():
 
 def test_a_mirror_shows_the_mirrored_world():
     """Over a polished floor, the reflection of a point is that point of the scene mirrored."""
-    from fvgen.data.procedural.setting import Setting
+    from fvgen.procedural.places import Setting
 
     matrix = Setting(None, [], None, None, 0.4).mirror_matrix  # type: ignore[arg-type]
     point = torch.tensor([1.0, -2.0, 3.0, 1.0], dtype=torch.float64)  # two metres up

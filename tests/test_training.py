@@ -11,15 +11,14 @@ from safetensors.torch import load_file
 from fvgen.cli.main import main
 from fvgen.data.latents import ClipBatch, LatentCorpus
 from fvgen.data.pairs import procedural_pair
-from fvgen.data.patterns import KINDS
 from fvgen.data.recipe import ClipDraw
-from fvgen.data.textures import procedural_texture
 from fvgen.distillation.methods import RECIPES
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import find_model
 from fvgen.models.sampling import sample_latents
+from fvgen.procedural.textures import KINDS, procedural_texture
 from fvgen.training.checkpoints import fingerprint
 from fvgen.training.logs import read_log
 from fvgen.training.memory import memory_budget

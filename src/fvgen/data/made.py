@@ -15,9 +15,9 @@ from fvgen.data.latent_cache import LatentClip, encode_pair
 from fvgen.data.latents import Corpus
 from fvgen.data.pairs import Pair, procedural_pair
 from fvgen.data.recipe import ClipDraw, MadeRecipe
-from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
+from fvgen.procedural.textures import TextureBank
 
 _TRIES = 8  # scenes for one clip, where two photographs share too little
 _HELD = 1 << 60  # numbers from here on are kept for measuring

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.data.flaws import exposed, flawed, noisy_depth, strengths
-from fvgen.data.procedural import procedural_scene
 from fvgen.data.recipe import Flaws
-from fvgen.data.textures import TextureBank
+from fvgen.procedural import procedural_scene
+from fvgen.procedural.textures import TextureBank
 from fvgen.rendering.guide import GuideKind, render_guide, render_points_guide
 from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.depth import DepthMap, estimate_depths
@@ -97,7 +97,7 @@ def procedural_pair(
         frames: ``T``.
         width: of the pair, in pixels.
         height: of the pair, in pixels.
-        bank: see :func:`fvgen.data.procedural.procedural_scene`.
+        bank: see :func:`fvgen.procedural.procedural_scene`.
         depth: from the plane sweep, as for real photos; or the scene's own where both photos see it.
         flaws: what goes wrong on purpose.
         device: where pictures are made, depth is estimated and the guide is rendered.

@@ -24,8 +24,8 @@ from fvgen.data.pairs import Pair, make_pair, procedural_pair
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.samples import Sample
 from fvgen.data.shards import write_scene
-from fvgen.data.textures import TextureBank
 from fvgen.errors import UserError
+from fvgen.procedural.textures import TextureBank
 from fvgen.rendering.guide import GuideKind, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
 from fvgen.scene.geometry import (

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.data.textures import TextureBank
 from fvgen.distillation.draws import Draws
 from fvgen.models.autoencoder import start_from_principal_components
+from fvgen.procedural.textures import TextureBank
 from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.engine import Role, Trainer, Turn
 from fvgen.training.recipes import AutoencoderRecipe, EngineConfig, split_recipe

@@ -8,10 +8,10 @@ import torch
 from fvgen.data.farm import prepare
 from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
-from fvgen.data.textures import TextureBank
 from fvgen.models import VideoModel, preset
 from fvgen.models.efficientnet import LITE1
 from fvgen.models.weight_files import Weights
+from fvgen.procedural.textures import TextureBank
 from fvgen.training.autoencoder import train_autoencoder
 from fvgen.training.export import remember_teacher, write_provenance
 from fvgen.training.recipes import (

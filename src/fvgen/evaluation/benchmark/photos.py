@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from fvgen.data.procedural import procedural_scene
+from fvgen.procedural import procedural_scene
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos
 

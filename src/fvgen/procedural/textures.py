@@ -1,6 +1,9 @@
-"""Procedural textures with natural statistics, all seamless: each edge continues the one across from it."""
+"""What covers surfaces: seamless patterns with natural statistics, cut-out outlines, pieces of photographs."""
 
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,21 @@ from PIL import Image, ImageDraw
 Image8 = NDArray[np.uint8]  # [S, S, 3]
 Pattern = Callable[[np.random.Generator, int], Image8]
 Color = tuple[int, int, int]
+
+
+TEXTURE = 256  # side of the textures in texels
+MASK = 128  # side of the cut-outs
+LEVELS = 7
+
+
+def pyramid(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A texture ``[256, 256, 3]`` and its halvings down to 4 x 4, ``[n, 3]`` one after the other."""
+    levels: list[NDArray[np.uint8]] = []
+    image: Any = texture.astype(np.float32)
+    for _ in range(LEVELS):
+        levels.append((image + 0.5).astype(np.uint8).reshape(-1, 3))
+        image = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
+    return np.concatenate(levels)
 
 
 def palette(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
@@ -269,3 +287,216 @@ KINDS: dict[str, Pattern] = {
         marble, plaster, dead_leaves, bricks, masonry, tiles, boards, weave, pebbles, grass, facade, print_page
     )
 }  # fmt: skip
+MASKS = ("spray", "tuft", "lattice", "pickets", "rails", "blob", "fronds", "mesh")
+
+
+@lru_cache(maxsize=64)
+def mask(shape: str, variant: int) -> NDArray[np.float32]:
+    """A cut-out ``[128, 128]`` in 0..1, solid above one half; its first row is the bottom."""
+    rng, size = np.random.default_rng((MASKS.index(shape), variant)), 4 * MASK
+    image = Image.new("L", (size, size))
+    draw = ImageDraw.Draw(image)
+    _DRAWERS[shape](rng, draw, size)
+    small = image.resize((MASK, MASK), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(small, np.float32)[::-1] / 255)
+
+
+def _spray(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """Leaves all over: a branch of a tree."""
+    length = size * rng.uniform(0.05, 0.1)
+    for _ in range(int(rng.integers(70, 150))):
+        r, phi = size * 0.42 * rng.random() ** 0.6, rng.uniform(0, 6.3)
+        x, y, turn = size / 2 + r * np.cos(phi), size / 2 + r * np.sin(phi), rng.uniform(0, 6.3)
+        _leaf(draw, x, y, turn, length * rng.uniform(0.6, 1.3), 0.4)
+
+
+def _leaf(draw: ImageDraw.ImageDraw, x: float, y: float, turn: float, length: float, slim: float) -> None:
+    t = np.linspace(0, 2 * np.pi, 12)
+    a, b = np.cos(t) * length, np.sin(t) * length * slim * (1 - 0.5 * np.cos(t))
+    draw.polygon([(x + p * np.cos(turn) - q * np.sin(turn), y + p * np.sin(turn) + q * np.cos(turn))
+                  for p, q in zip(a, b)], fill=255)  # fmt: skip
+
+
+def _tuft(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """Blades that rise from the bottom."""
+    for _ in range(int(rng.integers(14, 40))):
+        x, top = rng.uniform(0.2, 0.8) * size, rng.uniform(0.05, 0.7) * size
+        lean, wide = rng.normal(0, 0.18) * size, size * rng.uniform(0.008, 0.025)
+        middle = x + lean * 0.3
+        draw.polygon([(x - wide, size), (middle - wide, (size + top) / 2), (x + lean, top),
+                      (middle + wide, (size + top) / 2), (x + wide, size)], fill=255)  # fmt: skip
+
+
+def _fronds(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """A stem with leaves in pairs."""
+    bend = rng.normal(0, 0.2)
+    for k in np.linspace(0, 1, int(rng.integers(7, 14))):
+        x, y = size * (0.5 + bend * k * k), size * (1 - 0.9 * k)
+        draw.ellipse([x - 6, y - 20, x + 6, y + 40], fill=255)
+        for side in (-1, 1):
+            length = size * 0.2 * (1 - 0.7 * k)
+            turn = -np.pi / 2 + side * rng.uniform(0.7, 1.1)
+            _leaf(draw, x + length * np.cos(turn), y + length * np.sin(turn), turn, length, 0.3)
+
+
+def _lattice(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """Crossed slats."""
+    step, wide = size / int(rng.integers(5, 10)), int(size * rng.uniform(0.012, 0.03))
+    for k in np.arange(-size, 2 * size, step):
+        draw.line([(k, 0), (k + size, size)], fill=255, width=wide)
+        draw.line([(k, size), (k + size, 0)], fill=255, width=wide)
+
+
+def _mesh(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """Upright and level wires."""
+    step, wide = size / int(rng.integers(4, 9)), int(size * rng.uniform(0.01, 0.025))
+    for k in np.arange(wide, size, step):
+        draw.line([(k, 0), (k, size)], fill=255, width=wide)
+        draw.line([(0, k), (size, k)], fill=255, width=wide)
+
+
+def _pickets(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """A garden fence."""
+    count = int(rng.integers(6, 14))
+    wide, tip = size / count * rng.uniform(0.35, 0.75), size * rng.uniform(0.0, 0.08)
+    for k in range(count):
+        x = (k + 0.5) * size / count
+        draw.polygon([(x - wide / 2, size), (x - wide / 2, tip + 4), (x, 4), (x + wide / 2, tip + 4),
+                      (x + wide / 2, size)], fill=255)  # fmt: skip
+    for y in (0.25, 0.75):
+        draw.rectangle([0, y * size, size, (y + 0.07) * size], fill=255)
+
+
+def _rails(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """A railing: thin bars under a rail."""
+    count, wide = int(rng.integers(6, 12)), size * rng.uniform(0.012, 0.03)
+    for k in range(count):
+        x = (k + 0.5) * size / count
+        draw.rectangle([x - wide / 2, 0, x + wide / 2, size], fill=255)
+    for y in (0.0, 0.9):
+        draw.rectangle([0, y * size, size, (y + 0.06) * size], fill=255)
+
+
+def _blob(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+    """A standing figure: a head, a body, two legs, more or less."""
+    x, wide = size / 2, size * rng.uniform(0.14, 0.24)
+    draw.ellipse([x - wide * 0.55, 0.02 * size, x + wide * 0.55, 0.2 * size], fill=255)
+    draw.rounded_rectangle([x - wide, 0.2 * size, x + wide, 0.62 * size], radius=wide * 0.5, fill=255)
+    step = rng.uniform(0.0, 0.9) * wide
+    for side in (-1, 1):
+        foot = x + side * (wide * 0.5 + step)
+        draw.polygon([(x + side * wide * 0.95, 0.55 * size), (x + side * wide * 0.05, 0.55 * size),
+                      (foot - wide * 0.3, size), (foot + wide * 0.3, size)], fill=255)  # fmt: skip
+
+
+_DRAWERS = {
+    "spray": _spray,
+    "tuft": _tuft,
+    "lattice": _lattice,
+    "pickets": _pickets,
+    "rails": _rails,
+    "blob": _blob,
+    "fronds": _fronds,
+    "mesh": _mesh,
+}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".hdr")
+_COMMON = ("dead_leaves",)  # twice as likely as the others
+
+
+def procedural_texture(rng: np.random.Generator, size: int = 256) -> Image8:
+    """One random texture, ``[size, size, 3]`` uint8, deterministic in ``rng``."""
+    names = (*KINDS, *_COMMON)
+    return KINDS[names[rng.integers(len(names))]](rng, size)
+
+
+def read_hdr(path: Path) -> Image8:
+    """A Radiance ``.hdr`` panorama (run-length encoded RGBE), exposed to a middle grey and gamma encoded.
+
+    Raises:
+        ValueError: if the file is not such a picture.
+    """
+    data = path.read_bytes()
+    header, _, rest = data.partition(b"\n\n")
+    line, _, body = rest.partition(b"\n")
+    parts = line.split()
+    if not header.startswith(b"#?") or len(parts) != 4 or parts[0] != b"-Y":
+        raise ValueError(f"{path} is not a Radiance picture")
+    height, width = int(parts[1]), int(parts[3])
+    raw = np.frombuffer(body, np.uint8)
+    rgbe, at = np.zeros((height, 4, width), np.uint8), 0
+    for row in rgbe:
+        at += 4  # each scan line repeats its width
+        for channel in row:
+            filled = 0
+            while filled < width:
+                count = int(raw[at])
+                if count > 128:
+                    channel[filled : filled + count - 128] = raw[at + 1]
+                    filled, at = filled + count - 128, at + 2
+                else:
+                    channel[filled : filled + count] = raw[at + 1 : at + 1 + count]
+                    filled, at = filled + count, at + 1 + count
+    rgb = rgbe[:, :3].astype(np.float64) * np.exp2(rgbe[:, 3:].astype(np.float64) - 136)
+    rgb = rgb.transpose(0, 2, 1)
+    exposed = rgb * (0.35 / (np.exp(np.log(rgb + 1e-4).mean()) + 1e-6))
+    return to_image((exposed / (1 + exposed * 0.4)) ** (1 / 2.2))
+
+
+@lru_cache(maxsize=512)
+def _load(path: Path) -> Image8:
+    if path.suffix.lower() == ".hdr":
+        return read_hdr(path)
+    with Image.open(path) as image:
+        image.draft("RGB", (1024, 1024))
+        rgb = image.convert("RGB")
+        rgb.thumbnail((1280, 1280), Image.Resampling.BOX)
+        return np.asarray(rgb)
+
+
+def image_files(folders: list[Path]) -> list[Path]:
+    """All pictures under the folders, sorted."""
+    return sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+class TextureBank:
+    """Random square pictures: procedural, or cut from the photographs of some folders.
+
+    Args:
+        folders: where photographs are; empty for procedural textures only.
+        photo_share: share of textures cut from photographs, where there are any.
+    """
+
+    def __init__(self, folders: list[Path] | None = None, photo_share: float = 0.7) -> None:
+        self.files = image_files(folders or [])
+        self.photo_share = photo_share if self.files else 0.0
+
+    def sample(self, rng: np.random.Generator, size: int, zoom: tuple[float, float] = (0.15, 1.0)) -> Image8:
+        """A ``[size, size, 3]`` uint8 picture; photographs are cropped to a random share of their shorter side."""
+        if rng.random() >= self.photo_share:
+            return procedural_texture(rng, size)
+        return self._piece(rng, size, zoom)
+
+    def _piece(self, rng: np.random.Generator, size: int, zoom: tuple[float, float]) -> Image8:
+        photo = _load(self.files[rng.integers(len(self.files))])
+        h, w = photo.shape[:2]
+        side = int(min(h, w) * rng.uniform(*zoom))
+        side = min(max(side, min(size, min(h, w))), min(h, w))
+        top, left = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
+        crop = Image.fromarray(photo[top : top + side, left : left + side])
+        picture = np.asarray(
+            crop.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC)
+        )
+        return picture[:, ::-1] if rng.random() < 0.5 else picture
+
+    def photo(self, number: int, size: int) -> Image8:
+        """One of endlessly many seamless pictures ``[size, size, 3]``: pieces of photographs and their mirror images.
+
+        Raises:
+            ValueError: the bank has no photographs.
+        """
+        if not self.files:
+            raise ValueError("a bank without photographs")
+        rng = np.random.default_rng((number, 77))
+        piece = self._piece(rng, size // 2, (0.25, 1.0))
+        row = np.concatenate([piece, piece[:, ::-1]], 1)
+        return np.concatenate([row, row[::-1]])

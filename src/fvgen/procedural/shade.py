@@ -1,30 +1,16 @@
 """Colours of what is seen: textures with mip levels, light, highlights, reflections, haze."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fvgen.data.procedural.light import ShadowMap, Surroundings, openness
-from fvgen.data.procedural.mesh import Material, Mesh
-from fvgen.data.procedural.raster import Facets, Keep
-
-TEXTURE = 256  # side of the textures in texels
-MASK = 128  # side of the cut-outs
-_LEVELS = 7
-
-
-def pyramid(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A texture ``[256, 256, 3]`` and its halvings down to 4 x 4, ``[n, 3]`` one after the other."""
-    levels: list[NDArray[np.uint8]] = []
-    image: Any = texture.astype(np.float32)
-    for _ in range(_LEVELS):
-        levels.append((image + 0.5).astype(np.uint8).reshape(-1, 3))
-        image = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
-    return np.concatenate(levels)
+from fvgen.procedural.light import ShadowMap, Surroundings, openness
+from fvgen.procedural.mesh import Material, Mesh
+from fvgen.procedural.raster import Facets, Keep
+from fvgen.procedural.textures import LEVELS, MASK, TEXTURE
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,7 @@ class Surfaces:
 
     def texture(self, number: Tensor, uv: Tensor, level: Tensor) -> Tensor:
         """``[P, 3]`` linear albedo of textures at ``uv`` (repeating) and mip ``level``, blended between texels."""
-        low = level.clamp(0, _LEVELS - 1.001).floor()
+        low = level.clamp(0, LEVELS - 1.001).floor()
         fine = self.bilinear(number, uv, low.long())
         return fine.lerp(self.bilinear(number, uv, low.long() + 1), (level - low).clamp(0, 1)[:, None]).square()
 
@@ -121,7 +107,7 @@ class Surfaces:
         size = TEXTURE >> level
         # Sizes of the levels before this one add up to (4^7 - 4^(8 - ...)) / 3 in units of texels.
         before = torch.div(4 * TEXTURE * TEXTURE - 4 * size * size, 3, rounding_mode="floor")
-        stride = (4 * TEXTURE * TEXTURE - (TEXTURE >> (_LEVELS - 1)) ** 2) // 3
+        stride = (4 * TEXTURE * TEXTURE - (TEXTURE >> (LEVELS - 1)) ** 2) // 3
         base = number * stride + before
         at = (uv - uv.floor()) * size[:, None] - 0.5
         low = at.floor()
@@ -183,7 +169,7 @@ def shade(
     footprint = surfaces.density.index_select(0, face) * width / (inverse.abs() * focal.index_select(0, view))
     level = 0.25 + torch.log2((footprint / cosine[:, 0].abs().clamp(min=0.15).sqrt()).clamp(min=1e-6))
     albedo = surfaces.texture(look[:, 10].long(), uv, level)
-    worn = surfaces.bilinear(0, uv * 0.173, (level - 2).long().clamp(0, _LEVELS - 1))[:, :1] ** 2 * 2 - 1
+    worn = surfaces.bilinear(0, uv * 0.173, (level - 2).long().clamp(0, LEVELS - 1))[:, :1] ** 2 * 2 - 1
     grey = albedo.mean(1, keepdim=True)
     albedo = grey + (albedo - grey) * look[:, 12:13]
     albedo = (albedo * look[:, :3] + look[:, 3:6]).clamp(0.004, 0.98) * (1 + worn * look[:, 9:10]).clamp(min=0.2)

@@ -5,11 +5,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fvgen.data.patterns import KINDS, power_law_noise
-from fvgen.data.procedural.cutouts import mask
-from fvgen.data.procedural.mesh import Array, Material
-from fvgen.data.procedural.shade import TEXTURE, pyramid
-from fvgen.data.textures import TextureBank
+from fvgen.procedural.mesh import Array, Material
+from fvgen.procedural.textures import KINDS, TEXTURE, TextureBank, mask, power_law_noise, pyramid
 
 _VARIANTS = 12  # of each pattern; colours and scales make more of them
 _PHOTOS = 512

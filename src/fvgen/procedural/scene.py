@@ -10,14 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
-from fvgen.data.procedural.catalog import KINDS, SHARES
-from fvgen.data.procedural.lens import Lens, random_lens
-from fvgen.data.procedural.light import ShadowMap
-from fvgen.data.procedural.moves import film_move
-from fvgen.data.procedural.raster import Keep, Visible, rasterise
-from fvgen.data.procedural.setting import Setting
-from fvgen.data.procedural.shade import Surfaces, shade, sky_colors
-from fvgen.data.textures import TextureBank
+from fvgen.procedural.camera import Lens, film_move, random_lens
+from fvgen.procedural.light import ShadowMap
+from fvgen.procedural.places import KINDS, SHARES, Setting
+from fvgen.procedural.raster import Keep, Visible, rasterise
+from fvgen.procedural.shade import Surfaces, shade, sky_colors
+from fvgen.procedural.textures import TextureBank
 
 SKY_DEPTH = 200.0  # metres
 _SUN_MAP, _LAMP_MAP = 768, 384
@@ -28,7 +26,7 @@ class ProceduralScene:
     """Something to film, and a camera move through it.
 
     Attributes:
-        kind: what it is, see :data:`fvgen.data.procedural.catalog.KINDS`.
+        kind: what it is, see :data:`fvgen.procedural.places.KINDS`.
         setting: mesh, light and sky.
         surfaces: the same on a device.
         lamps: with their shadows.
@@ -183,7 +181,7 @@ def procedural_scene(
         height: of their pictures, in pixels.
         bank: where photographs for textures come from; procedural textures only by default.
         device: where pictures are made; the CPU's, with one thread, are the same bytes every time.
-        kind: of :data:`fvgen.data.procedural.catalog.KINDS`; a random one by default.
+        kind: of :data:`fvgen.procedural.places.KINDS`; a random one by default.
     """
     rng = np.random.default_rng(seed)
     names = list(KINDS)
