@@ -15,17 +15,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import Clips, Method, Stage
-from fvgen.distillation.ode import TrajectoryPoints
-from fvgen.distillation.roles import Roles
+from fvgen.diffusion.random import BatchRandom
+from fvgen.distillation.methods import Clips, Method, Roles, Stage, TrajectoryPoints
 from fvgen.evaluation.benchmark.counting import OperationCounter
 from fvgen.evaluation.benchmark.random_model import weightless_model
 from fvgen.models import Condition, ModelConfig, attention, preset
 from fvgen.models import unet as unets
-from fvgen.training.distillation import stages_of
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, StudentRecipe
-from fvgen.training.student import seeded_head
+from fvgen.training.student import seeded_head, stages_of
 
 H100 = 989e12  # FLOP/s in half precision, data sheet
 GPUS = 8
@@ -71,8 +68,8 @@ def count_turn(method: Method, roles: Roles, clips: Clips, kind: str, stop: int)
     if method.learns_from == "trajectories":
         batch = TrajectoryPoints(clips.x0, torch.zeros(1, dtype=torch.long), clips.x0, clips.condition)
     plain = patch.object(attention, "_FEW", 0)  # another way to attend is for CPUs
-    with plain, patch.object(Draws, "one", lambda self, high: stop), OperationCounter() as counter:
-        getattr(method, kind)(batch, Draws(0)).loss.backward()
+    with plain, patch.object(BatchRandom, "one", lambda self, high: stop), OperationCounter() as counter:
+        getattr(method, kind)(batch, BatchRandom(0)).loss.backward()
     for name in trained:
         getattr(roles, name).zero_grad(set_to_none=True)
     return counter.flop, counter.peak

@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.config import DistillationConfig
 from fvgen.distillation.critic import CriticHead
-from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import Clips, GanInit, Method, SoftDmd
-from fvgen.distillation.roles import Roles
+from fvgen.distillation.methods import Clips, GanInit, Method, Roles, SoftDmd
 from fvgen.evaluation.benchmark.counting import OperationCounter
 from fvgen.evaluation.benchmark.random_model import weightless_model
 from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
@@ -107,7 +106,7 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
             stack.enter_context(patch.object(nn.LayerNorm, "forward", _layer_norm))
         counter = stack.enter_context(OperationCounter())
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = getattr(made, name)(clips, Draws(0)).loss
+            loss = getattr(made, name)(clips, BatchRandom(0)).loss
         loss.backward()
         return counter.peak
 

@@ -29,11 +29,11 @@ from fvgen.evaluation.metrics import gradient_energy, psnr
 from fvgen.models import VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.charts import curves
+from fvgen.training.distributed import DistributedContext
+from fvgen.training.export import make_student, make_teacher
 from fvgen.training.logs import read_log, sheet
 from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe, variant
-from fvgen.training.release import make_student, make_teacher
 from fvgen.training.teacher import batch_condition
-from fvgen.training.world import World
 
 Sampler = Callable[[VideoModel, Tensor, object, torch.Generator], Tensor]
 STEPS = 4
@@ -96,7 +96,12 @@ def teacher_of(data: Path, folder: Path, steps: int) -> VideoModel:
     model.autoencoder.load_state_dict(mini.autoencoder.state_dict())
     recipe = TeacherRecipe(steps=steps, lr=1e-3, full_from=1.0, terminal=0.2)
     return make_teacher(
-        model, recipe, EngineConfig(device="cpu", bf16=True, log_every=20), LatentCorpus(data, model), folder, World()
+        model,
+        recipe,
+        EngineConfig(device="cpu", bf16=True, log_every=20),
+        LatentCorpus(data, model),
+        folder,
+        DistributedContext(),
     )
 
 
@@ -132,7 +137,7 @@ def main() -> None:
         folder, this = given.output / f"{method}-{seed}", variant(recipe, method, seed)
         fresh = VideoModel.load(str(teacher_folder / "model"))
         name = str(teacher_folder / "model")
-        student = make_student(fresh, this, engine, corpus, folder, World(), name)
+        student = make_student(fresh, this, engine, corpus, folder, DistributedContext(), name)
         figures, shown = measure(student, corpus, recipe.clips.frames, few_steps)
         results.setdefault(method, []).append(figures)
         pictures.setdefault(method, shown["made"])

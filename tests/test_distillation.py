@@ -7,23 +7,32 @@ import numpy as np
 import pytest
 import torch
 
+from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.config import AnchorConfig, DistillationConfig
-from fvgen.distillation.critic import CriticHead
-from fvgen.distillation.diagnostics import CriticRecord, calibration_error
-from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import RECIPES, Clips, Dmd2, GanInit, OdeRegression, Polish, SoftDmd, stages
-from fvgen.distillation.ode import TrajectoryPoints, trajectories
-from fvgen.distillation.phases import Fake, Phases
-from fvgen.distillation.roles import Roles
+from fvgen.distillation.critic import CriticHead, CriticRecord, calibration_error
+from fvgen.distillation.methods import (
+    RECIPES,
+    Clips,
+    Dmd2,
+    Fake,
+    GanInit,
+    OdeRegression,
+    Phases,
+    Polish,
+    Roles,
+    SoftDmd,
+    TrajectoryPoints,
+    stages,
+)
 from fvgen.errors import UserError
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.efficientnet import LITE1, EfficientNetLite
-from fvgen.training.engine import Trainer
-from fvgen.training.look import DecodedLook, gradient_energy, texture_difference
+from fvgen.training.distributed import DistributedContext
+from fvgen.training.engine import Trainer, falling
+from fvgen.training.perceptual import PerceptualLoss, gradient_energy, texture_difference
 from fvgen.training.recipes import EngineConfig, StudentRecipe
-from fvgen.training.schedules import falling
 from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
-from fvgen.training.world import World
+from fvgen.training.trajectories import trajectories
 
 NAMES = ("teacher", "student", "fake_score", "head")
 
@@ -56,7 +65,7 @@ def learners(roles, trains, loss_of):
 def look():
     torch.manual_seed(1)
     autoencoder = VideoModel.build(preset("mini-xs")).autoencoder.requires_grad_(False)
-    return DecodedLook(autoencoder, EfficientNetLite(LITE1).eval().requires_grad_(False))
+    return PerceptualLoss(autoencoder, EfficientNetLite(LITE1).eval().requires_grad_(False))
 
 
 def test_a_look_is_a_distance_and_a_difference_of_texture_per_clip(look):
@@ -66,7 +75,7 @@ def test_a_look_is_a_distance_and_a_difference_of_texture_per_clip(look):
     assert distance[0] == texture[0] == 0 < min(distance[1], texture[1])
     alone = torch.stack([torch.stack(look(x0[1:, :, [k]], truth[1:, :, [k]]))[:, 0] for k in range(3)])
     torch.testing.assert_close(torch.stack([distance[1], texture[1]]), alone.mean(0))  # frame by frame
-    assert DecodedLook(look.autoencoder, None)(x0, truth)[0].tolist() == [0, 0]
+    assert PerceptualLoss(look.autoencoder, None)(x0, truth)[0].tolist() == [0, 0]
 
 
 def test_texture_is_the_logarithm_of_gradient_energy():
@@ -83,27 +92,27 @@ def test_texture_is_the_logarithm_of_gradient_energy():
 @pytest.mark.parametrize("method", [GanInit, SoftDmd, Dmd2])
 def test_an_anchor_is_added_to_what_the_method_asks(setting, look, method):
     roles, batch = setting
-    seen, anchor = replace(roles, look=look), AnchorConfig(truth=2.0, perceptual=3.0, texture=0.5, frames=2)
-    own = method(seen, DistillationConfig()).student_turn(batch, Draws(0))
+    seen, anchor = replace(roles, perceptual=look), AnchorConfig(truth=2.0, perceptual=3.0, texture=0.5, frames=2)
+    own = method(seen, DistillationConfig()).student_turn(batch, BatchRandom(0))
     anchored = method(seen, DistillationConfig(anchor=anchor))
-    both = anchored.student_turn(batch, Draws(0))
+    both = anchored.student_turn(batch, BatchRandom(0))
     parts = [both.figures[f"anchor_{name}"].mean() for name in ("truth", "perceptual", "texture")]
     assert min(parts) > 0
     torch.testing.assert_close(both.loss, own.loss + 2 * parts[0] + 3 * parts[1] + 0.5 * parts[2])
-    assert learners(seen, {"student"}, lambda: anchored.student_turn(batch, Draws(0)).loss) == {"student"}
+    assert learners(seen, {"student"}, lambda: anchored.student_turn(batch, BatchRandom(0)).loss) == {"student"}
     with pytest.raises(ValueError, match="look"):
-        method(roles, DistillationConfig(anchor=anchor)).student_turn(batch, Draws(0))
+        method(roles, DistillationConfig(anchor=anchor)).student_turn(batch, BatchRandom(0))
 
 
 def test_polish_is_the_anchors_alone(setting, look):
     roles, batch = setting
-    seen, anchor = replace(roles, look=look), AnchorConfig(truth=2.0, texture=1.0)
+    seen, anchor = replace(roles, perceptual=look), AnchorConfig(truth=2.0, texture=1.0)
     polish = Polish(seen, DistillationConfig(anchor=anchor))
-    outcome = polish.student_turn(batch, Draws(0))
+    outcome = polish.student_turn(batch, BatchRandom(0))
     expected = 2 * outcome.figures["anchor_truth"].mean() + outcome.figures["anchor_texture"].mean()
     torch.testing.assert_close(outcome.loss.detach(), expected)
     assert polish.critics == ()
-    assert learners(seen, {"student"}, lambda: polish.student_turn(batch, Draws(0)).loss) == {"student"}
+    assert learners(seen, {"student"}, lambda: polish.student_turn(batch, BatchRandom(0)).loss) == {"student"}
     with pytest.raises(UserError, match="anchor"):
         Polish(seen, DistillationConfig())
 
@@ -117,25 +126,25 @@ def test_the_rate_falls_while_polishing():
 def test_an_anchor_looks_at_some_frames(setting, look):
     roles, batch = setting
     anchor = AnchorConfig(texture=1.0, frames=1)
-    phases = Phases(replace(roles, look=look), DistillationConfig(anchor=anchor))
+    phases = Phases(replace(roles, perceptual=look), DistillationConfig(anchor=anchor))
     real = torch.randn(1, 12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     x0 = real.clone()
     x0[:, :, 1] *= 2
-    errors = [float(phases.anchor(real, Fake(x0, torch.zeros(1).long()), Draws(s)).loss) for s in range(12)]
+    errors = [float(phases.anchor(real, Fake(x0, torch.zeros(1).long()), BatchRandom(s)).loss) for s in range(12)]
     assert len(set(errors)) == 2
     assert min(errors) == 0
-    assert Draws(5).several(9, 3) == [0, 1, 2]
+    assert BatchRandom(5).several(9, 3) == [0, 1, 2]
 
 
 def test_the_published_network_looks():
     model = VideoModel.build(preset("mini-xs"))
-    look = DecodedLook.wanted(model.autoencoder, AnchorConfig(perceptual=1.0), torch.device("cpu"))
+    look = PerceptualLoss.wanted(model.autoencoder, AnchorConfig(perceptual=1.0), torch.device("cpu"))
     assert look is not None
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     noisy = (pictures + 0.1 * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     assert look.network is not None
     assert (look.network.distance(pictures, noisy) > 0.1).all()  # untrained networks hardly see that
-    assert DecodedLook.wanted(model.autoencoder, AnchorConfig(truth=1.0), torch.device("cpu")) is None
+    assert PerceptualLoss.wanted(model.autoencoder, AnchorConfig(truth=1.0), torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("inputs", ["noised_real", "simulated"])
@@ -156,7 +165,7 @@ def test_the_published_network_looks():
 def test_each_turn_teaches_its_roles_and_no_others(setting, method, options, inputs):
     roles, batch = setting
     made = method(roles, DistillationConfig(inputs=inputs, **options))
-    draws = Draws(1)
+    draws = BatchRandom(1)
     assert learners(roles, {"student"}, lambda: made.student_turn(batch, draws).loss) == {"student"}
     assert learners(roles, made.critics, lambda: made.critics_turn(batch, draws).loss) == set(made.critics)
 
@@ -168,7 +177,7 @@ def test_regression_teaches_the_student(setting):
     points = TrajectoryPoints(found.states[2], torch.tensor([499]), found.x0, batch.condition)
     made = OdeRegression(roles, config)
     assert made.critics == ()
-    assert learners(roles, {"student"}, lambda: made.student_turn(points, Draws(0)).loss) == {"student"}
+    assert learners(roles, {"student"}, lambda: made.student_turn(points, BatchRandom(0)).loss) == {"student"}
 
 
 def test_early_exit_gives_the_features_of_the_whole_pass(setting):
@@ -200,7 +209,9 @@ def test_a_batch_of_one_has_a_weight_of_its_own(setting):
     for bias in (-3.0, 0.0, 3.0):
         with torch.no_grad():
             roles.head.layers.layers[-1].bias.fill_(bias)
-            outcome = phases.distribution_matching(Fake(batch.x0, torch.zeros(1).long()), batch.condition, Draws(0))
+            outcome = phases.distribution_matching(
+                Fake(batch.x0, torch.zeros(1).long()), batch.condition, BatchRandom(0)
+            )
         seen.append(float(outcome.figures["weight"][0]))
     assert seen[0] > 0.8 > seen[1] > 0.2 > seen[2]
 
@@ -236,17 +247,17 @@ def test_simulated_inputs_are_the_students_own_samples(setting):
     real, simulated = (Phases(roles, DistillationConfig(inputs=kind)) for kind in ("noised_real", "simulated"))
     seen = set()
     for seed in range(12):
-        x_t, step = simulated.simulated(x0, condition, Draws(seed))
-        again, _ = simulated.simulated(torch.zeros_like(x0), condition, Draws(seed))
+        x_t, step = simulated.simulated(x0, condition, BatchRandom(seed))
+        again, _ = simulated.simulated(torch.zeros_like(x0), condition, BatchRandom(seed))
         assert torch.equal(x_t, again)  # nothing of the real clip is in it
         seen.add(int(step))
     assert seen == {0, 1, 2, 3}
-    assert not torch.equal(*(phases.fake(x0, condition, Draws(3)).x0 for phases in (real, simulated)))
+    assert not torch.equal(*(phases.fake(x0, condition, BatchRandom(3)).x0 for phases in (real, simulated)))
 
 
 def test_draws_do_not_depend_on_the_number_of_processes():
     whole, like = torch.zeros(6, 3), torch.zeros(2, 3)
-    alone, shared = Draws(5), [Draws(5, first) for first in (0, 2, 4)]
+    alone, shared = BatchRandom(5), [BatchRandom(5, first) for first in (0, 2, 4)]
     assert torch.equal(alone.noise(whole), torch.cat([d.noise(like) for d in shared]))
     assert torch.equal(alone.integers(0, 99, whole), torch.cat([d.integers(0, 99, like) for d in shared]))
     assert len({alone.one(1000), *(d.one(1000) for d in shared)}) == 1
@@ -254,7 +265,7 @@ def test_draws_do_not_depend_on_the_number_of_processes():
 
 
 def test_draws_are_unit_noise_and_uniform_times():
-    draws, like = Draws((3, 4)), torch.zeros(200, 7, 31)
+    draws, like = BatchRandom((3, 4)), torch.zeros(200, 7, 31)
     noise, again = draws.noise(like), draws.noise(like)
     for values in (noise, again):
         assert abs(float(values.mean())) < 0.02
@@ -317,7 +328,7 @@ def test_five_critic_updates_for_each_of_the_student(tmp_path):
     """Over 100 student updates: counts, who moved in which stage, and an average that follows the student's count."""
     torch.manual_seed(0)
     recipe = StudentRecipe(init_steps=50, match_steps=50, batch=4, lr=1e-3)
-    engine, world = EngineConfig(device="cpu", save_every=1e9), World()
+    engine, world = EngineConfig(device="cpu", save_every=1e9), DistributedContext()
     task = toy_task(ToyDenoiser(), Mixture(), recipe, tmp_path, world)
     trainer, moved = Trainer(task, tmp_path, engine, world), []
 

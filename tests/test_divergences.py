@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from fvgen.distillation.divergences import DIVERGENCES, needs_ratio, weight
 from fvgen.distillation.losses import (
+    DIVERGENCES,
     approximate_r1,
     critic_loss,
     denoising_loss,
     distribution_matching_gradient,
     distribution_matching_loss,
     generator_loss,
+    needs_ratio,
     regression_loss,
+    weight,
 )
 
 F_OF = {

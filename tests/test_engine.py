@@ -19,12 +19,11 @@ import torch
 
 from fvgen.errors import UserError
 from fvgen.training import charts, checkpoints
-from fvgen.training.engine import Trainer, Turn
+from fvgen.training.distributed import DistributedContext
+from fvgen.training.engine import Trainer, Turn, warmed_cosine
 from fvgen.training.logs import RunLog, read_log
 from fvgen.training.recipes import EngineConfig, StudentRecipe
-from fvgen.training.schedules import warmed_cosine
 from fvgen.training.toy import Mixture, ToyAblation, ToyDenoiser, energy_distance, measure, run_toy, toy_task
-from fvgen.training.world import World
 
 # Both stages, a batch that two processes can share, and two figures in the log.
 RECIPE = StudentRecipe(init_steps=4, match_steps=8, critic_steps=2, batch=8, lr=1e-3)
@@ -33,7 +32,7 @@ ENGINE = EngineConfig(device="cpu", save_every=1e9)
 
 def trainer_of(folder: Path, recipe: StudentRecipe = RECIPE, engine: EngineConfig = ENGINE) -> Trainer:
     torch.manual_seed(0)
-    world = World()
+    world = DistributedContext()
     return Trainer(toy_task(ToyDenoiser(32), Mixture(), recipe, folder, world), folder, engine, world)
 
 
@@ -201,9 +200,9 @@ def test_accumulated_parts_average_their_gradients(tmp_path):
 def test_another_runs_folder_is_refused(tmp_path):
     trainer_of(tmp_path).run()
     torch.manual_seed(0)
-    other = toy_task(ToyDenoiser(48), Mixture(), RECIPE, tmp_path, World())
+    other = toy_task(ToyDenoiser(48), Mixture(), RECIPE, tmp_path, DistributedContext())
     with pytest.raises(UserError, match="teacher is .*, was .*another output folder"):
-        Trainer(other, tmp_path, ENGINE, World())
+        Trainer(other, tmp_path, ENGINE, DistributedContext())
     old = tmp_path / "old"
     old.mkdir()
     (old / "state.pt").write_bytes(b"")
@@ -313,7 +312,7 @@ torch.set_num_threads(1)
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_engine import ENGINE, RECIPE, Mixture, ToyDenoiser, Trainer, replace, toy_task
-from fvgen.training.world import joined
+from fvgen.training.distributed import joined
 with joined("cpu") as world:
     assert world.size == 2
     for method in ("fvgen", "dmd2"):

@@ -154,7 +154,7 @@ def test_a_whole_network_merges(model):
 
 
 def recomputing(network):
-    """As :meth:`fvgen.training.world.World.place` makes it."""
+    """As :meth:`fvgen.training.distributed.DistributedContext.place` makes it."""
     for stage in network.modules():
         if isinstance(stage, Stage):
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)

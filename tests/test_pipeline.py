@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
-from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
 from fvgen.evaluation.benchmark.photos import made_up_photos
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models import preset
 from fvgen.models.model import WEIGHTS, ModelConfig, SamplingConfig, VideoModel, read_config
+from fvgen.models.windows import plan_windows
 from fvgen.pipeline import Completed, NovelViewPipeline, Settings, fitting_size, plan_path
 from fvgen.rendering import Guide, render_points
 from fvgen.rendering.holes import blur

@@ -19,6 +19,7 @@ from fvgen.data.samples import Sample
 from fvgen.data.shards import write_manifest, write_scene
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.training import checkpoints
+from fvgen.training.distributed import DistributedContext, joined
 from fvgen.training.engine import Trainer
 from fvgen.training.export import export_student, remember_teacher
 from fvgen.training.held_out import HeldOutRecord
@@ -26,7 +27,6 @@ from fvgen.training.logs import read_log
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, EngineConfig, HeldOut, variant
 from fvgen.training.student import VideoDistillationTask
 from fvgen.training.teacher import TeacherTask
-from fvgen.training.world import World, joined
 
 CLIPS = replace(VIEWCRAFTER_STUDENT.clips, frames=3, least_frames=3)
 # The full-size recipes and engine; only numbers are smaller.
@@ -59,7 +59,7 @@ def make_inputs(folder: Path) -> None:
     model.save(folder / "teacher", torch.float32)
 
 
-def trainer_of(kind: str, inputs: Path, run: Path, world: World, engine: EngineConfig = ENGINE) -> Trainer:
+def trainer_of(kind: str, inputs: Path, run: Path, world: DistributedContext, engine: EngineConfig = ENGINE) -> Trainer:
     """``teacher`` or a method of distillation, as :func:`variant` names them."""
     model = VideoModel.load(inputs / "teacher")
     corpus = LatentCorpus(inputs / "pairs", model)
@@ -128,15 +128,15 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 def test_two_processes_killed_and_resumed_equal_one(inputs, tmp_path, kind):
     """Pictures, held-out measurements, average, recomputed activations, guidance, kill -9 and a second sitting."""
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    trainer = trainer_of(kind, inputs, alone, World())
+    trainer = trainer_of(kind, inputs, alone, DistributedContext())
     start = weights_of(trainer)
     trainer.run()
     assert together(kind, inputs, shared, kill_at=2) == [-signal.SIGKILL] * 2
     assert checkpoints.facts_of(checkpoints.whole_checkpoints(shared)[-1])["step"] == 2
     assert together(kind, inputs, shared) == [0, 0]
     one, two = (
-        weights_of(trainer_of(kind, inputs, alone, World())),
-        weights_of(trainer_of(kind, inputs, shared, World())),
+        weights_of(trainer_of(kind, inputs, alone, DistributedContext())),
+        weights_of(trainer_of(kind, inputs, shared, DistributedContext())),
     )
     assert set(one) == set(two)
     off, moved = ([(one[n] - other[n]).abs().flatten() for n in one] for other in (two, start))
@@ -167,7 +167,9 @@ def test_parts_of_a_batch_equal_the_whole(inputs, tmp_path):
     """Accumulation changes memory, not what is learnt: noise and clips belong to rows of the whole batch."""
     found = []
     for parts in (1, 2):
-        trainer = trainer_of("fvgen", inputs, tmp_path / str(parts), World(), replace(ENGINE, accumulate=parts))
+        trainer = trainer_of(
+            "fvgen", inputs, tmp_path / str(parts), DistributedContext(), replace(ENGINE, accumulate=parts)
+        )
         trainer.run()
         found.append(weights_of(trainer))
     assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 5e-4
@@ -182,7 +184,7 @@ def test_latents_and_trajectories_are_shared_out(inputs, tmp_path):
     assert together("causvid", fresh, tmp_path / "run") == [0, 0]
     files = sorted((tmp_path / "run" / "trajectories").glob("*.safetensors"))
     assert len(files) == 4
-    alone = trainer_of("causvid", fresh, tmp_path / "alone", World())
+    alone = trainer_of("causvid", fresh, tmp_path / "alone", DistributedContext())
     for file in files:  # every trajectory is a function of its number
         mine = load_file(tmp_path / "alone" / "trajectories" / file.name)
         for name, value in load_file(file).items():
@@ -195,7 +197,9 @@ def test_latents_and_trajectories_are_shared_out(inputs, tmp_path):
 @pytest.mark.timeout(900)
 def test_low_rank_parts_learn_on_a_base_that_stays_and_resume_to_the_bit(inputs, tmp_path):
     engine = replace(ENGINE, picture_every=0)
-    straight, broken = (trainer_of("fvgen+lora4", inputs, tmp_path / n, World(), engine) for n in ("one", "two"))
+    straight, broken = (
+        trainer_of("fvgen+lora4", inputs, tmp_path / n, DistributedContext(), engine) for n in ("one", "two")
+    )
     nets, base = straight.task.nets, VideoModel.load(inputs / "teacher").denoiser
     own = {id(p) for p in nets.teacher.parameters()}
     for net in (nets.student, nets.fake_score, straight.task.average):  # one base in memory, whoever uses it
@@ -208,7 +212,7 @@ def test_low_rank_parts_learn_on_a_base_that_stays_and_resume_to_the_bit(inputs,
     broken.task.after = lambda step: os.kill(os.getpid(), signal.SIGTERM) or {} if step == 1 else {}
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    again = trainer_of("fvgen+lora4", inputs, tmp_path / "two", World(), engine)
+    again = trainer_of("fvgen+lora4", inputs, tmp_path / "two", DistributedContext(), engine)
     again.run()
     one, two = weights_of(straight), weights_of(again)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -240,7 +244,7 @@ def test_the_best_of_another_figure_or_of_other_clips_is_no_bar(inputs, tmp_path
 
     def resumed(**changed) -> HeldOutRecord:
         recipe = replace(STUDENT, held_out=replace(STUDENT.held_out, **changed))
-        return HeldOutRecord(model, corpus, recipe, tmp_path, World())
+        return HeldOutRecord(model, corpus, recipe, tmp_path, DistributedContext())
 
     first = resumed()
     assert first.best is None

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
 from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
-from fvgen.cameras.windows import plan_windows
 from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
-from fvgen.models.windows import Windows, WindowSampler
+from fvgen.models.windows import Windows, WindowSampler, plan_windows
 from fvgen.progress import bar
 from fvgen.rendering.guide import Guide, GuideKind, render_guide, render_points_guide, resample_photo, to_bytes
 from fvgen.rendering.holes import blur

@@ -75,7 +75,7 @@ class Data:
     def _encode(self, name: str) -> None:
         from fvgen.data.latents import LatentCorpus
         from fvgen.models.model import VideoModel
-        from fvgen.training.world import joined
+        from fvgen.training.distributed import joined
 
         with joined(self.device) as world:
             model = VideoModel.load(name).to(world.device)

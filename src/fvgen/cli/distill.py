@@ -52,8 +52,8 @@ class _Distill:
 
         check_data(self.data)
         from fvgen.models.model import VideoModel
-        from fvgen.training.release import make_student
-        from fvgen.training.world import joined
+        from fvgen.training.distributed import joined
+        from fvgen.training.export import make_student
 
         with joined(self.engine.device) as world:
             model = VideoModel.load(self.teacher)

@@ -42,7 +42,7 @@ class Autoencoder:
 
     def run(self) -> None:
         """Train."""
-        from fvgen.training.release import make_autoencoder, release_recipe
+        from fvgen.training.export import make_autoencoder, release_recipe
 
         recipe = release_recipe(_known(self.preset), textures=self.textures)
         recipe = replace(recipe, engine=EngineConfig(device=self.device, bf16=self.bf16))
@@ -78,8 +78,8 @@ class Teacher:
         """Train."""
         from fvgen.data.corpus import check_data, open_corpus
         from fvgen.models.model import VideoModel
-        from fvgen.training.release import make_teacher
-        from fvgen.training.world import joined
+        from fvgen.training.distributed import joined
+        from fvgen.training.export import make_teacher
 
         check_data(self.data)
         with joined(self.engine.device) as world:
@@ -127,7 +127,7 @@ class Everything:
 
     def run(self) -> None:
         """Train."""
-        from fvgen.training.release import release_recipe, train_everything
+        from fvgen.training.export import release_recipe, train_everything
 
         recipe = release_recipe(_known(self.preset), self.footage, self.textures, self.device)
         train_everything(replace(recipe, workers=self.workers), self.output)

@@ -37,7 +37,7 @@ class Rendered:
 
 
 class Renderer(Protocol):
-    """Draws Gaussians as one pinhole camera sees them; differentiable in the Gaussians and the camera's pose."""
+    """BatchRandom Gaussians as one pinhole camera sees them; differentiable in the Gaussians and the camera's pose."""
 
     def __call__(
         self, gaussians: Gaussians, camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, int]

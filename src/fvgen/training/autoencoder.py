@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvgen.distillation.draws import Draws
+from fvgen.diffusion.random import BatchRandom
 from fvgen.models.autoencoder import start_from_principal_components
 from fvgen.procedural.textures import TextureBank
 from fvgen.training.checkpoints import whole_checkpoints
-from fvgen.training.engine import Role, Trainer, Turn
+from fvgen.training.distributed import DistributedContext, device_named
+from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
 from fvgen.training.recipes import AutoencoderRecipe, EngineConfig, split_recipe
-from fvgen.training.schedules import warmed_cosine
-from fvgen.training.world import World, device_named
 
 if TYPE_CHECKING:
     from fvgen.models.autoencoder import FrameAutoencoder
@@ -44,7 +43,9 @@ class AutoencoderTask:
 
     name = "autoencoder"
 
-    def __init__(self, model: FrameAutoencoder, bank: TextureBank, recipe: AutoencoderRecipe, world: World) -> None:
+    def __init__(
+        self, model: FrameAutoencoder, bank: TextureBank, recipe: AutoencoderRecipe, world: DistributedContext
+    ) -> None:
         self.model, self.bank, self.recipe, self.world = model, bank, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
         fixed, free = split_recipe(recipe)
@@ -73,7 +74,7 @@ class AutoencoderTask:
         keys = ((self.seed, step, row) for row in rows)
         return torch.cat([pictures(self.bank, np.random.default_rng(key), 1, self.recipe.crop) for key in keys])
 
-    def loss(self, turn: Turn, batch: Tensor, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+    def loss(self, turn: Turn, batch: Tensor, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Reconstruction and the posterior's divergence from a unit Gaussian."""
         vae, model, images = self.model.vae, self.model, batch.to(self.world.device)
         posterior = vae.encode(model.fold(images)).latent_dist
@@ -106,7 +107,7 @@ def train_autoencoder(
     Returns:
         The same module, on the CPU and in evaluation mode.
     """
-    engine, world = replace(engine, log_every=25), World(device=device_named(engine.device))
+    engine, world = replace(engine, log_every=25), DistributedContext(device=device_named(engine.device))
     if not whole_checkpoints(folder):
         many = pictures(bank, np.random.default_rng((recipe.seed, 1 << 31)), 32 * recipe.batch, recipe.crop)
         start_from_principal_components(model, many)

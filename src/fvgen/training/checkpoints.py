@@ -22,7 +22,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from fvgen.data.tarball import write_whole
 from fvgen.errors import UserError
 from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
-from fvgen.training.world import World
+from fvgen.training.distributed import DistributedContext
 
 _SHOWN = 3  # differences that are named
 
@@ -160,7 +160,9 @@ def _remove(path: Path) -> None:
     shutil.rmtree(partial)
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], world: World, keep: int) -> Path:
+def save(
+    folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], world: DistributedContext, keep: int
+) -> Path:
     """Write a checkpoint; all processes call it together.
 
     Args:

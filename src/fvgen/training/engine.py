@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from fvgen import __version__
-from fvgen.distillation.draws import Draws
+from fvgen.diffusion.random import BatchRandom
 from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.training import checkpoints
+from fvgen.training.distributed import DistributedContext, local
 from fvgen.training.logs import RunLog, peak_memory
 from fvgen.training.recipes import EngineConfig
-from fvgen.training.world import World, local
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Task(Protocol):
         It is called ahead of time, in order, in another thread.
         """
 
-    def loss(self, turn: Turn, batch: Any, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+    def loss(self, turn: Turn, batch: Any, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """The mean loss over some rows of the batch, and scalars to log, the same names in all processes."""
 
     def after(self, step: int) -> Mapping[str, float]:
@@ -121,7 +121,7 @@ class _Counted:
             self.optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
         self.updates = self.skipped = self.skipped_in_a_row = 0
 
-    def update(self, world: World) -> float:
+    def update(self, world: DistributedContext) -> float:
         """One optimizer step with the gradients there are, unless they are not finite. Returns their norm."""
         world.average_gradients(self.parameters)
         clipped = nn.utils.clip_grad_norm_(self.parameters, self.role.clip)
@@ -170,7 +170,7 @@ class Trainer:
         UserError: the folder holds another run, or a batch that cannot be shared out to the processes.
     """
 
-    def __init__(self, task: Task, folder: Path, config: EngineConfig, world: World) -> None:
+    def __init__(self, task: Task, folder: Path, config: EngineConfig, world: DistributedContext) -> None:
         self.task, self.folder, self.config, self.world = task, folder, config, world
         for step in (0, task.steps - 1):
             world.share(task.rows(step), 0, config.accumulate)
@@ -261,7 +261,7 @@ class Trainer:
             counted.role.module.requires_grad_(name in turn.trains)
         shown: dict[str, float] = {}
         for part in range(self.config.accumulate):
-            batch, draws = next(batches), Draws((self.task.seed, step, number), self._rows(step, part).start)
+            batch, draws = next(batches), BatchRandom((self.task.seed, step, number), self._rows(step, part).start)
             with self._precision():
                 loss, figures = self.task.loss(turn, batch, draws)
             (loss / self.config.accumulate).backward()
@@ -355,3 +355,17 @@ def _signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def falling(update: int, start: int, updates: int, peak: float, floor: float = 0.05) -> float:
+    """``peak`` up to ``start``, then in a straight line to ``floor * peak`` after ``updates`` more."""
+    progress = min(1.0, max(0, update - start) / max(1, updates))
+    return peak * (1 - (1 - floor) * progress)
+
+
+def warmed_cosine(update: int, updates: int, peak: float, warmup: int = 100, floor: float = 0.05) -> float:
+    """Linear warm-up, then a cosine from ``peak`` to ``floor * peak``."""
+    if update < warmup:
+        return peak * (update + 1) / warmup
+    progress = (update - warmup) / max(1, updates - warmup)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

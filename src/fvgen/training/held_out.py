@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.data.latents import Corpus
-from fvgen.distillation.draws import Draws
+from fvgen.diffusion.random import BatchRandom
 from fvgen.errors import UserError
 from fvgen.models.efficientnet import LITE0, EfficientNetLite
 from fvgen.models.model import ModelConfig, VideoModel
@@ -18,10 +18,10 @@ from fvgen.models.sampling import sample_latents
 from fvgen.models.weight_files import Weights
 from fvgen.progress import track
 from fvgen.training import checkpoints
-from fvgen.training.look import clip_figures
+from fvgen.training.distributed import DistributedContext
+from fvgen.training.perceptual import clip_figures
 from fvgen.training.recipes import StudentRecipe
 from fvgen.training.teacher import batch_condition, held_out_share
-from fvgen.training.world import World
 
 BEST = "best"  # folder in the run's with the best average that was measured
 _BETTER = {"psnr": 1.0, "features": -1.0}  # sign of what is better
@@ -55,7 +55,9 @@ class HeldOutRecord:
         UserError: no held-out clips, or no network for the figure that chooses.
     """
 
-    def __init__(self, model: VideoModel, corpus: Corpus, recipe: StudentRecipe, folder: Path, world: World) -> None:
+    def __init__(
+        self, model: VideoModel, corpus: Corpus, recipe: StudentRecipe, folder: Path, world: DistributedContext
+    ) -> None:
         self.model, self.corpus, self.recipe, self.folder, self.world = model, corpus, recipe, folder, world
         config = recipe.held_out
         if not corpus.held:
@@ -119,7 +121,7 @@ class HeldOutRecord:
     def _clip(self, model: VideoModel, name: str, steps: int, seed: int) -> dict[str, float]:
         frames = self.recipe.clips.frames
         batch = self.corpus.held_batch(name, frames).to(self.world.device)
-        condition, noise = batch_condition(model, batch), Draws((seed, 7)).noise(batch.latents)
+        condition, noise = batch_condition(model, batch), BatchRandom((seed, 7)).noise(batch.latents)
         scale, source = model.config.sampling.guidance_scale, torch.Generator().manual_seed(seed)
         made = sample_latents(model, condition, noise, steps, scale, source)
         asked = ~self.corpus.held_clip(name).photo[:frames]

@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.data.latents import ClipBatch, Corpus, check_size
-from fvgen.distillation.draws import Draws
+from fvgen.diffusion.random import BatchRandom
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
 from fvgen.training import checkpoints
 from fvgen.training.checkpoints import fingerprint
-from fvgen.training.engine import Role, Trainer, Turn
+from fvgen.training.distributed import DistributedContext
+from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
 from fvgen.training.recipes import EngineConfig, TeacherRecipe, split_recipe
-from fvgen.training.schedules import warmed_cosine
-from fvgen.training.world import World
 
 
 def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:
@@ -46,14 +45,14 @@ def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: 
 
 @torch.no_grad()
 def held_out_loss(
-    model: VideoModel, corpus: Corpus, times: tuple[int, ...], frames: int, world: World
+    model: VideoModel, corpus: Corpus, times: tuple[int, ...], frames: int, world: DistributedContext
 ) -> dict[str, float]:
     """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; shared out to the processes."""
     errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
     for k, name, counts in held_out_share(corpus, world):
         batch = corpus.held_batch(name, frames).to(world.device)
         condition = batch_condition(model, batch)
-        noise = Draws(k).noise(batch.latents)
+        noise = BatchRandom(k).noise(batch.latents)
         for t in times:
             at = torch.full((1,), t, device=world.device)
             x_t = model.denoiser.schedule.add_noise(batch.latents, noise, at)
@@ -65,7 +64,9 @@ def held_out_loss(
     return {name: value * world.size / len(corpus.held) for name, value in means.items()}
 
 
-def held_out_share(corpus: Corpus, world: World, most: int | None = None) -> Iterator[tuple[int, str, int]]:
+def held_out_share(
+    corpus: Corpus, world: DistributedContext, most: int | None = None
+) -> Iterator[tuple[int, str, int]]:
     """This process's held-out clips: number, name, and 1; all processes get as many, so some do one again, marked 0.
 
     Sharded networks are gathered by all processes together, each time one of them is called.
@@ -101,7 +102,7 @@ class TeacherTask:
 
     name = "teacher"
 
-    def __init__(self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, world: World) -> None:
+    def __init__(self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, world: DistributedContext) -> None:
         self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
         model.to(world.device).requires_grad_(False)
@@ -147,14 +148,14 @@ class TeacherTask:
         if step % 50 == 0 and rows.start == 0 and self.world.size == 1:
             self.corpus.refresh(limit=40)
         clips = self.corpus.sample((self.seed, step), rows, self.phases[self._full(step)], at=step)
-        draws, total = Draws((self.seed, step, 1), rows.start), self.model.config.schedule.num_timesteps
+        draws, total = BatchRandom((self.seed, step, 1), rows.start), self.model.config.schedule.num_timesteps
         noise = draws.noise(clips.latents)
         t = draws.integers(0, total, noise)
         last, dropped = (draws.integers(0, 1 << 30, noise) / (1 << 30) for _ in range(2))
         t = torch.where(last < self.recipe.terminal, total - 1, t)
         return _Noised(clips, t, noise, dropped < self.recipe.drop)
 
-    def loss(self, turn: Turn, batch: _Noised, draws: Draws) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+    def loss(self, turn: Turn, batch: _Noised, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Weighted velocity error."""
         clips = batch.clips.to(self.world.device)
         t, noise, dropped = (x.to(self.world.device) for x in (batch.t, batch.noise, batch.dropped))
@@ -194,7 +195,7 @@ def train_teacher(
     recipe: TeacherRecipe,
     folder: Path,
     engine: EngineConfig | None = None,
-    world: World | None = None,
+    world: DistributedContext | None = None,
 ) -> VideoModel:
     """Train denoiser and conditioner, resuming from ``folder``.
 
@@ -209,7 +210,7 @@ def train_teacher(
     Returns:
         On the CPU, with the averaged weights: ``model``, or where it is sharded a model like it.
     """
-    world = world or World()
+    world = world or DistributedContext()
     engine = engine or EngineConfig()
     whole = copy.deepcopy(model.conditioner) if world.size > 1 else model.conditioner  # it is sharded by the trainer
     Trainer(TeacherTask(model, corpus, recipe, world), folder, engine, world).run()

@@ -15,17 +15,16 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
 from fvgen.distillation.critic import StepAware
-from fvgen.distillation.methods import Clips
-from fvgen.distillation.roles import Roles
+from fvgen.distillation.methods import Clips, Roles
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
 from fvgen.training.checkpoints import fingerprint, same_or_refuse, write_json
-from fvgen.training.distillation import DistillationTask, low_rank_roles, needs_trajectories
+from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
+from fvgen.training.student import DistillationTask, low_rank_roles, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
-from fvgen.training.world import World
 
 METHODS = ("gan_only", "reverse_kl", "fvgen", "no_init", "dmd2", "causvid", "gan_only+step", "fvgen+step")
 
@@ -77,7 +76,7 @@ class Mixture:
 
 
 class ToyDenoiser(nn.Module):
-    """A small network of points ``[B, 2]``; see :class:`fvgen.distillation.roles.Denoiser`. Conditions are ``None``."""
+    """A small network of points ``[B, 2]``, a `fvgen.distillation.methods.Denoiser`. Conditions are ``None``."""
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
@@ -150,7 +149,7 @@ def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int =
 
 
 class ToyData:
-    """See :class:`fvgen.training.distillation.Data`."""
+    """See :class:`fvgen.training.student.Data`."""
 
     def __init__(self, mixture: Mixture, batch: int) -> None:
         self.mixture, self.size = mixture, batch
@@ -170,7 +169,7 @@ class ToyData:
 
 
 def toy_task(
-    teacher: ToyDenoiser, mixture: Mixture, recipe: StudentRecipe, folder: Path, world: World
+    teacher: ToyDenoiser, mixture: Mixture, recipe: StudentRecipe, folder: Path, world: DistributedContext
 ) -> DistillationTask:
     """The distillation of the toy; nets start as copies of the teacher, the head from the recipe's seed."""
 
@@ -265,7 +264,7 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
         What ``ablation.json`` holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mixture, world = ablation.mixture, World()
+    mixture, world = ablation.mixture, DistributedContext()
     engine = EngineConfig(device="cpu", save_every=math.inf, keep=1, log_every=20)
     teacher = _teacher(ablation, folder)
     truth = mixture.sample(ablation.samples, torch.Generator().manual_seed(12345))

@@ -1,8 +1,8 @@
-"""A folder of the teacher's trajectories, made once, by all processes, and drawn from."""
+"""Trajectories of the teacher's ODE, made once, by all processes, kept in a folder, and drawn from by regression."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,19 +10,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fvgen.diffusion import ddim_sample, guide
+from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.config import DistillationConfig
-from fvgen.distillation.draws import Draws
-from fvgen.distillation.methods import Clips
-from fvgen.distillation.ode import TrajectoryPoints, trajectories
-from fvgen.distillation.roles import Denoiser
+from fvgen.distillation.methods import Clips, Denoiser, TrajectoryPoints
 from fvgen.errors import UserError
 from fvgen.models.denoiser import Condition
 from fvgen.progress import track
 from fvgen.training.checkpoints import same_or_refuse, write_json
-from fvgen.training.world import World
+from fvgen.training.distributed import DistributedContext
 
 _CONDITION = ("concat", "context", "null_context", "fs")
+
 _NOISE, _CLIPS = 5, 6  # apart from what a training draws
+
 # Of the options: what a trajectory depends on.
 _OPTIONS = ("steps", "ode_steps", "guidance_scale", "guidance_rescale")
 
@@ -46,7 +47,7 @@ class TrajectoryStore:
         self._alike: dict[tuple[int, ...], list[Path]] = {}  # files by the shape of a clip
         self._last: tuple[Path, dict[str, Tensor]] | None = None
 
-    def make(self, teacher: Denoiser, identity: dict[str, Any], world: World, at_once: int = 1) -> None:
+    def make(self, teacher: Denoiser, identity: dict[str, Any], world: DistributedContext, at_once: int = 1) -> None:
         """Follow the teacher from noise, under the data's conditions, until all files are there.
 
         Each process makes its share of them, resumably, and waits for the files of the others, not at a barrier.
@@ -80,7 +81,7 @@ class TrajectoryStore:
 
     def _write(self, numbers: list[int], teacher: Denoiser) -> None:
         clips = [self._clips(number) for number in numbers]
-        noise = [Draws((self.seed, _NOISE), k * self.each).noise(clip.x0) for k, clip in zip(numbers, clips)]
+        noise = [BatchRandom((self.seed, _NOISE), k * self.each).noise(clip.x0) for k, clip in zip(numbers, clips)]
         conditions = [clip.condition for clip in clips]
         condition = None if conditions[0] is None else Condition.joined(conditions)
         found = trajectories(teacher, torch.cat(noise), condition, self.config)
@@ -125,3 +126,36 @@ class TrajectoryStore:
         concat, context, null, fs = (mine.get(name) for name in _CONDITION)
         condition = None if concat is None or context is None else Condition(concat, context, null, fs)
         return TrajectoryPoints(mine["x_t"], t, mine["x0"], condition)
+
+
+class Trajectories(NamedTuple):
+    """Where teachers' trajectories are at the student's times, and where they end.
+
+    Attributes:
+        states: ``[K, B, ...]``, ``x_t`` at each of the student's times, from high to low.
+        x0: ``[B, ...]``, unscaled.
+    """
+
+    states: Tensor
+    x0: Tensor
+
+
+@torch.no_grad()
+def trajectories(teacher: Denoiser, noise: Tensor, condition: Any, config: DistillationConfig) -> Trajectories:
+    """Follow the guided teacher by deterministic DDIM from ``noise [B, ...]`` (Yin et al. 2025, CausVid)."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        conditional = teacher.velocity(x, t, condition)
+        if config.scale == 1.0:
+            return conditional
+        unconditional = teacher.velocity(x, t, teacher.drop(condition))
+        return guide(conditional, unconditional, config.scale, config.guidance_rescale)
+
+    states, every = [noise.float()], config.ode_steps // config.steps
+
+    def keep(step: int, t: int, x: Tensor) -> None:
+        if (step + 1) % every == 0 and step + 1 < config.ode_steps:
+            states.append(x.clone())
+
+    x0 = ddim_sample(velocity, teacher.schedule, noise, config.ode_steps, eta=0.0, callback=keep)
+    return Trajectories(torch.stack(states), x0)

@@ -24,7 +24,7 @@ PHOTO, PATH, KEY, HERE, FRAME = (60, 110, 220), (235, 140, 20), (235, 140, 20), 
 
 
 class Scenery:
-    """Draws into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again."""
+    """BatchRandom into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again."""
 
     def __init__(self, server: Any) -> None:
         self._server = server

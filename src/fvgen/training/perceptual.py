@@ -13,8 +13,8 @@ _CELL = 12  # pixels; cells overlap by half
 _FAINT = 1e-4  # gradient energy, grey in 0..1, below which nobody sees a difference
 
 
-class DecodedLook:
-    """See :class:`fvgen.distillation.roles.Look`; metrics use another member of the network's family.
+class PerceptualLoss:
+    """A `fvgen.distillation.methods.PictureDistance` of decoded latents, by another network than the metrics'.
 
     Args:
         autoencoder: that decodes, frozen.
@@ -25,7 +25,7 @@ class DecodedLook:
         self.autoencoder, self.network = autoencoder, network
 
     @staticmethod
-    def wanted(autoencoder: FrameAutoencoder, anchor: AnchorConfig, device: torch.device) -> "DecodedLook | None":
+    def wanted(autoencoder: FrameAutoencoder, anchor: AnchorConfig, device: torch.device) -> "PerceptualLoss | None":
         """What an anchor asks for, with the published network; nothing where it decodes nothing.
 
         Raises:
@@ -34,9 +34,9 @@ class DecodedLook:
         if not anchor.decodes:
             return None
         if anchor.perceptual == 0:
-            return DecodedLook(autoencoder, None)
+            return PerceptualLoss(autoencoder, None)
         network = EfficientNetLite.published(LITE1, Weights()).eval().requires_grad_(False)
-        return DecodedLook(autoencoder, network.to(device))
+        return PerceptualLoss(autoencoder, network.to(device))
 
     def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Both ``[B]``, of latents ``[B, C, T, h, w]``: feature distances in 0..4, texture in nats."""

@@ -11,7 +11,7 @@ from torch import Tensor
 _BLOCK = 4  # 64-bit numbers that Philox makes at once
 
 
-class Draws:
+class BatchRandom:
     """Noise and times of some rows of a batch, each a function of the seed, of what was drawn before, and of its row.
 
     Numbers come from a counter (Philox, Salmon et al. 2011), so a process starts at its own rows without making those

@@ -24,7 +24,7 @@ from fvgen.progress import track
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process among ``size``.
 
     Attributes:
@@ -154,7 +154,7 @@ def device_named(name: str) -> torch.device:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto") -> Iterator[DistributedContext]:
     """The world of this process: under torchrun the process group it speaks of, else a world of one.
 
     Args:
@@ -162,10 +162,10 @@ def joined(device: str = "auto") -> Iterator[World]:
     """
     size, place = int(os.environ.get("WORLD_SIZE", 1)), device_named(device)
     if size == 1:
-        yield World(device=place)
+        yield DistributedContext(device=place)
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, place, init_device_mesh(place.type, (size,)))
+        yield DistributedContext(dist.get_rank(), size, place, init_device_mesh(place.type, (size,)))
     finally:
         dist.destroy_process_group()
