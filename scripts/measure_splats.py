@@ -26,10 +26,9 @@ import tyro
 from PIL import Image
 
 from fvgen.evaluation.datasets import EvaluationScene, find_scenes
-from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.protocols import Split, find_protocol
-from fvgen.evaluation.sheets import contact_sheet
-from fvgen.evaluation.task import Placing, Task
+from fvgen.evaluation.report import contact_sheet
+from fvgen.evaluation.task import Framing, Placing, Task
 from fvgen.outputs import write_outputs
 from fvgen.pipeline import NovelViewPipeline
 from fvgen.reconstruction.capture import Capture, read_capture

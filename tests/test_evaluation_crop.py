@@ -15,9 +15,8 @@ from fvgen.cameras import Cameras
 from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import find_scenes
-from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.protocols import Split
-from fvgen.evaluation.task import Placing, Task
+from fvgen.evaluation.task import Framing, Placing, Task
 from scene_copies import Copy, write_index_file
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"

@@ -10,8 +10,8 @@ from PIL import Image
 from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene, find_scenes, join_cameras
-from fvgen.evaluation.frames import read_frames
 from fvgen.evaluation.protocols import find_protocol
+from fvgen.evaluation.store import read_frames
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.layouts import Stored
 from scene_copies import Copy, same_cameras

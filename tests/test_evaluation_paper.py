@@ -9,7 +9,7 @@ import pytest
 
 from fvgen.cli.main import main
 from fvgen.evaluation.paper import PAPER
-from fvgen.evaluation.tables import MEAN
+from fvgen.evaluation.report import MEAN
 from scene_copies import Copy
 
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"

@@ -13,17 +13,20 @@ from fvgen.cameras.alignment import similarity_between
 from fvgen.cameras.poses import rotation_exp
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene
-from fvgen.evaluation.framing import Framing
-from fvgen.evaluation.index import index_hash, index_text, read_index, write_index
 from fvgen.evaluation.protocols import (
     NAMES,
     Split,
     every_nth_split,
     farthest_points,
     find_protocol,
+    index_hash,
+    index_text,
+    read_index,
     strided_targets,
     window_split,
+    write_index,
 )
+from fvgen.evaluation.task import Framing
 from fvgen.scene.formats.record import CameraRecord
 from fvgen.scene.layouts import Found
 

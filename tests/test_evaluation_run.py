@@ -17,13 +17,10 @@ from PIL import Image
 from fvgen.cli.main import main
 from fvgen.data.footage import find_scenes, open_footage
 from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
-from fvgen.evaluation.framing import Framing
-from fvgen.evaluation.page import frame_order
-from fvgen.evaluation.plots import far_away, frame_plot
 from fvgen.evaluation.protocols import Split
+from fvgen.evaluation.report import far_away, frame_order, frame_plot, latex, markdown
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
-from fvgen.evaluation.tables import latex, markdown
-from fvgen.evaluation.task import Placing, Task
+from fvgen.evaluation.task import Framing, Placing, Task
 from pretend_device import PretendedGpu
 from scene_copies import Copy, write_index_file
 
@@ -342,7 +339,7 @@ def test_the_page_can_be_seen(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_has_room_for_so_much(place: Path, out: Path, results: dict[str, Any]) -> None:
-    from fvgen.evaluation.page import page
+    from fvgen.evaluation.report import page
     from fvgen.evaluation.store import Store
 
     small = page(results, Store(out), 0.0)
@@ -391,7 +388,8 @@ def test_the_scenes_guide_is_rendered_where_it_is_placed(place: Path) -> None:
     with PretendedGpu(fetch=True) as gpu:
         guide = there.guide
     pictures = [shape for shape in gpu.fetched if shape[:2] == (80, 128)]
-    assert pictures == [(80, 128, 3), (80, 128), (80, 128)] * 2  # of the two that are no photographs, each once
+    plane = (80, 128)  # of photographs depth; of the others picture, share, coverage and depth, each once
+    assert pictures == [plane, *[(80, 128, 3), plane, plane, plane] * 2, plane]
     assert len(gpu.fetched) - len(pictures) == 4  # and depth of all
     assert torch.equal(guide.completed, here.guide.completed)
     assert there.geometry.coverage.device == torch.device("cpu")

@@ -269,17 +269,6 @@ def test_a_scene_is_built_from_the_estimators_own_depth(known_world: Geometry, m
     torch.testing.assert_close(distance, distance.mean().expand_as(distance), atol=1e-4, rtol=1e-4)
 
 
-def test_half_a_pixel_of_the_depth_map_is_the_originals_slip(known_world: Geometry) -> None:
-    """With the switch, the points are DUSt3R's and its principal point is (w / 2, h / 2) of pixels centred at .5."""
-    right, shifted = build_scene(photos(), "dust3r"), build_scene(photos(), "dust3r", half_pixel_shift=True)
-    assert bool((right.points.positions == shifted.points.positions).all())
-    torch.testing.assert_close(shifted.cameras.intrinsics[:, :2, 2], torch.tensor([[320.0, 180.0]] * 3).double())
-    small = shifted.cameras.resized(512, 288)
-    own = right.points.positions[right.points.photo == 0].double() @ small.intrinsics[0].T
-    at = own[:, :2] / own[:, 2:]
-    torch.testing.assert_close(at, at.round(), atol=2e-3, rtol=0)  # pixel i is seen at i instead of i + 0.5
-
-
 # --- the packages themselves ---
 
 

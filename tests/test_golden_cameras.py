@@ -13,10 +13,9 @@ from fvgen.cameras.viewcrafter import (
     path_target,
     path_text,
     text_values,
-    to_camera_frame,
-    to_object_frame,
 )
 from golden_numbers import GoldenSet
+from viewcrafter_frames import to_camera_frame, to_object_frame
 
 pytestmark = pytest.mark.golden("camera.io")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fvgen.errors import UserError
-from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available, lpips
+from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available, networks
 from fvgen.models.weight_files import ALEXNET, INCEPTION, VGG_HEADS, WeightFile, Weights
 
 
@@ -73,15 +73,15 @@ def test_a_folder_of_weights_must_exist(tmp_path: Path):
 def test_lpips_reads_the_published_layout(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     """Random weights, laid out as torchvision's file (with its classifier) and as the heads of lpips."""
     torch.manual_seed(0)
-    trunk = lpips.alexnet_trunk()
+    trunk = networks.alexnet_trunk()
     heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate((64, 192, 384, 256, 256))}
     of_trunk = written(cache, ALEXNET.name, {**trunk.state_dict(), "classifier.6.bias": torch.zeros(1000)})
     of_heads = written(tmp_path, "lpips-v0.1-alex.pth", heads)
-    monkeypatch.setattr(lpips, "ALEXNET", of_trunk)
-    monkeypatch.setattr(lpips, "ALEXNET_HEADS", of_heads)
+    monkeypatch.setattr(networks, "ALEXNET", of_trunk)
+    monkeypatch.setattr(networks, "ALEXNET_HEADS", of_heads)
     metrics = FrameMetrics(["lpips_alex_norm", "lpips_alex_unscaled"], weights=tmp_path)
     a, b = torch.rand(2, 1, 64, 80, 3)
-    expected = lpips.Lpips(trunk, list(heads.values())).requires_grad_(False)
+    expected = networks.Lpips(trunk, list(heads.values())).requires_grad_(False)
     found = metrics(a, b)
     assert float(found["lpips_alex_norm"]) == pytest.approx(float(expected(a, b)), rel=1e-6)
     assert float(found["lpips_alex_unscaled"]) == pytest.approx(float(expected(a, b, scaled=False)), rel=1e-6)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, available, gradient_energy, psnr, ssim
-from fvgen.evaluation.metrics.lpips import Lpips, alexnet_trunk
+from fvgen.evaluation.metrics.networks import Lpips, alexnet_trunk
 from fvgen.evaluation.metrics.pixels import gradient_ratio, psnr_of_frames, ssim_skimage11, ssim_torchmetrics
 
 Pair = tuple[Tensor, Tensor]

@@ -17,19 +17,13 @@ from fvgen.cameras import Cameras
 from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.corrections import rigid
-from fvgen.reconstruction.density import Limits, contributions, floaters
-from fvgen.reconstruction.gaussians import Gaussians
-from fvgen.reconstruction.harmonics import sh_basis, view_colors
+from fvgen.reconstruction.density import Limits, contributions, fill_holes, floaters
+from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians, write_spz
 from fvgen.reconstruction.held_out import read_held_out, render_all
-from fvgen.reconstruction.initial import fill_holes
-from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss
+from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss, rigid
 from fvgen.reconstruction.optimise import Optimisation, Settings
-from fvgen.reconstruction.ply import read_gaussians, write_gaussians
-from fvgen.reconstruction.projection import project
-from fvgen.reconstruction.render import splat_gsplat, splat_torch
+from fvgen.reconstruction.render import project, sh_basis, splat_gsplat, splat_torch, view_colors
 from fvgen.reconstruction.run import check_output, reconstruct
-from fvgen.reconstruction.spz import write_spz
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.ply import write_ply
 from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fvgen.evaluation.metrics import SetMetrics, available
-from fvgen.evaluation.metrics.inception import InceptionFid
 from fvgen.evaluation.metrics.moments import (
     FrechetDistance,
     KernelDistance,
@@ -17,6 +16,7 @@ from fvgen.evaluation.metrics.moments import (
     frechet_distance_of_few,
     kernel_distance,
 )
+from fvgen.evaluation.metrics.networks import InceptionFid
 
 
 def normal(count: int, dimensions: int, seed: int = 0) -> Tensor:

@@ -283,7 +283,9 @@ def test_noise_of_each_window_is_its_own(model: VideoModel) -> None:
     def sampled(seeds: list[int]) -> Tensor:
         sources = [torch.Generator().manual_seed(seed) for seed in seeds]
         rows = slice(0, len(seeds))
-        return sample_latents(model, condition.select(rows), start[rows], 4, 1.0, sources)
+        return sample_latents(
+            model, Condition(condition.concat[rows], condition.context[rows], None), start[rows], 4, 1.0, sources
+        )
 
     pair = sampled([3, 5])
     torch.testing.assert_close(pair[:1], sampled([3]), atol=1e-5, rtol=0)

@@ -8,13 +8,14 @@ import torch
 
 from fvgen.cameras import Cameras, ViewCrafterBetween, ViewCrafterTarget, ViewCrafterText
 from fvgen.cameras.poses import look_at
-from fvgen.cameras.viewcrafter import path_between, to_object_frame
+from fvgen.cameras.viewcrafter import path_between
 from fvgen.cameras.viewcrafter_paths import center_depth, parse_viewcrafter, plan_viewcrafter, read_trajectory
 from fvgen.errors import UserError
 from fvgen.pipeline import NovelViewPipeline, plan_path
 from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, PointCloud, Scene
 from golden_numbers import GoldenSet
+from viewcrafter_frames import to_object_frame
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo"
 SIZE = (512, 320)

@@ -20,13 +20,11 @@ from fvgen.pipeline import NovelViewPipeline
 from fvgen.progress import track, watched
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json
 from fvgen.viewer import keyframes as keys
-from fvgen.viewer.latest import Latest
-from fvgen.viewer.opening import open_session
-from fvgen.viewer.path_files import load_path, save_path
-from fvgen.viewer.result import is_result, read_result
+from fvgen.viewer.app import Latest
+from fvgen.viewer.keyframes import load_path, save_path
+from fvgen.viewer.result import Workspace, checked_name, is_result, read_result
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
-from fvgen.viewer.session import Options, Session
-from fvgen.viewer.workspace import Workspace, checked_name
+from fvgen.viewer.session import Options, Session, open_session
 
 SIZE = viewer_scene.SIZE
 
@@ -547,7 +545,7 @@ def test_the_page_shows_the_frames(out: Path) -> None:
 
 def test_the_map_shows_cameras_where_they_stand(out: Path) -> None:
     """The wall is up on the page, the photos below it, from left to right."""
-    from fvgen.viewer.overhead import HEIGHT, WIDTH, Overhead
+    from fvgen.viewer.page import HEIGHT, WIDTH, Overhead
 
     result = read_result(out)
     overhead = Overhead(result)

@@ -307,7 +307,6 @@ class NovelViewPipeline:
         size: Size = None,
         geometry: str = "auto",
         geometry_weights: str | None = None,
-        half_pixel_shift: bool = False,
         depth: str = "auto",
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
@@ -331,7 +330,6 @@ class NovelViewPipeline:
             size: of the views, see :meth:`frame_size`.
             geometry: ``auto``, ``given``, ``colmap``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             geometry_weights: of ``dust3r`` or ``da3``: a path, a known name, or ``hub:OWNER/MODEL``.
-            half_pixel_shift: for comparison with the original teacher's program: see `fvgen.scene.build_scene`.
             depth: ``auto``, ``sweep``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
@@ -353,9 +351,7 @@ class NovelViewPipeline:
             frame_size = self.frame_size(loaded, size)
             self._read_ahead()
             with clock.stage("geometry"):
-                scene = self.scene(
-                    loaded, geometry, weights=geometry_weights, half_pixel_shift=half_pixel_shift, depth=depth
-                )
+                scene = self.scene(loaded, geometry, weights=geometry_weights, depth=depth)
         if not isinstance(path, CameraPath):
             path = self.plan(scene, path, frames, frame_size)
         with clock.stage("render"):
@@ -401,7 +397,6 @@ class NovelViewPipeline:
         geometry: str = "auto",
         *,
         weights: str | None = None,
-        half_pixel_shift: bool = False,
         depth: str = "auto",
         seed: int = 0,
     ) -> Scene:
@@ -412,7 +407,6 @@ class NovelViewPipeline:
             device=self.device,
             seed=seed,
             weights=weights,
-            half_pixel_shift=half_pixel_shift,
             depth=depth,
         )
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fvgen.evaluation.metrics import FrameMetrics, SetMetrics, inception, lpips
-from fvgen.evaluation.metrics.efficientnet import efficientnet_lite0
-from fvgen.evaluation.metrics.inception import InceptionFid
+from fvgen.evaluation.metrics import FrameMetrics, SetMetrics, networks
 from fvgen.evaluation.metrics.moments import Moments, frechet_distance, frechet_distance_of_few, kernel_distance
+from fvgen.evaluation.metrics.networks import InceptionFid, efficientnet_lite0
 from fvgen.models.weight_files import ALEXNET, EFFICIENTNET_LITE0, INCEPTION, VGG16, WeightFile, Weights
 
 Package = Callable[[str], ModuleType]
@@ -125,7 +124,7 @@ def test_lpips_is_that_of_lpips(
     predicted, truth = pair
     reference = package("lpips").LPIPS(net=net, pnet_rand=True, verbose=False)  # with the published heads
     values = random_trunk(reference.net, generator) | {"classifier.6.bias": torch.zeros(1000)}
-    save_published(file, values, tmp_path, lpips, monkeypatch)
+    save_published(file, values, tmp_path, networks, monkeypatch)
     with torch.no_grad():
         expected = reference(images(predicted), images(truth), normalize=normalize).flatten().double()
     scored = FrameMetrics([metric], weights=tmp_path)(predicted, truth)[metric]
@@ -177,7 +176,7 @@ def test_fid_is_that_of_pytorch_fid(
     reference_inception(package, network, monkeypatch)  # which gives it the weights
     folders = [str(tmp_path / name) for name in ("predicted", "truth")]
     expected = float(program.calculate_fid_given_paths(folders, 4, "cpu", 2048, num_workers=0))
-    save_published(INCEPTION, network.state_dict(), tmp_path, inception, monkeypatch)
+    save_published(INCEPTION, network.state_dict(), tmp_path, networks, monkeypatch)
     ours = SetMetrics(["fid"], weights=tmp_path)
     for start in range(0, 9, 4):  # its batches
         ours.add(*(torch.cat(frames[start : start + 4]) for frames in sets))

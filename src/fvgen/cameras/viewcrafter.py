@@ -22,31 +22,17 @@ from torch import Tensor
 from fvgen.cameras.cameras import Cameras
 
 
-def to_camera_frame(cameras: Cameras, points: Tensor, view: int) -> tuple[Cameras, Tensor]:
-    """Cameras and points ``[..., 3]`` seen from view ``view`` (upstream ``world_point_to_kth``)."""
-    return _carried(cameras, points, cameras[view].camera_from_world[0])
-
-
 def object_from_world(camera: Cameras, radius: float, elevation: float) -> Tensor:
-    """``[4, 4]`` into the object frame of one camera; ``radius`` and ``elevation`` as in `to_object_frame`."""
-    origin_moved = torch.eye(4, dtype=torch.float64)
-    origin_moved[2, 3] = -radius
-    return _turn_x(180 - elevation) @ origin_moved @ camera.camera_from_world[0]
-
-
-def to_object_frame(
-    cameras: Cameras, points: Tensor, view: int, radius: float, elevation: float
-) -> tuple[Cameras, Tensor]:
-    """Cameras and points ``[..., 3]`` in the object frame of ``view`` (upstream ``world_point_to_obj``).
+    """``[4, 4]`` into the object frame of one camera.
 
     Args:
-        cameras: cameras in the world.
-        points: ``[..., 3]`` in the world.
-        view: the anchor view, negative counts from the end.
+        camera: the anchor.
         radius: distance from its centre to the new origin, along its optical axis.
         elevation: degrees by which that camera looks down on the new horizontal plane.
     """
-    return _carried(cameras, points, object_from_world(cameras[view], radius, elevation))
+    origin_moved = torch.eye(4, dtype=torch.float64)
+    origin_moved[2, 3] = -radius
+    return _turn_x(180 - elevation) @ origin_moved @ camera.camera_from_world[0]
 
 
 def spherical_move(pose: Tensor, theta: float, phi: float, r: float, x: float = 0.0, y: float = 0.0) -> Tensor:
@@ -150,11 +136,6 @@ def _straight(a: Tensor, b: Tensor, t: float) -> Tensor:
 def _along(anchor: Cameras, poses: list[Tensor]) -> Cameras:
     f = len(poses)
     return Cameras(torch.stack(poses), anchor.intrinsics[:1].repeat(f, 1, 1), anchor.sizes[:1].repeat(f, 1))
-
-
-def _carried(cameras: Cameras, points: Tensor, new_from_world: Tensor) -> tuple[Cameras, Tensor]:
-    moved = Cameras(new_from_world @ cameras.world_from_camera, cameras.intrinsics, cameras.sizes)
-    return moved, points.to(torch.float64) @ new_from_world[:3, :3].T + new_from_world[:3, 3]
 
 
 def _turn_x(degrees: float) -> Tensor:

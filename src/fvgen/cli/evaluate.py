@@ -11,10 +11,10 @@ from fvgen.errors import UserError
 
 if TYPE_CHECKING:
     from fvgen.evaluation.datasets import EvaluationScene
-    from fvgen.evaluation.framing import Framing
     from fvgen.evaluation.protocols import Protocol
     from fvgen.evaluation.run import Plan
     from fvgen.evaluation.systems import System
+    from fvgen.evaluation.task import Framing
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Evaluate:
         store = None if self.handout else Store(self.output)
         plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes(framing)})
         if store is None:
-            from fvgen.evaluation.handout import write_handout
+            from fvgen.evaluation.run import write_handout
 
             write_handout(plan, self.output)
             print(f"{len(plan.splits)} scenes or pairs in {self.output}")
@@ -151,7 +151,7 @@ class Evaluate:
     def _framing(self, protocol: "Protocol") -> "Framing":
         """Size and crop: the protocol's own, or pictures that cover a size of the user's."""
         from fvgen.cli.generate import parse_size
-        from fvgen.evaluation.framing import LEAST, Framing
+        from fvgen.evaluation.task import LEAST, Framing
 
         size = parse_size(self.size) or protocol.size
         if min(size) < LEAST:
@@ -175,7 +175,7 @@ class Evaluate:
         return found
 
     def _plan(self, protocol: "Protocol", framing: "Framing", scenes: "dict[str, EvaluationScene]") -> "Plan":
-        from fvgen.evaluation.index import read_index
+        from fvgen.evaluation.protocols import read_index
         from fvgen.evaluation.run import Plan
         from fvgen.evaluation.task import Placing
         from fvgen.pipeline import NovelViewPipeline

@@ -71,9 +71,6 @@ class Generate:
     """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small): a name, if they were downloaded before, a file or
     folder, or a model of the Hugging Face hub, which is downloaded."""
 
-    half_pixel_shift: bool = False
-    """See the points half a pixel of the depth maps off, as the original teacher's program does. For comparison."""
-
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """cpu, cuda, cuda:1 and so on, or auto: cuda if there is one."""
 
@@ -141,7 +138,6 @@ class Generate:
                     size=size,
                     geometry=self.geometry,
                     geometry_weights=self.geometry_weights,
-                    half_pixel_shift=self.half_pixel_shift,
                     depth=self.depth,
                     progress=True,
                     callback_on_frames=images.add,

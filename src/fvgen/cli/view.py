@@ -66,13 +66,12 @@ class View:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         if self.splats is not None and not self.splats.is_file():
             raise UserError(f"--splats {self.splats}: there is no such file")
-        from fvgen.viewer.server import check_port, require_viser
+        from fvgen.viewer.app import check_port, require_viser
 
         require_viser()
         check_port(self.host, self.port)
         from fvgen.viewer.app import Page, serve
-        from fvgen.viewer.opening import open_session
-        from fvgen.viewer.session import Options
+        from fvgen.viewer.session import Options, open_session
 
         options = Options(self.geometry, self.geometry_weights, self.fps, size, self.depth)
         session = open_session(self.source, self.workspace, options, self.model, self.device, self.dtype)

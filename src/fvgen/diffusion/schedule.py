@@ -102,10 +102,6 @@ class NoiseSchedule:
         a, s, _ = self.coefficients(t, x_t)
         return a * v.float() + s * x_t.float()
 
-    def noise_scale(self, t: Tensor, like: Tensor) -> Tensor:
-        """``s_t`` broadcastable to ``like``."""
-        return self.coefficients(t, like)[1]
-
     def trailing_timesteps(self, steps: int) -> list[int]:
         """Sampling times, high to low: four steps of a thousand are 999, 749, 499, 249.
 

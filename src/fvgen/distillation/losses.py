@@ -9,8 +9,6 @@ from torch import Tensor
 
 ADVERSARIAL = ("bce", "hinge", "relativistic")
 
-CALIBRATED = ("bce",)  # losses whose optimal logit is log(p_real / p_fake)
-
 
 def critic_loss(*, real_logit: Tensor, fake_logit: Tensor, kind: str = "bce") -> Tensor:
     """The critic's loss, polarity ``logit > 0`` for real.
@@ -88,16 +86,6 @@ def surrogate(*, x0: Tensor, gradient: Tensor) -> Tensor:
     Half the mean squared error to ``x0 - gradient``: the value is half the mean square of the gradient.
     """
     return 0.5 * F.mse_loss(x0.float(), (x0.float() - gradient).detach())
-
-
-def distribution_matching_loss(
-    *, x0: Tensor, real_x0: Tensor, fake_x0: Tensor, weight: Tensor, normalise: bool = True
-) -> Tensor:
-    """The surrogate of :func:`distribution_matching_gradient`."""
-    gradient = distribution_matching_gradient(
-        x0=x0, real_x0=real_x0, fake_x0=fake_x0, weight=weight, normalise=normalise
-    )
-    return surrogate(x0=x0, gradient=gradient)
 
 
 def denoising_loss(*, predicted: Tensor, target: Tensor) -> Tensor:

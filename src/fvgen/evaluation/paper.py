@@ -7,8 +7,8 @@ from typing import Any
 
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
+from fvgen.evaluation.report import ARROWS, Column, Row, ranks, size_text, tex
 from fvgen.evaluation.scores import mean_of_all
-from fvgen.evaluation.tables import ARROWS, Column, Row, ranks, size_text, tex
 
 DATASETS = ("mip-360", "TNT")
 BOTH = ""  # in the place of a data set: the mean of both

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.frames import read_frames, read_seconds, safe_name
-from fvgen.evaluation.framing import Framing
-from fvgen.evaluation.task import Task
+from fvgen.evaluation.store import read_frames, read_seconds, safe_name
+from fvgen.evaluation.task import Framing, Task
 from fvgen.pipeline import Clock, NovelViewPipeline
 from fvgen.rendering.guide import to_bytes
 

@@ -32,11 +32,6 @@ class Condition:
     keys: tuple[Keys | None, ...] | None = None
     temperature: float = 1.0
 
-    def select(self, rows: slice | Tensor) -> "Condition":
-        """The condition of some clips of the batch, its keys not made yet."""
-        null, fs = (None if value is None else value[rows] for value in (self.null_context, self.fs))
-        return Condition(self.concat[rows], self.context[rows], null, fs, temperature=self.temperature)
-
     @staticmethod
     def joined(parts: "Sequence[Condition]") -> "Condition":
         """Conditions of one kind and size as that of one batch, its keys not made yet."""

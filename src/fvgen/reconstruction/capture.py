@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.evaluation.framing import Framing
+from fvgen.evaluation.task import Framing
 from fvgen.progress import track
 from fvgen.rendering.guide import resample_photo, to_bytes
 from fvgen.scene.formats.images import read_photo

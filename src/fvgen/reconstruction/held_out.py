@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.evaluation.framing import Framing
 from fvgen.evaluation.metrics.pixels import psnr_of_frames, ssim_skimage11
+from fvgen.evaluation.task import Framing
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture
 from fvgen.reconstruction.gaussians import Gaussians

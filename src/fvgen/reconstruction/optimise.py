@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from fvgen.reconstruction.capture import Capture
-from fvgen.reconstruction.corrections import Corrections
-from fvgen.reconstruction.density import Limits, floaters
+from fvgen.reconstruction.density import Limits, fill_holes, floaters, initial_gaussians
 from fvgen.reconstruction.gaussians import Gaussians
-from fvgen.reconstruction.initial import fill_holes, initial_gaussians
-from fvgen.reconstruction.losses import generated_loss, photo_loss
+from fvgen.reconstruction.losses import Corrections, generated_loss, photo_loss
 from fvgen.reconstruction.render import Renderer
 
 RATES = {"means": 1.6e-4, "log_scales": 5e-3, "quaternions": 1e-3, "opacity_logits": 5e-2, "sh": 2.5e-3}

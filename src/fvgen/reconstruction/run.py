@@ -19,12 +19,10 @@ from fvgen import __version__
 from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.reconstruction.gaussians import Gaussians, check_spz, write_gaussians, write_spz
 from fvgen.reconstruction.held_out import HeldOut, read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
-from fvgen.reconstruction.ply import write_gaussians
 from fvgen.reconstruction.render import Renderer, find_renderer
-from fvgen.reconstruction.spz import check_spz, write_spz
 from fvgen.scene.formats.video import write_video
 
 WRITERS: dict[str, Callable[[Path, Gaussians], None]] = {".ply": write_gaussians, ".spz": write_spz}

@@ -20,7 +20,6 @@ def build_scene(
     depth_long_side: int = 512,
     seed: int = 0,
     weights: str | None = None,
-    half_pixel_shift: bool = False,
     depth: str = "auto",
 ) -> Scene:
     """Find out where the photos were taken and what they show.
@@ -33,8 +32,6 @@ def build_scene(
         depth_long_side: longer side, in pixels, of the depth maps of the plane sweep.
         seed: of the estimation of cameras.
         weights: of ``"dust3r"`` or ``"da3"``: see `fvgen.scene.geometry.weights.find_weights`.
-        half_pixel_shift: see the points as the original teacher's program did, half a pixel of the depth maps off.
-            For comparison only: the cameras of the result are off too.
         depth: ``"sweep"`` matches the photos along planes; ``"dust3r"`` and ``"da3"`` are those networks' own, scaled
             to the cameras where these are from elsewhere (`fvgen.scene.geometry.depth_for`); ``"auto"`` is the
             network's where the cameras are, else the sweep.
@@ -48,7 +45,7 @@ def build_scene(
             said before anything is computed.
     """
     from fvgen.scene.depth import estimate_depths
-    from fvgen.scene.geometry import depth_for, depth_source, network_for, shifted_half_a_pixel
+    from fvgen.scene.geometry import depth_for, depth_source, network_for
     from fvgen.scene.points import fuse_points
 
     network_for(geometry, depth, weights)
@@ -62,8 +59,6 @@ def build_scene(
     if depths is None:
         depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=found.points)
     points = fuse_points(depths)
-    if half_pixel_shift:
-        cameras = shifted_half_a_pixel(cameras, depths)
     return Scene(photos, cameras, points, depths, name, source, found.fit)
 
 

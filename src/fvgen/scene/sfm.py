@@ -52,12 +52,6 @@ class Reconstruction:
         return points @ camera[2, :3] + camera[2, 3]
 
 
-def estimate_cameras(photos: Photos, device: str = "cpu", seed: int = 0) -> tuple[Photos, Cameras]:
-    """The photos that could be placed, and their cameras: see ``reconstruct``."""
-    found = reconstruct(photos, device, seed)
-    return found.photos, found.cameras
-
-
 def reconstruct(photos: Photos, device: str = "cpu", seed: int = 0) -> Reconstruction:
     """Find where 2 to a few hundred photos were taken from.
 

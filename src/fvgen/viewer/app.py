@@ -1,19 +1,179 @@
-"""``fvgen view``: the page, from start to Ctrl-C."""
+"""The page of ``fvgen view``: its server, panels and scenery for each visit, pictures made in the background."""
 
+import contextlib
+import errno
+import io
+import ipaddress
 import operator
+import socket
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from fvgen.errors import UserError
-from fvgen.reconstruction.ply import read_gaussians
-from fvgen.viewer.latest import Latest
+from fvgen.reconstruction.gaussians import read_gaussians
 from fvgen.viewer.panels import Controls
-from fvgen.viewer.pictures import larger
 from fvgen.viewer.runs import Ending, Phase
-from fvgen.viewer.scenery import Scenery
-from fvgen.viewer.server import address_of, close_server, open_server
+from fvgen.viewer.scenery import Scenery, larger
 from fvgen.viewer.session import Session
+
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """Calls ``work`` with what was asked for since it last began.
+
+    Args:
+        work: in a thread of its own.
+        merge: what becomes of a request that was not begun when the next one comes: ``(old, new)`` to both in one; by
+            default the old one is dropped.
+    """
+
+    def __init__(self, work: Callable[[T], None], merge: Callable[[T, T], T] = lambda old, new: new) -> None:
+        self._work, self._merge = work, merge
+        self._wake = threading.Condition()
+        self._request: T | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="fvgen page", daemon=True)
+        self._thread.start()
+
+    def request(self, what: T) -> None:
+        """Ask for ``what``. Returns at once."""
+        with self._wake:
+            self._request = what if self._request is None else self._merge(self._request, what)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """End the thread after the request it works on."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._request is not None or self._closed)
+                if self._closed:
+                    return
+                what, self._request = self._request, None
+            assert what is not None
+            try:
+                self._work(what)
+            except Exception:  # what fails must not end all that comes later
+                traceback.print_exc()
+
+
+INSTALL = "pip install -c constraints.txt -e .[viewer]"
+
+
+def require_viser() -> None:
+    """Say at once what is missing.
+
+    Raises:
+        UserError: viser is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("viser") is None:
+        raise UserError(f"fvgen view needs the package viser: {INSTALL}")
+
+
+def check_port(host: str, port: int) -> None:
+    """Whether the server can listen there.
+
+    Raises:
+        UserError: the port is taken or not allowed, or the host is no address of this machine.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: choose 1 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if sys.platform != "win32":  # there it would allow two servers
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except (socket.gaierror, UnicodeError):
+        raise UserError(f"--host {host}: no such address") from None
+    except PermissionError:
+        raise UserError(f"--port {port}: not allowed here; choose one above 1023") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} on {host} is taken: end the other server or choose another --port") from None
+        raise UserError(f"--host {host}: cannot be listened on ({error.strerror})") from None
+
+
+def open_server(host: str, port: int, label: str) -> Any:
+    """A running ``viser.ViserServer`` at exactly this address.
+
+    It opens no public tunnel, and where it listens on this machine alone, pages of other sites are turned away
+    (a browser lets any page on the web open a socket to 127.0.0.1).
+
+    Args:
+        host, port: where to listen; port 0 takes a free one.
+        label: title of the panel.
+
+    Raises:
+        UserError: see `require_viser` and `check_port`.
+    """
+    require_viser()
+    check_port(host, port)
+    import viser
+
+    class Server(viser.ViserServer):
+        def request_share_url(self, verbose: bool = True) -> None:
+            """No page may put this server on the internet."""
+
+    with contextlib.redirect_stdout(io.StringIO()):  # its banner; ours is one line
+        server = Server(host=host, port=port, label=label, verbose=False)
+    if port and server.get_port() != port:  # taken since the check: it went on to the next
+        close_server(server)
+        raise UserError(f"port {port} on {host} is taken: end the other server or choose another --port")
+    if is_local(host):
+        _turn_strangers_away(server)
+    return server
+
+
+def close_server(server: Any) -> None:
+    """End it, silently."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server.stop()
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a host name means this machine alone."""
+    if host is None:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def address_of(server: Any, host: str) -> str:
+    """What to type into a browser on this machine."""
+    shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.get_port()}"
+
+
+def _turn_strangers_away(server: Any) -> None:
+    """Close sockets that a page of another site opened, before it can send anything that is heard."""
+    sockets = server._websock_server
+
+    async def check(connection: Any) -> None:
+        opened = sockets._live_connections.get(connection.client_id)
+        origin = None if opened is None else opened.request.headers.get("Origin")
+        if origin is not None and not is_local(urlsplit(origin).hostname):
+            await opened.close(1008, "this page is for this machine alone")
+
+    sockets.on_client_connect(check)
 
 
 class Page:
@@ -25,7 +185,7 @@ class Page:
         splats: a PLY of Gaussians to show.
 
     Raises:
-        UserError: see `fvgen.viewer.server.open_server`; or a file of Gaussians that is none.
+        UserError: see `fvgen.viewer.app.open_server`; or a file of Gaussians that is none.
     """
 
     def __init__(self, session: Session, host: str, port: int, splats: Path | None = None) -> None:

@@ -1,8 +1,10 @@
-"""A camera path as drawn: key cameras at frames, and the cameras between them. Pure functions, no page."""
+"""A camera path as drawn: key cameras at frames, the cameras between them, and their files. Pure functions, no page."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,12 +12,17 @@ from torch import Tensor
 from fvgen.cameras import Cameras, path_between, path_dolly, path_orbit, path_spiral, path_through
 from fvgen.cameras.poses import rotation_angles
 from fvgen.errors import UserError
+from fvgen.scene.formats.transforms_json import read_camera_path, write_transforms_json
 from fvgen.scene.types import Scene
 
 STEP = 15  # frames from key to key: one window of the models
+
 MOST_FRAMES = 1000
+
 PRESETS = ("through", "orbit", "spiral", "dolly")
+
 _PRESET_KEYS = {"orbit": 13, "spiral": 25, "dolly": 7}  # so many follow the curve to a hundredth of its size
+
 _PRESET_FRAMES = {"orbit": 61, "spiral": 73, "dolly": 31}
 
 
@@ -228,3 +235,49 @@ def check_count(count: int) -> None:
     """Raise `UserError` for more frames than a path may have."""
     if not 2 <= count <= MOST_FRAMES and count != 1:
         raise UserError(f"{count} frames: a path has 2 to {MOST_FRAMES}")
+
+
+_KEYS = "key_frames"
+
+
+def save_path(path: KeyPath, file: Path) -> None:
+    """Write the path as ``fvgen generate --path`` takes it: one camera per frame, and which frames are keys.
+
+    Raises:
+        UserError: fewer than two keys.
+    """
+    cameras = path.cameras()
+    names = [f"images/{i:05d}.png" for i in range(len(cameras))]
+    write_transforms_json(file, cameras, names, extra={_KEYS: list(path.frames)})
+
+
+def load_path(file: Path, size: tuple[int, int], default: Cameras) -> KeyPath:
+    """Read a path file. Where it does not come from here, or was changed since, every frame becomes a key.
+
+    Args:
+        file: a transforms.json.
+        size: (width, height) of the pictures: views are scaled to cover it and cropped in the centre.
+        default: whose size and intrinsics frames get that have none.
+
+    Raises:
+        UserError: see `fvgen.scene.formats.transforms_json.read_camera_path`; or too many frames.
+    """
+    cameras = read_camera_path(file, default.size, default.intrinsics[0]).covering(*size)[0]
+    check_count(len(cameras))
+    frames = _listed_keys(file, len(cameras))
+    if frames is not None:
+        path = KeyPath(cameras[frames], tuple(frames), size)
+        again = path.cameras()
+        close = (again.world_from_camera - cameras.world_from_camera).abs().max() < 1e-6
+        if close and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
+            return path
+    return KeyPath(cameras, tuple(range(len(cameras))), size)
+
+
+def _listed_keys(file: Path, count: int) -> list[int] | None:
+    """The frames that the file calls keys, if they can be."""
+    listed = json.loads(file.read_text(encoding="utf-8-sig")).get(_KEYS)
+    if not isinstance(listed, list) or len(listed) < 2 or any(type(f) is not int for f in listed):
+        return None
+    right = listed[0] == 0 and listed[-1] == count - 1 and all(a < b for a, b in zip(listed, listed[1:]))
+    return listed if right else None

@@ -1,7 +1,10 @@
-"""What ``fvgen generate`` left in a folder, read back to be looked at."""
+"""What ``fvgen generate`` left in a folder, read back or while it is being made; and the folder that results go to."""
 
+import itertools
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.formats.video import read_video
 
 _FILES = ("summary.json", "transforms.json", "transforms_photos.json", "points.ply", "views.mp4", "guide.mp4")
+
 _SIGNS = ("summary.json", "views.mp4", "guide.mp4", "coverage")
 
 
@@ -126,3 +130,86 @@ def _summary(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a summary; run fvgen generate again")
     return content
+
+
+@dataclass
+class LiveResult:
+    """A result as far as it is there.
+
+    Attributes:
+        name: of the result.
+        cameras: ``F``.
+        guide: ``[F, H, W, 3]`` uint8, or ``None`` before it is rendered.
+        frames: ``[F, H, W, 3]`` uint8, black where not yet done.
+        done: the frames that are.
+    """
+
+    name: str
+    cameras: Cameras
+    guide: Tensor | None
+    frames: Tensor
+    done: set[int] = field(default_factory=set)
+
+
+def shown_whole(result: Result) -> LiveResult:
+    """A result that is complete."""
+    return LiveResult(result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))))
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+
+def checked_name(name: object) -> str:
+    """``name`` if it can be a file's and leads nowhere else.
+
+    Raises:
+        UserError: other characters than letters, digits, ``-`` and ``_``, none, or more than 64.
+    """
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise UserError("a name has 1 to 64 letters, digits, - and _, and begins with a letter or digit")
+    return name
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths in ``paths/``, results in ``results/``, and the scene where its cameras were estimated in ``scene/``."""
+
+    folder: Path
+
+    def path_file(self, name: object) -> Path:
+        """Where the path of this name lies or goes."""
+        return self._inside("paths", f"{checked_name(name)}.json")
+
+    def result(self, name: object) -> Path:
+        """The folder of the result of this name."""
+        return self._inside("results", checked_name(name))
+
+    def scene_folders(self) -> Iterator[Path]:
+        """Folders for photographs and their estimated cameras: ``scene``, ``scene-2`` and so on without end."""
+        yield self._inside("scene")
+        yield from (self._inside(f"scene-{n}") for n in itertools.count(2))
+
+    def path_names(self) -> list[str]:
+        """Names of the paths there are."""
+        return sorted(f.stem for f in (self.folder / "paths").glob("*.json") if _NAME.fullmatch(f.stem))
+
+    def result_names(self) -> list[str]:
+        """Names of the results there are."""
+        found = (self.folder / "results").glob("*/summary.json")
+        return sorted(f.parent.name for f in found if _NAME.fullmatch(f.parent.name))
+
+    def free_name(self) -> str:
+        """``view-1``, or the first number that neither a result nor a path has."""
+        taken = {*self.result_names(), *self.path_names()}
+        return next(name for n in range(1, len(taken) + 2) if (name := f"view-{n}") not in taken)
+
+    def _inside(self, *parts: str) -> Path:
+        """A path in the workspace, links followed.
+
+        Raises:
+            UserError: a link in the workspace leads out of it.
+        """
+        path = self.folder.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(f"{path} is a link out of the workspace; remove it")
+        return path

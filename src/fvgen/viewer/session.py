@@ -1,9 +1,9 @@
-"""Everything the page shows and can do, without the page: the scene, the drawn path, the run, its result."""
+"""One visit: photos, scene, path and results, from what the user named to what is generated along the path."""
 
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,19 +11,38 @@ from torch import Tensor
 
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
-from fvgen.outputs import output_folder, write_files
+from fvgen.outputs import output_folder, write_files, write_photos
 from fvgen.pipeline import NovelViewPipeline, NovelViews, Size
 from fvgen.progress import watched
 from fvgen.rendering.guide import Guide, render_points_guide
 from fvgen.rendering.lookup import LookupRenderer
+from fvgen.scene.formats.transforms_json import read_transforms_json
+from fvgen.scene.photos import load_photos
 from fvgen.scene.types import Photos, PointCloud, Scene
-from fvgen.viewer.kept import kept_scene
-from fvgen.viewer.keyframes import KeyPath, empty_path
-from fvgen.viewer.path_files import load_path, save_path
-from fvgen.viewer.result import Result, read_result
+from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
+from fvgen.viewer.result import LiveResult, Result, Workspace, is_result, read_result, shown_whole
 from fvgen.viewer.runs import Phase, Reporter, Runner, Status
-from fvgen.viewer.shown import Shown, shown_whole
-from fvgen.viewer.workspace import Workspace
+
+
+def saved_scene(workspace: Workspace, scene: Scene) -> Path:
+    """The ``transforms_photos.json`` of exactly these cameras, written now if it is not there."""
+    for folder in workspace.scene_folders():
+        listed = folder / "transforms_photos.json"
+        if not folder.exists():
+            with output_folder(folder) as fresh:
+                write_photos(scene, fresh)
+            return listed
+        if listed.is_file() and _same(read_transforms_json(listed)[0], scene.cameras):
+            return listed
+    raise AssertionError("there is always a free folder")
+
+
+def _same(a: Cameras, b: Cameras) -> bool:
+    """Whether these are the same cameras of the same photos, up to the digits of a file."""
+    if len(a) != len(b) or not torch.equal(a.sizes, b.sizes):
+        return False
+    moved = (a.world_from_camera - b.world_from_camera).abs().max()
+    return bool(moved < 1e-9) and bool((a.intrinsics - b.intrinsics).abs().max() < 1e-6)
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,7 @@ class Session:
         temporary = file.with_suffix(".partial")
         save_path(path, temporary)
         temporary.replace(file)
-        source = self.source if scene.geometry == "given" else [str(kept_scene(self.workspace, scene))]
+        source = self.source if scene.geometry == "given" else [str(saved_scene(self.workspace, scene))]
         size = f"{path.size[0]}x{path.size[1]}"
         return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
 
@@ -228,7 +247,7 @@ class Session:
     def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> str:
         before = self.shown
         width, height = path.cameras.size
-        shown = Shown(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
+        shown = LiveResult(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
         self._show(shown, "result")
         try:
             with watched(report), output_folder(folder) as fresh:
@@ -240,7 +259,7 @@ class Session:
             raise
         return f"{len(path)} frames in {folder}"
 
-    def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: Shown) -> NovelViews:
+    def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: LiveResult) -> NovelViews:
         def on_guide(guide: Guide, numbers: list[int]) -> None:
             if shown.guide is None:
                 shown.guide = torch.zeros_like(shown.frames)
@@ -267,7 +286,7 @@ class Session:
             callback_on_frames=on_frames,
         )
 
-    def _show(self, shown: Shown | None, what: str) -> None:
+    def _show(self, shown: LiveResult | None, what: str) -> None:
         self.shown = shown
         self.on_change(what)
 
@@ -276,3 +295,37 @@ def follow_one(camera: Cameras, photos: Cameras) -> CameraPath:
     """A path of one frame, marked where it is a photo's."""
     path = follow(Cameras.concatenate([camera, camera]), photos)
     return CameraPath(path.cameras[:1], path.photo[:1])
+
+
+def open_session(
+    sources: Sequence[str],
+    workspace: Path | None = None,
+    options: Options | None = None,
+    model: str = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Session:
+    """Read a result or photos; the scene is not built yet.
+
+    Args:
+        sources: one folder that ``fvgen generate`` wrote, or what `fvgen.scene.photos.load_photos` takes.
+        workspace: default ``OUT-viewer`` beside OUT, or ``fvgen-viewer`` in the current folder.
+        options: see there.
+        model, device, dtype: see `NovelViewPipeline.from_pretrained`.
+
+    Raises:
+        UserError: nothing there, an incomplete result, a workspace that is a file, an unknown model.
+    """
+    options = options or Options()
+    pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype, deferred=True)
+    folder, result = Path(sources[0]), None
+    if len(sources) == 1 and is_result(folder):
+        result = read_result(folder)
+        sources = [str(folder / "transforms_photos.json")]
+        options = replace(options, geometry="given")
+        workspace = workspace or folder.resolve().parent / f"{folder.resolve().name}-viewer"
+    workspace = workspace or Path("fvgen-viewer")
+    if workspace.exists() and not workspace.is_dir():
+        raise UserError(f"--workspace {workspace}: a file; choose a folder")
+    photos = load_photos(list(sources))
+    return Session(photos, pipeline, Workspace(workspace), sources, result, options)

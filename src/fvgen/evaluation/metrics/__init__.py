@@ -5,11 +5,16 @@ looks at how views agree with their neighbours, and :func:`available` says which
 its source and the weights that it needs: ``docs/evaluation.md``.
 """
 
-from fvgen.evaluation.metrics.consistency import Correspondences, correspondences, neighbour_metrics, warp_consistency
-from fvgen.evaluation.metrics.frame import FrameMetrics
-from fvgen.evaluation.metrics.pixels import gradient_energy, psnr, ssim
-from fvgen.evaluation.metrics.registry import FRAME_METRICS, SET_METRICS, available
-from fvgen.evaluation.metrics.sets import SetMetrics
+from fvgen.evaluation.metrics.pixels import (
+    Correspondences,
+    correspondences,
+    gradient_energy,
+    neighbour_metrics,
+    psnr,
+    ssim,
+    warp_consistency,
+)
+from fvgen.evaluation.metrics.registry import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available
 
 __all__ = [
     "FRAME_METRICS",

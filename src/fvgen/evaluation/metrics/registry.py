@@ -1,4 +1,4 @@
-"""The metrics by name: what each is, which way is better, and which files of weights it needs."""
+"""The metrics by name: what each is, which way is better, which weights it needs; of single pictures and of sets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import pixels
-from fvgen.evaluation.metrics.efficientnet import EfficientNetDistance, EfficientNetPool, efficientnet_lite0
-from fvgen.evaluation.metrics.inception import inception_fid
-from fvgen.evaluation.metrics.lpips import Lpips, lpips_alexnet, lpips_vgg16
 from fvgen.evaluation.metrics.moments import FrechetDistance, KernelDistance
+from fvgen.evaluation.metrics.networks import (
+    EfficientNetDistance,
+    EfficientNetPool,
+    Lpips,
+    check_pictures,
+    efficientnet_lite0,
+    inception_fid,
+    lpips_alexnet,
+    lpips_vgg16,
+    unit_range,
+)
 from fvgen.models.weight_files import (
     ALEXNET,
     ALEXNET_HEADS,
@@ -24,9 +33,11 @@ from fvgen.models.weight_files import (
     Networks,
     WeightFile,
     Weights,
+    exact_convolutions,
 )
 
 Better = Literal["higher", "lower", "one"]
+
 FrameMetric = Callable[[Tensor, Tensor], Tensor]  # [F, H, W, 3] float in 0..1, twice -> [F]
 
 
@@ -158,3 +169,122 @@ def _missing(spec: FrameSpec | SetSpec, files: Weights) -> str:
     except UserError as reason:
         return str(reason)
     return ""
+
+
+class FrameMetrics:
+    """Per-picture metrics by name; a network that several of them use is loaded once.
+
+    Args:
+        names: of :data:`~fvgen.evaluation.metrics.registry.FRAME_METRICS`.
+        device: where they are computed.
+        weights: folder that is looked in first for files of weights.
+
+    Attributes:
+        weights: their hashes are in ``weights.used``.
+
+    Raises:
+        UserError: for an unknown name or missing weights.
+    """
+
+    def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
+        self.weights = Weights(weights)
+        self.device = torch.device(device)
+        networks = Networks(self.weights, self.device)
+        self._metrics = {name: spec.load(networks) for name, spec in chosen(names, FRAME_METRICS).items()}
+
+    @torch.no_grad()
+    def __call__(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Score pictures one by one.
+
+        Args:
+            predicted: ``[F, H, W, 3]`` uint8, or float in 0..1.
+            truth: the same shape.
+
+        Returns:
+            By name ``[F]`` float64 on the CPU.
+
+        Raises:
+            UserError: if the shapes differ.
+        """
+        check_pictures(predicted, truth)
+        with exact_convolutions():  # one picture at a time: the features of VGG are large
+            rows = [self._scores(*pair) for pair in zip(predicted.split(1), truth.split(1))]
+        empty = torch.zeros(0, dtype=torch.float64)
+        return {name: torch.cat([empty, *(row[i] for row in rows)]) for i, name in enumerate(self._metrics)}
+
+    def _scores(self, predicted: Tensor, truth: Tensor) -> list[Tensor]:
+        images = [unit_range(v).to(self.device) for v in (predicted, truth)]
+        return [metric(*images).double().cpu() for metric in self._metrics.values()]
+
+
+_BATCH = 16  # pictures that pass a network together
+
+Features = Mapping[str, Tensor]  # [F, D] by network
+
+
+class SetMetrics:
+    """Set distances by name. Pictures come in batches of any number and size and are not kept.
+
+    Args:
+        names: of :data:`~fvgen.evaluation.metrics.registry.SET_METRICS`.
+        device: where features and distances are computed.
+        weights: folder that is looked in first for files of weights.
+
+    Attributes:
+        weights: their hashes are in ``weights.used``.
+
+    Raises:
+        UserError: for an unknown name or missing weights.
+    """
+
+    def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
+        self.weights = Weights(weights)
+        self.device = torch.device(device)
+        self._specs = chosen(names, SET_METRICS)
+        networks = Networks(self.weights, self.device)
+        self._networks = {spec.features: spec.load(networks) for spec in self._specs.values()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures; networks stay."""
+        self._distances = {name: spec.distance() for name, spec in self._specs.items()}
+        self._count = 0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Take in ``[F, H, W, 3]`` pictures and as many of the truth, uint8 or float in 0..1.
+
+        Raises:
+            UserError: if the shapes differ.
+        """
+        check_pictures(predicted, truth)
+        self._take(self.features(predicted), self.features(truth), len(predicted))
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> dict[str, Tensor]:
+        """``[F, D]`` float32 on the CPU by network, of ``[F, H, W, 3]`` pictures.
+
+        With :meth:`add_features` this lets the truth of several systems, or a finished scene, be computed once.
+        """
+        batches = [unit_range(b).to(self.device) for b in pictures.split(_BATCH)]
+        with exact_convolutions():
+            return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
+
+    def add_features(self, predicted: Features, truth: Features) -> None:
+        """Take in what :meth:`features` returned.
+
+        Raises:
+            ValueError: if there are not as many of both.
+        """
+        counts = {len(f[name]) for f in (predicted, truth) for name in self._networks}
+        if len(counts) > 1:
+            raise ValueError(f"as many pictures as truths are needed, not {sorted(counts)}")
+        self._take(predicted, truth, max(counts, default=0))
+
+    def _take(self, predicted: Features, truth: Features, count: int) -> None:
+        for name, spec in self._specs.items():
+            self._distances[name].add(*(f[spec.features].to(self.device) for f in (predicted, truth)))
+        self._count += count
+
+    def result(self) -> dict[str, float]:
+        """The distances by name, ``nan`` for fewer than two pictures, and ``images``, the number of predicted ones."""
+        return {name: distance.result() for name, distance in self._distances.items()} | {"images": self._count}

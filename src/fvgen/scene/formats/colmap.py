@@ -115,24 +115,6 @@ def read_colmap(model: str | Path) -> list[CameraRecord]:
     return [_record(name, camera, pose, known, f"{images} ({printable(name)})") for name, camera, pose in posed]
 
 
-def read_colmap_points(model: str | Path) -> tuple[Tensor, Tensor]:
-    """The points of a COLMAP model folder.
-
-    Returns:
-        positions ``[P, 3]`` float64 and colors ``[P, 3]`` uint8.
-
-    Raises:
-        UserError: file missing or damaged.
-    """
-    path = _file(Path(model), "points3D")
-    try:
-        points = list(_points_bin(path) if path.suffix == ".bin" else _points_txt(path))
-    except (struct.error, ValueError, IndexError):
-        raise UserError(f"{path}: damaged COLMAP points; export them again") from None
-    values = torch.tensor(points, dtype=torch.float64).reshape(-1, 6)
-    return values[:, :3], values[:, 3:].to(torch.uint8)
-
-
 def write_colmap(folder: str | Path, cameras: Cameras, names: list[str], positions: Tensor, colors: Tensor) -> None:
     """Write ``cameras.bin``, ``images.bin`` and ``points3D.bin`` (PINHOLE) into ``folder``, which must exist.
 
@@ -289,19 +271,6 @@ def _images_txt(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
         if line.strip():
             _, *pose, camera, name = line.split(maxsplit=9)
             yield name.strip(), int(camera), tuple(map(float, pose))
-
-
-def _points_bin(path: Path) -> Iterator[tuple[float, ...]]:
-    with open(path, "rb") as file:
-        for _ in range(_unpack(file, "Q")[0]):
-            _, x, y, z, r, g, b, _, track = _unpack(file, "Q3d3BdQ")
-            file.seek(8 * track, 1)
-            yield x, y, z, r, g, b
-
-
-def _points_txt(path: Path) -> Iterator[tuple[float, ...]]:
-    for line in _lines(path):
-        yield tuple(map(float, line.split()[1:7]))
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ import importlib
 
 from fvgen.errors import UserError
 from fvgen.scene.geometry.posed import EstimateDisagrees, in_given_cameras
-from fvgen.scene.geometry.result import Geometry, shifted_half_a_pixel
+from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.geometry.weights import Unusable
 from fvgen.scene.types import Photos
 
@@ -31,7 +31,6 @@ __all__ = [
     "depth_source",
     "estimate",
     "network_for",
-    "shifted_half_a_pixel",
 ]
 
 

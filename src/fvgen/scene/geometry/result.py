@@ -89,19 +89,6 @@ def assemble(name: str, photos: Photos, seen: list[Seen]) -> Geometry:
     return Geometry(replace(photos, cameras=None), Cameras.concatenate(cameras), name, maps)
 
 
-def shifted_half_a_pixel(cameras: Cameras, depths: list[DepthMap]) -> Cameras:
-    """The photos' cameras half a pixel of the depth maps off, for comparison with the original teacher's program.
-
-    That program back-projects depth as if pixel centres were at whole numbers and renders as if they were at .5, so
-    its points are seen half a pixel to the top left of where they belong. The points stay, the cameras move.
-    """
-    intrinsics = cameras.intrinsics.clone()
-    for i, own in enumerate(depths):
-        scale = cameras.intrinsics[i, [0, 1], [0, 1]] / own.cameras.intrinsics[0, [0, 1], [0, 1]]
-        intrinsics[i, :2, 2] -= 0.5 * scale
-    return Cameras(cameras.world_from_camera, intrinsics, cameras.sizes)
-
-
 def _confidence(certainty: Tensor, depth: Tensor) -> Tensor:
     believed = (1 - 1 / certainty.clamp(min=1)).clamp(min=_UNSURE, max=1)
     return torch.where(torch.isfinite(depth) & (depth > 0) & (certainty > 0), believed, torch.zeros_like(believed))
