@@ -57,7 +57,7 @@ def test_no_stage_of_mini_does_more_than_it_did(mini: list[Work], stage: str) ->
 
 
 def test_a_generation_calls_the_networks_as_often_as_its_steps_say() -> None:
-    """All windows of a level at once, one pass per step, two with guidance; the decoder for clip and guide."""
+    """One pass per window and step, two with guidance; the decoder for clip and guide."""
     config = preset("mini-xs")
     student, teacher = preset_systems("mini-xs", config, None, "cpu", "float32")
     guided = replace(config.sampling, guidance_scale=2.0)
@@ -66,11 +66,11 @@ def test_a_generation_calls_the_networks_as_often_as_its_steps_say() -> None:
     photos = made_up_photos(3, 96, 64)
     few, many = measure_generation(photos, [student, teacher], write_files, repeats=1, warmup=0, size=(64, 48))
     assert few.settings["frames"] == 15  # two windows of eight share a photo
-    assert (few.calls.unet, few.calls.unet_clips) == (4, 8)
-    assert (many.calls.unet, many.calls.unet_clips) == (6, 12)
+    assert (few.calls.unet, few.calls.unet_clips) == (8, 8)
+    assert (many.calls.unet, many.calls.unet_clips) == (12, 12)
     for timing in (few, many):
-        assert (timing.calls.encode, timing.calls.encode_frames) == (1, 16)
-        assert (timing.calls.decode, timing.calls.decode_frames) == (2, 24)  # photographs are not decoded
+        assert (timing.calls.encode, timing.calls.encode_frames) == (2, 16)
+        assert (timing.calls.decode, timing.calls.decode_frames) == (4, 24)  # photographs are not decoded
         assert list(rows_of(timing)) == [
             *("geometry", "render", "encode", "denoise", "decode", "compose", "write"),
             *("denoise, per step", "all but geometry", "all"),
