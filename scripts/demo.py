@@ -17,8 +17,9 @@ from torch.nn.functional import avg_pool2d
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import gradient_energy, psnr, ssim
 from fvgen.outputs import output_folder, write_files
+from fvgen.pictures import to_bytes
 from fvgen.pipeline import NovelViewPipeline, NovelViews
-from fvgen.rendering.guide import resample_photo, to_bytes
+from fvgen.rendering.guide import resample_photo
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.photos import load_photos

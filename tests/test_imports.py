@@ -1,6 +1,7 @@
 """Rooms import only rooms above them, the light parts stay light, and no file speaks of one machine."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "viewer": ("outputs", "reconstruction", "pages"),
     "pages": (),
 }
-FREE_FOR_ALL = {"errors", "progress", "__version__"}
+FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
 
 
@@ -81,6 +82,22 @@ def test_rooms_import_only_rooms_above_them() -> None:
 def test_every_room_has_its_place() -> None:
     unknown = {room for room, _ in modules()} - set(BUILT_ON) - ENTRANCES - FREE_FOR_ALL
     assert not unknown, f"say what {sorted(unknown)} is built on"
+
+
+def test_the_picture_of_the_house_names_every_room_and_only_files_that_are_there() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert named == set(BUILT_ON) - {"pages"}
+    assert {name for name in FREE_FOR_ALL if f"`{name}`" in text} == FREE_FOR_ALL - {"__version__"}
+    for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
+        for file in re.findall(r"`(?:src/fvgen/)?(\w+(?:/\w+)+)(?:\.py)?`", (REPOSITORY / name).read_text("utf-8")):
+            here = [
+                SOURCE / "fvgen" / f"{file}.py",
+                SOURCE / "fvgen" / file,
+                REPOSITORY / file,
+                REPOSITORY / f"{file}.py",
+            ]
+            assert any(path.exists() for path in here), f"{name}: {file}"
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
 from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
+from fvgen.devices import find_device
 from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler, plan_windows
+from fvgen.pictures import to_bytes
 from fvgen.progress import bar
-from fvgen.rendering.guide import Guide, GuideKind, render_guide, render_points_guide, resample_photo, to_bytes
+from fvgen.rendering.guide import Guide, GuideKind, render_guide, render_points_guide, resample_photo
 from fvgen.rendering.holes import blur
 from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.build import build_scene
@@ -277,12 +279,7 @@ class NovelViewPipeline:
 
     def to(self, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> NovelViewPipeline:
         """Move to a device and number format; ``"auto"``: a GPU if there is one, bfloat16 there if it can."""
-        cuda = torch.cuda.is_available()
-        try:
-            self.device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+        self.device = find_device(device)
         if dtype == "auto":
             fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
             self.dtype = torch.bfloat16 if fast else torch.float32

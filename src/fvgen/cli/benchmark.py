@@ -135,7 +135,7 @@ class Stages:
         self._check()
         import torch
 
-        from fvgen.evaluation.benchmark.hardware import hardware
+        from fvgen.devices import hardware, load
         from fvgen.evaluation.benchmark.report import heading, result, table
 
         if self.threads is not None:
@@ -143,7 +143,7 @@ class Stages:
         timings, what, least = self._measured()
         pipeline = timings[0].system.pipeline
         facts = {
-            "hardware": hardware(pipeline.device),
+            "hardware": hardware(pipeline.device) | load(),
             "device": str(pipeline.device),
             "dtype": str(pipeline.dtype).removeprefix("torch."),
             "photos": what,

@@ -75,14 +75,14 @@ class Fast:
         self._check()
         import torch
 
+        from fvgen.devices import hardware, load
         from fvgen.evaluation.benchmark.fast import figures, make_ways, measure_ways, profile, ways_table
-        from fvgen.evaluation.benchmark.hardware import hardware
         from fvgen.pipeline import NovelViewPipeline
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         place = NovelViewPipeline(None).to(self.device, self.dtype)
-        facts = hardware(place.device)
+        facts = hardware(place.device) | load()
         ways = make_ways(list(self.ways), self._loader(place.device), place.device, place.dtype)
         guide = self._guide(ways[0])
         measure_ways(ways, guide, self.repeats, self.warmup)

@@ -16,8 +16,8 @@ from fvgen.data.pairs import Pair
 from fvgen.data.reader import PairShards
 from fvgen.data.samples import DamagedSample
 from fvgen.data.shards import Shard
-from fvgen.data.tarball import clear_partials, sha256_of, write_whole
 from fvgen.errors import UserError
+from fvgen.files import clear_partials, sha256_of, write_whole
 from fvgen.models.conditioner import squared
 from fvgen.models.model import VideoModel
 

@@ -25,6 +25,7 @@ from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.samples import Sample
 from fvgen.data.shards import write_scene
 from fvgen.errors import UserError
+from fvgen.pictures import to_bytes
 from fvgen.procedural.textures import TextureBank
 from fvgen.rendering.guide import GuideKind, resample_photo
 from fvgen.scene.depth import DepthMap, estimate_depths
@@ -175,7 +176,7 @@ def _shrunk(stretch: Stretch, shots: list[Shot], cameras: Cameras | None, recipe
     images, focals = [shot.image for shot in shots], [shot.focal for shot in shots]
     if scale < 1:
         size, box = (round(width * scale), round(height * scale)), (0.0, 0.0, float(width), float(height))
-        images = [(resample_photo(image, box, *size) * 255).round().byte() for image in images]
+        images = [to_bytes(resample_photo(image, box, *size)) for image in images]
         cameras = cameras.resized(*size) if cameras is not None else None
         focals = [focal and focal * size[0] / width for focal in focals]
     return Clip(stretch, images, cameras, focals)
@@ -266,7 +267,7 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
         depths, fit = _estimated(source, replace(found.photos, cameras=cameras), shown, recipe)
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
-    pair = make_pair((truth * 255 + 0.5).byte().numpy(), path, depths, shown, recipe.device, recipe.guide)
+    pair = make_pair(to_bytes(truth).numpy(), path, depths, shown, recipe.device, recipe.guide)
     facts = quality(pair)
     _judge(pair, facts, recipe)
     facts |= {"cloud": recipe.cloud, "geometry": found.name, "depth": source, **_pictures_facts(clip, boxes, recipe)}

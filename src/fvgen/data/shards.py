@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fvgen.data.samples import FORMAT, MEMBERS, DamagedSample, Sample, canonical, encode_sample, read_record
-from fvgen.data.tarball import (
-    DamagedTar,
-    Member,
-    clear_partials,
-    read_member,
-    scan_tar,
-    sha256_of,
-    write_tar,
-    write_whole,
-)
+from fvgen.data.tarball import DamagedTar, Member, read_member, scan_tar, write_tar
 from fvgen.errors import UserError
+from fvgen.files import clear_partials, sha256_of, write_whole
 
 SPLITS = ("train", "heldout")
 MANIFEST = "manifest.json"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fvgen.data.reader import PairShards
 from fvgen.data.samples import DamagedSample
 from fvgen.data.shards import SPLITS, drops, read_scene
-from fvgen.data.tarball import sha256_of
 from fvgen.errors import UserError
+from fvgen.files import sha256_of
 from fvgen.progress import track
 
 _BAR = 40

@@ -1,11 +1,9 @@
 """Plain tar files: written so that their bytes depend on their content alone, read without trusting them."""
 
-import hashlib
 import os
 import re
-import secrets
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -103,29 +101,3 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
     if not plain or header.name != member.name or header.size != member.size:
         raise DamagedTar(f"{member.name} is not at byte {member.offset}")
     return file.read(member.size)
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a file that takes the name ``path`` only once all of it is on the disk."""
-    partial = path.parent / f".{path.name}.{secrets.token_hex(6)}.partial"
-    try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def clear_partials(path: Path) -> None:
-    """Remove what killed writers of ``path`` left."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
-        left.unlink(missing_ok=True)

@@ -364,7 +364,7 @@ def _note(
         alone = "" if len(means) == len(DATASETS) else "; the paper's are of " + " and ".join(DATASETS)
         told.append(f"Means of {' and '.join(means)}, each counted once{alone}.")
     if table.timed:
-        machines = dict.fromkeys(s.results["hardware"].get("gpu", s.results["hardware"]["cpu"]) for s in sources)
+        machines = dict.fromkeys(s.results["hardware"].get("gpu") or s.results["hardware"]["cpu"] for s in sources)
         others = [s for s in dict.fromkeys(chosen.values()) if s and _told_seconds(s, sources)]
         told.append(
             "Time: seconds per scene (all frames asked for), rendering to decoding, without finding cameras and depth, "

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.store import Store, write_json, write_text
+from fvgen.evaluation.store import Store
+from fvgen.files import write_json, write_text
 from fvgen.pages import data_uri, filled, script_json
 from fvgen.progress import track
 
@@ -152,7 +153,7 @@ def notes(results: dict[str, Any]) -> str:
         f"Protocol {results['protocol']}, index {results['index']['sha256'][:12]}, {size_text(results)}, "
         f"{results['poses']['poses']} poses; means over frames, then over scenes (or pairs)"
         f"{', then over data sets' if 'mean_of_datasets' in results else ''}; {images}; seconds without "
-        f"finding cameras and depth, on {results['hardware'].get('gpu', results['hardware']['cpu'])}"
+        f"finding cameras and depth, on {results['hardware'].get('gpu') or results['hardware']['cpu']}"
         f"{', of ' + ', '.join(told) + ' as told beside the frames' if told else ''}{absent}."
     )
 
@@ -431,7 +432,7 @@ def _chips(results: dict[str, Any]) -> str:
         "poses": results["poses"]["poses"],
         "index": results["index"]["sha256"][:12],
         "splits": str(results["index"]["splits"]),
-        "on": hardware.get("gpu", hardware["cpu"]),
+        "on": hardware.get("gpu") or hardware["cpu"],
         "fvgen": results["software"]["fvgen"],
         "revision": results["software"]["revision"][:10],
     }

@@ -8,22 +8,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from fvgen.cameras import Cameras
+from fvgen.devices import hardware
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene
 from fvgen.evaluation.protocols import Split, index_hash, write_index
 from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
-from fvgen.evaluation.store import Store, code_hash, hardware, key_of, pictures_hash, safe_name, software
+from fvgen.evaluation.store import Store, code_hash, key_of, pictures_hash, safe_name, software
 from fvgen.evaluation.systems import Frames, System, check_systems
 from fvgen.evaluation.task import Framing, Placing, Task
 from fvgen.outputs import output_folder
+from fvgen.pictures import to_bytes
 from fvgen.progress import track
-from fvgen.rendering.guide import to_bytes
 
 
 @dataclass(frozen=True)
@@ -324,5 +324,5 @@ def _scene(key: str, rows: list[int], task: Task) -> dict[str, Any]:
 
 def _png(picture: Tensor) -> Tensor:
     with io.BytesIO() as buffer:
-        Image.fromarray((picture.numpy() * 255).round().astype(np.uint8)).save(buffer, "PNG")
+        Image.fromarray(to_bytes(picture).numpy()).save(buffer, "PNG")
         return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)

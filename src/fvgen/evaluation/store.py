@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from torch import Tensor
 from fvgen import __version__
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
+from fvgen.files import write_json
 from fvgen.scene.formats.images import read_photo, write_png
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -178,24 +178,6 @@ def software() -> dict[str, Any]:
     }
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """The machine that seconds were measured on."""
-    found: dict[str, Any] = {"device": device, "cpu": _cpu_name(), "cores": os.cpu_count()}
-    found["threads"] = torch.get_num_threads()
-    if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 MARK = "evaluation.json"
 
 
@@ -209,18 +191,6 @@ def pictures_hash(pictures: Tensor) -> str:
     digest = hashlib.sha256(str(tuple(pictures.shape)).encode())
     digest.update(pictures.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all; numbers that are not finite are a mistake."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class Store:

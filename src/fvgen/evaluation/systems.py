@@ -14,8 +14,8 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.evaluation.store import read_frames, read_seconds, safe_name
 from fvgen.evaluation.task import Framing, Task
+from fvgen.pictures import to_bytes
 from fvgen.pipeline import Clock, NovelViewPipeline
-from fvgen.rendering.guide import to_bytes
 
 BLURS = (0.7, 1.0, 1.4)
 PLAIN = ("guide", "guide+telea", "completed-guide")

@@ -19,6 +19,7 @@ from fvgen.evaluation.datasets import EvaluationScene, join_cameras
 from fvgen.evaluation.metrics import correspondences
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.scores import Geometry
+from fvgen.pictures import to_bytes
 from fvgen.pipeline import NovelViewPipeline
 from fvgen.rendering.guide import Guide, resample_photo
 from fvgen.scene.build import build_scene
@@ -314,7 +315,7 @@ class Task:
         windows = framing.windows(self.scored, self.whole)
         pictures = torch.stack([self.scored.picture(frame, window) for frame, window in zip(frames, windows)])
         moved = any((x1 - x0, y1 - y0) != (width, height) or x0 % 1 or y0 % 1 for x0, y0, x1, y1 in windows)
-        return (pictures * 255).round().byte(), moved
+        return to_bytes(pictures), moved
 
     @cached_property
     def truth(self) -> Tensor:

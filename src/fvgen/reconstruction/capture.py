@@ -14,8 +14,9 @@ from torch.nn.functional import interpolate
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.evaluation.task import Framing
+from fvgen.pictures import to_bytes
 from fvgen.progress import track
-from fvgen.rendering.guide import resample_photo, to_bytes
+from fvgen.rendering.guide import resample_photo
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
 from fvgen.scene.formats.record import image_inside
@@ -128,7 +129,7 @@ def _photographs_beside(folder: Path, passed: set[str], size: tuple[int, int]) -
         assert shot.camera is not None
         framing = Framing(size)
         camera, boxes = framing.cameras(shot.camera)
-        yield path.name, (framing.picture(shot.image, boxes[0]) * 255).round().byte(), camera
+        yield path.name, to_bytes(framing.picture(shot.image, boxes[0])), camera
 
 
 def _photo_of(record: dict[str, Any], where: str) -> str | None:

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 
 from fvgen import __version__
+from fvgen.devices import find_device
 from fvgen.errors import UserError
+from fvgen.files import write_whole
+from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
 from fvgen.reconstruction.gaussians import Gaussians, check_spz, write_gaussians, write_spz
@@ -91,7 +94,7 @@ def reconstruct(
     """
     start = time.perf_counter()
     target = check_output(output, overwrite)
-    place = _device(device)
+    place = find_device(device)
     draw = find_renderer(renderer, place)
     settings = replace(default_settings(place), **(options or {}))
     capture = read_capture(folder)
@@ -111,15 +114,6 @@ def reconstruct(
     if not keep_work:
         shutil.rmtree(work)
     return summary
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def _fingerprint(capture: Capture, settings: Settings, draw: Renderer, device: torch.device) -> str:
@@ -145,9 +139,8 @@ def _run(fit: Optimisation, checkpoint: Path, fingerprint: str) -> int:
     for _ in track(range(first, fit.settings.iterations), "fitting"):
         fit.step()
         if fit.iteration % _EVERY == 0 or fit.done:
-            partial = checkpoint.with_suffix(".partial")
-            torch.save({"fingerprint": fingerprint, "state": fit.state()}, partial)
-            os.replace(partial, checkpoint)
+            content = {"fingerprint": fingerprint, "state": fit.state()}
+            write_whole(checkpoint, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
     return first
 
 
@@ -186,7 +179,7 @@ def _write(
         summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
     summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
     WRITERS[target.suffix.lower()](work / target.name, final)
-    write_video(work / target.with_suffix(".mp4").name, (shown[: fit.capture.flight] * 255).round().byte(), fps)
+    write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
     (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")

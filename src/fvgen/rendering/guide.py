@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
+from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.rendering.lookup import CloudLike, LookupRenderer, splat_size
 from fvgen.rendering.splat import render_points
@@ -161,8 +162,3 @@ def points_picture(positions: Tensor, colors: Tensor, camera: Cameras) -> tuple[
         depth = F.interpolate(depth, (height, width), mode="nearest-exact")  # no mean of near and far
     color, alpha = picture[0].movedim(0, -1).split([3, 1], -1)
     return color, alpha[..., 0] >= _OPAQUE, depth[0, 0]
-
-
-def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 as uint8 on the CPU, rounded to the nearest of 256 levels."""
-    return (pictures.clamp(0, 1) * 255).round().byte().cpu()

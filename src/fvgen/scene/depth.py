@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 from fvgen.cameras.cameras import plane_motion
 from fvgen.errors import UserError
+from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.scene.sweep import Winners, pixel_centers, sample, sweep, transfer
 
@@ -93,8 +94,8 @@ def estimate_depths(
         trust = _agreement(i, full, results, neighbours[i]) * _own_trust(results[i])
         inverse = _complete(results[i].inverse_depth, trust, view.image)
         depth = 1 / inverse.clamp(min=ranges[i][0], max=ranges[i][1])
-        picture = (view.image.movedim(0, -1) * 255).round().to(torch.uint8)
-        maps.append(DepthMap(depth.cpu(), trust.clamp(0.02, 1).cpu(), view.camera, picture.cpu()))
+        picture = to_bytes(view.image.movedim(0, -1))
+        maps.append(DepthMap(depth.cpu(), trust.clamp(0.02, 1).cpu(), view.camera, picture))
     return maps
 
 

@@ -19,8 +19,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader
 
-from fvgen.data.tarball import write_whole
 from fvgen.errors import UserError
+from fvgen.files import write_json
 from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
 from fvgen.training.distributed import DistributedContext
 
@@ -32,13 +32,6 @@ _WHOLE = re.compile(r"step-(\d{8})")
 def fingerprint(module: nn.Module) -> str:
     """Twelve hex digits of a network's weights."""
     return fingerprint_of_weights(sorted(module.state_dict().items()))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = (json.dumps(content, indent=1) + "\n").encode()
-    write_whole(path, lambda file: file.write(data))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

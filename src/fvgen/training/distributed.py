@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
+from fvgen.devices import find_device
 from fvgen.errors import UserError
 from fvgen.models.unet import Stage
 from fvgen.progress import track
@@ -141,14 +142,10 @@ def device_named(name: str) -> torch.device:
     Raises:
         UserError: there is no such GPU.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    device = torch.device(name)
+    device = find_device(name)
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"device {name}: there is no CUDA GPU here; use cpu")
         torch.cuda.set_device(device)
     return device
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fvgen.data.latents import Corpus
 from fvgen.diffusion.random import BatchRandom
 from fvgen.errors import UserError
+from fvgen.files import write_json
 from fvgen.models.efficientnet import LITE0, EfficientNetLite
 from fvgen.models.model import ModelConfig, VideoModel
 from fvgen.models.sampling import sample_latents
@@ -102,7 +103,7 @@ class HeldOutRecord:
             for steps in dict.fromkeys((self.recipe.distillation.steps, self.recipe.held_out.teacher_steps)):
                 self.teacher |= self._figures(self.model.denoiser, self.model.config, steps, f"teacher_{steps}")
             if self.world.rank == 0:
-                checkpoints.write_json(self.folder / "held_out.json", {"key": self.key, "teacher": self.teacher})
+                write_json(self.folder / "held_out.json", {"key": self.key, "teacher": self.teacher})
         steps = self.recipe.distillation.steps
         found = self._figures(average, student_config(self.model.config, steps), steps, "student")
         self._keep_best(average, found, updates)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import write_text
 
 
 def peak_memory(device: torch.device) -> float:
@@ -62,9 +62,7 @@ class RunLog:
             lines = read_log(folder)
             kept = [line for line in lines if line["step"] < step]
             if len(kept) < len(lines):
-                partial = path.with_suffix(".partial")
-                partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-                os.replace(partial, path)
+                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter

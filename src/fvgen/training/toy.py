@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
 from fvgen.distillation.critic import StepAware
 from fvgen.distillation.methods import Clips, Roles
+from fvgen.files import write_json
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
 from fvgen.training import charts
-from fvgen.training.checkpoints import fingerprint, same_or_refuse, write_json
+from fvgen.training.checkpoints import fingerprint, same_or_refuse
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant

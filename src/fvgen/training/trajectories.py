@@ -1,13 +1,12 @@
 """Trajectories of the teacher's ODE, made once, by all processes, kept in a folder, and drawn from by regression."""
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fvgen.diffusion import ddim_sample, guide
@@ -15,9 +14,10 @@ from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.config import DistillationConfig
 from fvgen.distillation.methods import Clips, Denoiser, TrajectoryPoints
 from fvgen.errors import UserError
+from fvgen.files import write_json, write_whole
 from fvgen.models.denoiser import Condition
 from fvgen.progress import track
-from fvgen.training.checkpoints import same_or_refuse, write_json
+from fvgen.training.checkpoints import same_or_refuse
 from fvgen.training.distributed import DistributedContext
 
 _CONDITION = ("concat", "context", "null_context", "fs")
@@ -92,9 +92,8 @@ class TrajectoryStore:
                 for name in _CONDITION
                 if condition is not None and (value := getattr(condition, name)) is not None
             }
-            partial = self.files[number].with_suffix(f".{os.getpid()}.partial")
-            save_file({k: v.half().cpu().contiguous() for k, v in tensors.items()}, partial)
-            os.replace(partial, self.files[number])
+            data = save({k: v.half().cpu().contiguous() for k, v in tensors.items()})
+            write_whole(self.files[number], lambda file, data=data: file.write(data))  # type: ignore[misc]
 
     def _clips(self, number: int) -> Clips:
         drawn: Clips = self.data.ready(self.data.draw((self.seed, _CLIPS, number), range(self.each)))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from fvgen import __version__
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.files import write_whole
 from fvgen.pages import data_uri, filled, script_json
 from fvgen.progress import track
 from fvgen.scene.formats.images import read_photo
@@ -130,14 +131,10 @@ def write_page(out: Path, output: Path, title: str | None = None, megabytes: flo
     times = frame_times(out / "views.mp4")
     rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 10.0
     page = render_page(result, rate, title or result.name, megabytes).encode()
-    temporary = output.with_name(f".{output.name}.partial")
     try:
-        temporary.write_bytes(page)
-        temporary.replace(output)
+        write_whole(output, lambda file: file.write(page))
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); choose another") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(page)
 
 

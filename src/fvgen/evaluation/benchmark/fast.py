@@ -13,9 +13,10 @@ from torch._dynamo.utils import counters
 from fvgen.evaluation.benchmark.clock import MIB, ResidentPeak, StageClock
 from fvgen.models.model import VideoModel
 from fvgen.models.speed import Speed
+from fvgen.pictures import to_bytes
 from fvgen.pipeline import NovelViewPipeline
 from fvgen.progress import track
-from fvgen.rendering.guide import Guide, GuideKind, to_bytes
+from fvgen.rendering.guide import Guide, GuideKind
 
 REFERENCE = "float32"
 WAYS: dict[str, Speed] = {

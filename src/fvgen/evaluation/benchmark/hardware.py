@@ -1,15 +1,12 @@
 """What a figure was measured on, and what a machine can do at most."""
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
+from fvgen.devices import device_name
 from fvgen.errors import UserError
 from fvgen.models.speed import synchronize
 
@@ -75,33 +72,3 @@ def _fastest(run: Callable[[], object], device: torch.device) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def device_name(device: torch.device) -> str:
-    """What the GPU or the processor calls itself."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        for line in facts.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """Processor, cores that this process may use, threads, GPU, versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu_name(),
-        "cores": cores,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }

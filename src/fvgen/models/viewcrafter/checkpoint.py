@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import write_whole
 from fvgen.progress import bar
 
 _DEEPSPEED = "_forward_module."
@@ -119,14 +119,9 @@ def write_checkpoint(tensors: dict[str, Tensor], form: Form, path: Path) -> None
     """
     state: dict[str, Any] = {form.key_in_file(key): value for key, value in tensors.items()}
     content = {form.container: state} if form.container else state
-    partial = path.with_name(f".{path.name}.partial")
     size = sum(value.numel() * value.element_size() for value in tensors.values())
     try:
-        with partial.open("wb") as file, bar(size, "write") as progress:
-            counted: Any = _Counted(file, progress)
-            torch.save(content, counted)
-        os.replace(partial, path)
+        with bar(size, "write") as progress:
+            write_whole(path, lambda file: torch.save(content, cast(Any, _Counted(file, progress))))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
