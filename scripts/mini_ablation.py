@@ -24,7 +24,7 @@ from torch import Tensor
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import ddim_sample, few_step_sample
-from fvgen.distillation.methods import RECIPES
+from fvgen.distillation.config import RECIPES
 from fvgen.evaluation.metrics import gradient_energy, psnr
 from fvgen.models import VideoModel, preset
 from fvgen.progress import track

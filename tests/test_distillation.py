@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from fvgen.diffusion.random import BatchRandom
-from fvgen.distillation.config import AnchorConfig, DistillationConfig
+from fvgen.distillation.config import RECIPES, AnchorConfig, DistillationConfig
 from fvgen.distillation.critic import CriticHead, CriticRecord, calibration_error
 from fvgen.distillation.methods import (
-    RECIPES,
     Clips,
     Dmd2,
     Fake,

@@ -13,7 +13,7 @@ from fvgen.cli.main import main
 from fvgen.data.latents import ClipBatch, LatentCorpus
 from fvgen.data.pairs import procedural_pair
 from fvgen.data.recipe import ClipDraw
-from fvgen.distillation.methods import RECIPES
+from fvgen.distillation.config import RECIPES
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition

@@ -29,10 +29,10 @@ class Count:
     """Instead, the shape of one, such as viewcrafter-512-16."""
 
     frames: Annotated[int | None, arg(metavar="INT")] = None
-    """Of the clip. Default: the model's."""
+    """Frames of the clip. Default: the model's."""
 
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
-    """Of its pictures. Default: the model's."""
+    """Size of its pictures. Default: the model's."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights and activations."""

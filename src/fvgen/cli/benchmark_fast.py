@@ -171,7 +171,7 @@ class Memory:
     """Instead, the shape of one, such as viewcrafter-512-16."""
 
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
-    """Of its pictures. Default: the model's."""
+    """Size of its pictures. Default: the model's."""
 
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")
     """Number formats of weights and activations."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from fvgen.data.recipe import MadeRecipe
+from fvgen.distillation.config import RECIPES, TOY_METHODS
 from fvgen.errors import UserError
 from fvgen.training.recipes import (
     MINI_STUDENT,
@@ -139,16 +140,7 @@ class Toy:
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
     """Receives the table, the plot and the runs."""
 
-    methods: Annotated[tuple[str, ...], arg(metavar="NAME...")] = (
-        "gan_only",
-        "reverse_kl",
-        "fvgen",
-        "no_init",
-        "dmd2",
-        "causvid",
-        "gan_only+step",
-        "fvgen+step",
-    )
+    methods: Annotated[tuple[str, ...], arg(metavar="NAME...")] = TOY_METHODS
     """Methods to compare; gan_init and regression are two more. +step: the critic is told the student's step;
     +loraRANK, such as +lora16: student and fake score are low-rank."""
 
@@ -165,7 +157,6 @@ class Toy:
         """Distil and measure."""
         if self.seeds < 1:
             raise UserError(f"--seeds {self.seeds}: at least one")
-        from fvgen.distillation.methods import RECIPES
         from fvgen.training.toy import ToyAblation, run_toy
 
         for name in self.methods:

@@ -23,17 +23,17 @@ class MixedCorpus(Corpus):
 
     @property
     def clips(self) -> list[str]:
-        """Of both."""
+        """Names of the training clips of both."""
         return self.filmed.clips + self.made.clips
 
     @property
     def held(self) -> list[str]:
-        """Of the filmed one, or where it has none of the other."""
+        """Names of the held-out clips: filmed ones, or procedural ones where none is filmed."""
         return self.filmed.held or self.made.held
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
-        """Of both."""
+        """(width, height) of the pictures of both."""
         return self.filmed.sizes | self.made.sizes
 
     def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
@@ -41,7 +41,7 @@ class MixedCorpus(Corpus):
         return self.filmed.refresh(limit, rank, size) + self.made.refresh(limit, rank, size)
 
     def lengths(self, draw: ClipDraw) -> list[int]:
-        """Those that both have, where both are drawn from."""
+        """Lengths that both can give, where both are drawn from."""
         each = [
             set(corpus.lengths(draw))
             for corpus, share in ((self.filmed, draw.filmed), (self.made, 1 - draw.filmed))
@@ -57,7 +57,7 @@ class MixedCorpus(Corpus):
         return self.made.choose(rng, length, draw, row, int(at * (1 - draw.filmed)))
 
     def identity(self) -> dict[str, Any]:
-        """Of both."""
+        """What the clips of both are made from."""
         return self.filmed.identity() | self.made.identity()
 
     def held_clip(self, name: str) -> LatentClip:

@@ -180,12 +180,12 @@ class LatentCorpus(Corpus):
 
     @property
     def held(self) -> list[str]:
-        """Likewise."""
+        """Sorted names of the held-out clips, as :attr:`clips`."""
         return list(self._entries["heldout"])
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
-        """Of training clips and held-out ones."""
+        """(width, height) of the pictures of training and held-out clips."""
         return {entry.size for entries in self._entries.values() for entry in entries.values()}
 
     @property

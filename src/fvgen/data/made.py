@@ -55,7 +55,7 @@ def frames_of(recipe: MadeRecipe, seed: int, number: int) -> int:
 
 
 def _number(row: int, k: int) -> int:
-    """Of the ``k``-th clip of a row."""
+    """The number of the ``k``-th clip of a row."""
     return row * _ROW + k
 
 

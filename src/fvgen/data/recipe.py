@@ -70,10 +70,10 @@ class MadeRecipe:
     """Options of pairs that are made while a training asks for them."""
 
     width: int = 256
-    """Of the pairs, in pixels."""
+    """Width of the pairs in pixels."""
 
     height: int = 160
-    """Of the pairs, in pixels."""
+    """Height of the pairs in pixels."""
 
     least_frames: int = 6
     """Clips have a random number of frames from this one ..."""
@@ -119,10 +119,10 @@ class PrepareRecipe:
     """Options of `fvgen prepare`."""
 
     width: Suppress[int] = 512
-    """Of the pairs, in pixels."""
+    """Width of the pairs in pixels."""
 
     height: Suppress[int] = 320
-    """Of the pairs, in pixels."""
+    """Height of the pairs in pixels."""
 
     frames: int = 16
     """Frames of a clip."""
@@ -181,7 +181,7 @@ class PrepareRecipe:
     """Share of scenes that are kept for measuring."""
 
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
 
     least_coverage: float = 0.35
     """Clips whose guide covers less of the pictures are dropped."""

@@ -9,13 +9,28 @@ Divergence = Literal[
     "reverse_kl", "softened_reverse_kl", "jensen_shannon", "forward_kl", "squared_hellinger", "jeffreys"
 ]
 
+Method = Literal["fvgen", "gan_init", "gan_only", "reverse_kl", "no_init", "dmd2", "causvid", "regression"]
+
+RECIPES: dict[Method, str] = {
+    "fvgen": "the paper: GAN initialisation, then the softened reverse KL",
+    "gan_init": "stage 1 alone, for as long as it takes in the paper's method",
+    "gan_only": "stage 1 for as long as both stages",
+    "reverse_kl": "GAN initialisation, then the plain reverse KL",
+    "no_init": "the softened reverse KL from the teacher's weights, without stage 1",
+    "dmd2": "joint distribution matching and GAN, critic on the fake score, simulated inputs",
+    "causvid": "regression on the teacher's trajectories, then the plain reverse KL",
+    "regression": "regression on the teacher's trajectories alone",
+}
+TOY_METHODS = ("gan_only", "reverse_kl", "fvgen", "no_init", "dmd2", "causvid", "gan_only+step", "fvgen+step")
+"""What ``fvgen distill toy`` compares; ``+step`` tells the critic the student's step."""
+
 
 @dataclass(frozen=True)
 class AnchorConfig:
     """Weights of losses that compare the student's clips with the true ones, beside what the method asks."""
 
     truth: float = 0.0
-    """Of the mean squared error of latents."""
+    """Weight of the mean squared error of latents."""
 
     perceptual: float = 0.0
     """Of the distance of EfficientNet-Lite1's features of decoded frames; needs the extra `train`."""
@@ -121,7 +136,7 @@ class DistillationConfig:
 
     @property
     def scale(self) -> float:
-        """Of guidance, 1 where it was left open."""
+        """The teacher's guidance scale; 1, no guidance, where ``guidance_scale`` was left open."""
         return 1.0 if self.guidance_scale is None else self.guidance_scale
 
     def require_ratio(self) -> None:

@@ -46,7 +46,7 @@ class Denoiser(Protocol):
         """Output of the middle block; the rest does not run."""
 
     def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
-        """Both in one pass."""
+        """Clean sample and middle features, in one pass."""
 
     def drop(self, condition: Any) -> Any:
         """The condition of the unguided branch."""
@@ -293,7 +293,7 @@ class ClipMethod(Method):
 
     @abstractmethod
     def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
-        """What the method asks of ``fake``."""
+        """The method's own loss of what the student made."""
 
 
 class GanInit(ClipMethod):
@@ -384,25 +384,13 @@ class Stage(NamedTuple):
     config: DistillationConfig
 
 
-RECIPES = {
-    "fvgen": "the paper: GAN initialisation, then the softened reverse KL",
-    "gan_init": "stage 1 alone, for as long as it takes in the paper's method",
-    "gan_only": "stage 1 for as long as both stages",
-    "reverse_kl": "GAN initialisation, then the plain reverse KL",
-    "no_init": "the softened reverse KL from the teacher's weights, without stage 1",
-    "dmd2": "joint distribution matching and GAN, critic on the fake score, simulated inputs",
-    "causvid": "regression on the teacher's trajectories, then the plain reverse KL",
-    "regression": "regression on the teacher's trajectories alone",
-}
-
-
 def stages(recipe: str, init: int, match: int, config: DistillationConfig, polish: int = 0) -> tuple[Stage, ...]:
     """The stages of a recipe; all but ``gan_init`` with as many student updates, so that they can be compared.
 
     The hand-over between stages is the roles as they are: student, head, fake score and their optimizers' states.
 
     Args:
-        recipe: one of :data:`RECIPES`.
+        recipe: one of `fvgen.distillation.config.RECIPES`.
         init: student updates of the first stage, where there are two.
         match: student updates of the second.
         config: options; ``reverse_kl``, ``dmd2`` and ``causvid`` replace those that define them.

@@ -106,6 +106,20 @@ class Baseline:
         return Made(frames, {"render": task.seconds["render"], "fill": time.perf_counter() - start})
 
 
+def model_and_steps(text: str) -> tuple[str, int | None]:
+    """A model written ``MODEL`` or ``MODEL:STEPS``, and its steps where they are said.
+
+    Raises:
+        UserError: no model, or more than that.
+    """
+    model, colon, steps = text.rpartition(":")
+    if not colon or not steps.isdigit():
+        model, steps = text, ""
+    if not model or model.endswith(":"):
+        raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
+    return model, int(steps) if steps else None
+
+
 class Model:
     """A model of ours at a number of steps.
 
@@ -119,14 +133,11 @@ class Model:
     """
 
     def __init__(self, text: str, device: str = "auto", dtype: str = "auto", seed: int = 0) -> None:
-        model, _, steps = text.rpartition(":") if text.rpartition(":")[2].isdigit() else (text, "", "")
-        if not model or model.endswith(":"):
-            raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
+        model, self.steps = model_and_steps(text)
         self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype)
-        self.steps = int(steps) if steps else None
         self.seed = seed
         self.framing: Framing | None = None
-        self.name = f"{Path(model).name}:{steps}" if steps else Path(model).name
+        self.name = f"{Path(model).name}:{self.steps}" if self.steps else Path(model).name
         self._weights = weights_hash(self.pipeline)
 
     def definition(self, task: Task) -> dict[str, Any]:

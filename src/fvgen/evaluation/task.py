@@ -119,7 +119,7 @@ class Framing:
 
     @property
     def _corner(self) -> tuple[int, int]:
-        """Of ``size`` in ``through``."""
+        """Left and top of the cut of ``size`` in a picture of size ``through``."""
         outer = self.through or self.size
         return self.corner or ((outer[0] - self.size[0]) // 2, (outer[1] - self.size[1]) // 2)
 

@@ -133,7 +133,7 @@ class VideoDenoiser(nn.Module):
         return self.unet(inputs, t, condition.context, condition.fs, features_only=True)
 
     def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Both in one pass."""
+        """Clean sample and middle features, in one pass."""
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
         velocity, features = self.unet(inputs, t, condition.context, condition.fs, return_features=True)
         mean, deviation = self.prior(x_t, t, condition)

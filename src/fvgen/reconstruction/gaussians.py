@@ -52,7 +52,7 @@ class Gaussians:
 
     @property
     def degree(self) -> int:
-        """Of the spherical harmonics, 0 to 3."""
+        """Degree of the spherical harmonics, 0 to 3."""
         return DEGREES[self.sh.shape[1]]
 
     @property

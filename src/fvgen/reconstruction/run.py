@@ -117,7 +117,7 @@ def reconstruct(
 
 
 def _fingerprint(capture: Capture, settings: Settings, draw: Renderer, device: torch.device) -> str:
-    """Of everything that a fit depends on."""
+    """SHA-256 of everything that a fit depends on."""
     digest = hashlib.sha256(f"{asdict(settings)} {draw.__name__} {device.type} {capture.photo}".encode())  # type: ignore[attr-defined]
     cameras = capture.cameras
     tensors = (capture.images, capture.covered, capture.positions, capture.colors)

@@ -87,11 +87,11 @@ class AutoencoderTask:
         return loss, {"psnr": -10 * error.log10(), "kl": kl.detach(), "spread": mean.detach().std()}
 
     def after(self, step: int) -> Mapping[str, float]:
-        """Nothing."""
+        """See `Task`: nothing is measured between steps."""
         return {}
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """None."""
+        """See `Task`: no pictures are shown."""
         return {}
 
 

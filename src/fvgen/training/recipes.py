@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from tyro.conf import arg
 
 from fvgen.data.recipe import PAPER_CLIPS, ClipDraw
-from fvgen.distillation.config import AnchorConfig, DistillationConfig
+from fvgen.distillation.config import AnchorConfig, DistillationConfig, Method
 from fvgen.errors import UserError
 from fvgen.models.lora_config import LoraConfig
 
@@ -79,7 +79,7 @@ class AutoencoderRecipe:
     """Weight of the L1 distance of horizontal and vertical differences, which keeps edges."""
 
     seed: int = 0
-    """Of data and initialisation."""
+    """Seed of data and initialisation."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class TeacherRecipe:
     """Steps between measurements of the error on held-out clips; 0 measures nothing."""
 
     seed: int = 0
-    """Of data, noise and initialisation."""
+    """Seed of data, noise and initialisation."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.full_batch) < 1 or not 0 <= self.full_from <= 1:
@@ -179,7 +179,7 @@ class TeacherRecipe:
 class StudentRecipe:
     """How a student is distilled."""
 
-    method: Literal["fvgen", "gan_init", "gan_only", "reverse_kl", "no_init", "dmd2", "causvid", "regression"] = "fvgen"
+    method: Method = "fvgen"
     """fvgen is the paper's; no_init, gan_init (the first stage alone) and reverse_kl are the rows of its ablation,
     gan_only is the first stage for as long as both; dmd2 and causvid are its rivals."""
 
@@ -202,13 +202,13 @@ class StudentRecipe:
     """Which clips are drawn."""
 
     lr: float = 5e-5
-    """Of the student, AdamW."""
+    """Learning rate of the student, AdamW."""
 
     critic_lr: float = 5e-5
-    """Of the fake score; the critic's small head takes head-lr times it."""
+    """Learning rate of the fake score; the critic's small head takes head-lr times it."""
 
     head_lr: float = 4.0
-    """See critic-lr."""
+    """Learning rate of the critic's head, as a multiple of critic-lr."""
 
     adam: Adam = field(default_factory=lambda: Adam((0.5, 0.99), clip=10.0))
     """Other settings of AdamW, the same for student, fake score and critic."""
@@ -223,10 +223,10 @@ class StudentRecipe:
     """Options of all methods."""
 
     held_out: HeldOut = field(default_factory=HeldOut)
-    """What is measured meanwhile."""
+    """What is measured while the student is distilled."""
 
     seed: int = 0
-    """Of data and noise."""
+    """Seed of data and noise."""
 
     def __post_init__(self) -> None:
         if min(self.init_steps, self.match_steps, self.polish_steps) < 0 or self.init_steps + self.match_steps == 0:

@@ -162,7 +162,7 @@ class DistillationTask:
         return found
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """None: only videos are shown, see :class:`VideoDistillationTask`."""
+        """See `Task`: nothing is shown here; :class:`VideoDistillationTask` shows videos."""
         return {}
 
 

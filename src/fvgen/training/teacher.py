@@ -173,7 +173,7 @@ class TeacherTask:
         return held_out_loss(self.average, self.corpus, (999, 749, 499, 249), self.recipe.clips.frames, self.world)
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """None."""
+        """See `Task`: no pictures are shown."""
         return {}
 
 

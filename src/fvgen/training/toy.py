@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
+from fvgen.distillation.config import TOY_METHODS
 from fvgen.distillation.critic import StepAware
 from fvgen.distillation.methods import Clips, Roles
 from fvgen.files import write_json
@@ -26,8 +27,6 @@ from fvgen.training.engine import Trainer
 from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
 from fvgen.training.student import DistillationTask, low_rank_roles, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
-
-METHODS = ("gan_only", "reverse_kl", "fvgen", "no_init", "dmd2", "causvid", "gan_only+step", "fvgen+step")
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,13 @@ class ToyDenoiser(nn.Module):
         return self.net(x_t, t, features_only=True)
 
     def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """Both in one pass."""
+        """Clean sample and middle features, in one pass."""
         velocity, features = self.net(x_t, t)
         return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
     @staticmethod
     def drop(condition: Any) -> Any:
-        """Nothing to drop."""
+        """The condition of the unguided branch: the same, there is none."""
         return condition
 
 
@@ -242,7 +241,7 @@ class ToyAblation:
     Attributes:
         mixture: the truth.
         recipe: of every method; ``method`` and ``seed`` are replaced.
-        methods: of :data:`METHODS`; ``+step`` tells the critic the student's step.
+        methods: of `fvgen.distillation.config.RECIPES`; ``+step`` tells the critic the student's step.
         seeds: of the distillations; the teacher is one.
         teacher_steps: of the teacher's training.
         samples: that are measured.
@@ -250,7 +249,7 @@ class ToyAblation:
 
     mixture: Mixture = field(default_factory=Mixture)
     recipe: StudentRecipe = field(default_factory=StudentRecipe)
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = TOY_METHODS
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     teacher_steps: int = 3000
     samples: int = 4000

@@ -53,7 +53,7 @@ class Status:
 
     @property
     def share(self) -> float:
-        """Of the current part, 0..1."""
+        """How much of the current part is done, 0..1."""
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
 

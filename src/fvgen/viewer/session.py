@@ -102,12 +102,12 @@ class Session:
 
     @property
     def status(self) -> Status:
-        """Of the run."""
+        """What the runner does now."""
         return self.runner.status
 
     @property
     def cameras(self) -> Cameras | None:
-        """Of the photos, as soon as they are known."""
+        """The photographs' cameras, as soon as they are known."""
         if self.scene is not None:
             return self.scene.cameras
         return None if self.opened is None else self.opened.photo_cameras

@@ -40,7 +40,7 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        """Of all stages."""
+        """Bytes at the worst moment of all stages."""
         return max(self.weights[name] + self.activations[name] for name in _STAGES) + self.pictures
 
 

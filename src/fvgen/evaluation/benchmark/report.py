@@ -24,7 +24,7 @@ class Spread:
 
     @staticmethod
     def of(values: list[float]) -> "Spread":
-        """Of at least one value."""
+        """Median, least and most of one value or more."""
         return Spread(median(values), min(values), max(values))
 
     def __str__(self) -> str:

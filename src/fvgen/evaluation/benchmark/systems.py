@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fvgen.errors import UserError
 from fvgen.evaluation.benchmark.random_model import random_model
+from fvgen.evaluation.systems import model_and_steps
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
 from fvgen.pipeline import NovelViewPipeline
 
@@ -48,7 +49,7 @@ def load_systems(names: tuple[str, ...], device: str, dtype: str) -> list[System
     loaded: dict[str, NovelViewPipeline] = {}
     systems = []
     for text in names:
-        name, steps = text.rsplit(":", 1) if text.rpartition(":")[2].isdigit() else (text, "")
+        name, steps = model_and_steps(text)
         if name == "none":
             raise UserError("--models none: there are no stages of a model to measure")
         if name not in loaded:
@@ -57,7 +58,7 @@ def load_systems(names: tuple[str, ...], device: str, dtype: str) -> list[System
         pipeline = loaded[name]
         assert pipeline.model is not None
         config = pipeline.model.config
-        count = int(steps) if steps else config.sampling.steps
+        count = config.sampling.steps if steps is None else steps
         if not 1 <= count <= config.schedule.num_timesteps:
             raise UserError(f"--models {text}: choose 1 to {config.schedule.num_timesteps} steps")
         systems.append(System(f"{Path(name).name} {count}", pipeline, count, count))

@@ -39,7 +39,7 @@ class PngWriter:
         self._pool.shutdown(cancel_futures=error is not None)
 
     def name(self, number: int) -> str:
-        """Of a file."""
+        """The name of a frame's file."""
         return f"{number:05d}.png"
 
     def add(self, numbers: Iterable[int], pictures: Tensor) -> None:
