@@ -19,6 +19,7 @@ import torch
 
 from fvgen.errors import UserError
 from fvgen.training import charts, checkpoints
+from fvgen.training.checkpoints import note_run
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer, Turn, warmed_cosine
 from fvgen.training.logs import RunLog, read_log
@@ -424,3 +425,10 @@ def test_a_log_drops_what_will_be_done_again(tmp_path):
     trainer_of(tmp_path)
     assert [line["step"] for line in read_log(tmp_path)] == list(range(12))
     assert all(np.isfinite(v) for line in read_log(tmp_path) for v in line.values())
+
+
+def test_a_run_may_be_told_to_save_never(tmp_path):
+    """As the toys are: a number that is not finite is written and read again."""
+    note_run(tmp_path, "toy", {"seed": 1}, {"engine": {"save_every": math.inf}}, 0)
+    note_run(tmp_path, "toy", {"seed": 1}, {"engine": {"save_every": math.inf}}, 5)
+    assert json.loads((tmp_path / "run.json").read_text())["changes"] == []

@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, and its folder; numbers that are not finite are a mistake."""
+def write_json(path: Path, content: Any, finite: bool = True) -> None:
+    """Write a JSON file whole or not at all, and its folder. Numbers must be ``finite``, unless that is waived."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=not finite) + "\n")

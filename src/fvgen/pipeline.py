@@ -79,7 +79,8 @@ class Completed:
     """What a model makes of a guide, at its own size.
 
     Attributes:
-        pictures: ``[F, h, w, 3]`` float32 0..1 on the CPU; of frames that are not there yet, black.
+        pictures: ``[F, h, w, 3]`` float32 0..1 on the CPU; of frames that are not there yet,
+            what the model is shown, or black.
         settings: how they were made.
     """
 
@@ -252,18 +253,20 @@ class NovelViewPipeline:
         """The model, read now if it was not yet."""
         if self._model is None and self._folder is not None:
             reading, self._reading = self._reading, None
-            self._model = reading.result() if reading else self._read(self._folder)
+            self._model = (
+                reading.result().to(self._home, self.dtype) if reading else self._read(self._folder, self._home)
+            )
             prepare(self._model, self.speed, self.device)
         return self._model
 
-    def _read(self, folder: Path) -> VideoModel:
-        return VideoModel.load(folder, self._home, self.dtype)
+    def _read(self, folder: Path, place: torch.device) -> VideoModel:
+        return VideoModel.load(folder, place, self.dtype)
 
     def _read_ahead(self) -> None:
-        """Begin to read the model, if it was not yet, while other work goes on."""
+        """Begin to read the model, if it was not yet, while other work has the GPU's memory to itself."""
         if self._model is None and self._folder is not None and self._reading is None:
             pool = ThreadPoolExecutor(1)
-            self._reading = pool.submit(self._read, self._folder)
+            self._reading = pool.submit(self._read, self._folder, torch.device("cpu"))
             pool.shutdown(wait=False)
 
     @property
@@ -476,8 +479,8 @@ class NovelViewPipeline:
         if self._model is None:
             with clock.stage("load"):
                 _ = self.model
-        completed = Completed(torch.zeros(len(guide), size[1], size[0], 3), settings)
         shown = _Shown(scene, guide, size, self.config.guide, self.device)
+        completed = Completed(shown.pictures[shown.before :][: len(guide)], settings)
         sampler = self._sampler(settings, callback_on_step_end)
 
         def show(frames: list[int]) -> None:
@@ -488,7 +491,6 @@ class NovelViewPipeline:
             ready([n for n in numbers if guide.photo[n] is not None])
 
         def ready(numbers: list[int]) -> None:
-            completed.pictures[numbers] = shown.pictures[[n + shown.before for n in numbers]]
             if callback_on_pictures is not None and numbers:
                 callback_on_pictures(completed, numbers)
 

@@ -120,7 +120,7 @@ def note_run(folder: Path, task: str, identity: dict[str, Any], free: dict[str, 
     if now > before:
         changes.append({"step": step, "field": "scenes", "from": before, "to": now})
     content = {"identity": {"task": task, **identity}, "free": free, "changes": known["changes"] + changes}
-    write_json(path, json.loads(json.dumps(content, default=str)))
+    write_json(path, json.loads(json.dumps(content, default=str)), finite=False)
 
 
 def _scenes(fields: dict[str, Any]) -> int:

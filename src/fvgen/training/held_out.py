@@ -103,7 +103,7 @@ class HeldOutRecord:
             for steps in dict.fromkeys((self.recipe.distillation.steps, self.recipe.held_out.teacher_steps)):
                 self.teacher |= self._figures(self.model.denoiser, self.model.config, steps, f"teacher_{steps}")
             if self.world.rank == 0:
-                write_json(self.folder / "held_out.json", {"key": self.key, "teacher": self.teacher})
+                write_json(self.folder / "held_out.json", {"key": self.key, "teacher": self.teacher}, finite=False)
         steps = self.recipe.distillation.steps
         found = self._figures(average, student_config(self.model.config, steps), steps, "student")
         self._keep_best(average, found, updates)

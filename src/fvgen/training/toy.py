@@ -317,7 +317,7 @@ def _teacher(ablation: ToyAblation, folder: Path) -> ToyDenoiser:
         return teacher.eval().requires_grad_(False)
     teacher = train_toy_teacher(ablation.mixture, ablation.teacher_steps)
     save_file(teacher.state_dict(), path)
-    write_json(folder / "teacher.json", {"identity": identity})
+    write_json(folder / "teacher.json", {"identity": identity}, finite=False)
     return teacher
 
 

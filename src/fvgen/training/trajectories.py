@@ -69,7 +69,7 @@ class TrajectoryStore:
             raise UserError(f"{self.folder}: there are trajectories, and nothing says what made them; remove them")
         self.folder.mkdir(parents=True, exist_ok=True)
         if world.rank == 0 and not told.exists():
-            write_json(told, {"identity": identity})
+            write_json(told, {"identity": identity}, finite=False)
         mine = [k for k in range(len(self.files)) if k % world.size == world.rank and not self.files[k].exists()]
         groups = [mine[k : k + at_once] for k in range(0, len(mine), at_once)]
         for group in track(groups, "teacher's trajectories"):
