@@ -33,6 +33,7 @@ class Raise:
         """Raise it."""
         raise {
             "user": UserError("photo.jpg: cut off;\n copy it again"),
+            "argument": UserError("`model_size` 7: leave it, or `lora.rank`, out"),
             "interrupt": KeyboardInterrupt(),
             "full": OSError(errno.ENOSPC, "No space left on device", "out/views.mp4"),
             "pipe": BrokenPipeError(),
@@ -50,6 +51,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("kind", "code", "line"),
     [
         ("user", 2, "fvgen: error: photo.jpg: cut off; copy it again\n"),
+        ("argument", 2, "fvgen: error: --model-size 7: leave it, or --lora.rank, out\n"),
         ("interrupt", 130, "fvgen: error: interrupted\n"),
         (
             "full",

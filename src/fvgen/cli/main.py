@@ -5,6 +5,7 @@ import difflib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(arguments)
         sys.stdout.flush()
     except UserError as error:
-        return _fail(str(error), 2)
+        return _fail(as_flags(str(error)), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -115,6 +116,11 @@ def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
     print(f"fvgen: error: {line}", file=sys.stderr)
     return code
+
+
+def as_flags(message: str) -> str:
+    """A library's message as the command line says it: arguments in backticks become flags, `model_size` --model-size."""
+    return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda name: "--" + name[1].replace("_", "-"), message)
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
