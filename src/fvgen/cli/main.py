@@ -119,7 +119,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def as_flags(message: str) -> str:
-    """A library's message as the command line says it: arguments in backticks become flags, `model_size` --model-size."""
+    """A library's message as the command line says it: `model_size` in backticks becomes --model-size."""
     return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda name: "--" + name[1].replace("_", "-"), message)
 
 
