@@ -32,7 +32,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "viewer": ("outputs", "reconstruction", "pages"),
     "pages": (),
 }
-FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "__version__"}
+FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "hub", "lazy", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
 
 

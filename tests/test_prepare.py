@@ -19,7 +19,7 @@ from PIL import Image
 from fvgen.cli.main import main
 from fvgen.data import farm
 from fvgen.data.clips import Stretch, against, overlapping, stretches
-from fvgen.data.farm import attempt, make_stage, prepare, read_stage, write_stage
+from fvgen.data.farm import attempt, make_stage, prepare_pairs, read_stage, write_stage
 from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.pairs import Pair, make_pair, procedural_pair
 from fvgen.data.prepare import cropped, moving, prepare_scene, split_of
@@ -148,7 +148,7 @@ def test_a_scene_gives_the_same_bytes_however_it_is_made(walk, tmp_path):
     prepare_scene(task, RECIPE, tmp_path / "whole")
     clips, ledger = read_stage(task, RECIPE)
     write_stage(*make_stage(clips, ledger, task, RECIPE), task, RECIPE, tmp_path / "staged")
-    prepare([walk], RECIPE, tmp_path / "process")
+    prepare_pairs([walk], RECIPE, tmp_path / "process")
     assert len(hashes(tmp_path / "whole")) == 1
     assert hashes(tmp_path / "whole") == hashes(tmp_path / "staged") == hashes(tmp_path / "process")
     pair, facts = PairShards(tmp_path / "whole", split_of("walk", RECIPE.held_out)).read(0)
@@ -254,7 +254,7 @@ def test_bad_footage_is_counted_and_named_and_stops_nothing(walk, tmp_path):
     values["frames"] = values["frames"][:4]
     (footage / "short" / "transforms.json").write_text(json.dumps(values))
     pairs = tmp_path / "pairs"
-    prepare([footage], RECIPE, pairs)
+    prepare_pairs([footage], RECIPE, pairs)
     assert [name.split("/")[1] for name in hashes(pairs)] == ["good.tar"]
     assert record(pairs, "empty")["dropped"] == {"unreadable": 3}
     for scene, words in (("outside", "leaves its folder"), ("crooked", "not a rotation"), ("clip", "clip.mp4")):
@@ -347,7 +347,7 @@ def test_scenes_are_made_on_the_devices_of_their_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(farm, "_devices", lambda device: ["this", "that"])
     pools, real = [], farm._pool
     monkeypatch.setattr(farm, "_pool", lambda workers, devices: pools.append((workers, devices)) or real(*pools[-1]))
-    farm.prepare(["procedural:4"], replace(RECIPE, device="cuda"), tmp_path)
+    farm.prepare_pairs(["procedural:4"], replace(RECIPE, device="cuda"), tmp_path)
     assert pools == [(2, ["this", "that"])]  # one worker was asked for
     notes = [json.loads(path.read_text())["facts"]["notes"][0] for path in tmp_path.glob("*/procedural*.json")]
     assert len(notes) == 4
@@ -457,4 +457,4 @@ def test_a_run_outlives_its_killed_workers(tmp_path):
 def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs Ray"):
-        prepare(["procedural:1"], RECIPE, tmp_path, ray_address="auto")
+        prepare_pairs(["procedural:1"], RECIPE, tmp_path, ray_address="auto")

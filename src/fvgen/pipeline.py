@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler, plan_windows
 from fvgen.pictures import to_bytes
-from fvgen.progress import bar
+from fvgen.progress import bar, bars
 from fvgen.rendering.guide import Guide, GuideKind, render_guide, render_points_guide, resample_photo
 from fvgen.rendering.holes import blur
 from fvgen.rendering.lookup import LookupRenderer
@@ -42,6 +43,7 @@ Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str
 FramesCallback = Callable[[list[int], Tensor], None]
 GuideCallback = Callable[["Guide", list[int]], None]
 Size = tuple[int, int] | Literal["model"] | None
+M = TypeVar("M", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,17 @@ def nearest_photo(photos: Cameras, camera: Cameras) -> int:
     return int((photos.centers - camera.centers[0]).norm(dim=1).argmin())
 
 
+def _with_bars(method: M) -> M:
+    """Run a method of a pipeline with the pipeline's options of progress bars."""
+
+    @wraps(method)
+    def run(self: NovelViewPipeline, *args: Any, **named: Any) -> Any:
+        with bars(**self._bars):
+            return method(self, *args, **named)
+
+    return cast(M, run)
+
+
 class NovelViewPipeline:
     """Photos in, novel views out, with one model.
 
@@ -211,6 +224,7 @@ class NovelViewPipeline:
         self.name = name
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self._bars: dict[str, Any] = {}
 
     @classmethod
     def from_pretrained(
@@ -222,10 +236,10 @@ class NovelViewPipeline:
         deferred: bool = False,
         speed: Speed = Speed(),  # noqa: B008
     ) -> NovelViewPipeline:
-        """A model of the package by name, a model folder, or ``"none"``.
+        """A model of the package by name, a model folder, one of the Hugging Face hub, or ``"none"``.
 
         Args:
-            model: its name or folder.
+            model: its name, its folder, or ``OWNER/MODEL``, which is downloaded unless there is a folder of that name.
             device, dtype: see :meth:`to`.
             deferred: read the weights, and the libraries they need, only when the model is first used, so that
                 photos are worked on at once. The folder is checked now.
@@ -275,7 +289,15 @@ class NovelViewPipeline:
         return torch.device("cpu") if self.speed.offload else self.device
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the model as a folder that :meth:`from_pretrained` takes."""
+        """Write the model as a folder that :meth:`from_pretrained` takes.
+
+        Args:
+            folder: new or empty.
+            dtype: number format of the weights on the disk.
+
+        Raises:
+            UserError: there is no model.
+        """
         if self.model is None:
             raise UserError("there is no model to save")
         self.model.save(Path(folder), dtype)
@@ -294,6 +316,16 @@ class NovelViewPipeline:
             prepare(self._model, self.speed, self.device)
         return self
 
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Options of the progress bars of this pipeline, by default those that are shown on terminals only.
+
+        Args:
+            options: ``disable=True`` shows no bars, ``disable=False`` shows them outside a terminal too, ``leave=True``
+                leaves them there; see tqdm.
+        """
+        self._bars = options
+
+    @_with_bars
     @torch.no_grad()
     def __call__(
         self,
@@ -310,7 +342,6 @@ class NovelViewPipeline:
         depth: str = "auto",
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
-        progress: bool = True,
         callback_on_guide: GuideCallback | None = None,
         callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
@@ -333,7 +364,6 @@ class NovelViewPipeline:
             depth: ``auto``, ``sweep``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
-            progress: kept for the convention of diffusers; bars appear on terminals only.
             callback_on_guide: gets the guide, and the numbers of those of its frames that are now there.
             callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
                 ``[N, H, W, 3]`` uint8 on the CPU. Each comes once. What a callback raises ends the work.
@@ -391,6 +421,7 @@ class NovelViewPipeline:
         guide = replace(guide, renderer=None)  # the scene's points need not stay on the device
         return NovelViews(views, guide, path.cameras, path.photo, scene, clock.seconds, settings)
 
+    @_with_bars
     def scene(
         self,
         photos: Photos,
@@ -416,6 +447,7 @@ class NovelViewPipeline:
         """The camera path that was asked for, see :func:`plan_path`, in windows of the model's length."""
         return plan_path(scene, path, frames, size, self.config.frames if self.config else FRAMES)
 
+    @_with_bars
     @torch.no_grad()
     def guide(
         self,
@@ -438,6 +470,7 @@ class NovelViewPipeline:
         cloud = scene.points.to(self.device)
         return LookupRenderer(scene.photos.images, scene.cameras, scene.depths, cloud, size)
 
+    @_with_bars
     @torch.no_grad()
     def complete(
         self,

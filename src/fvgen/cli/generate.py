@@ -139,7 +139,6 @@ class Generate:
                     geometry=self.geometry,
                     geometry_weights=self.geometry_weights,
                     depth=self.depth,
-                    progress=True,
                     callback_on_frames=images.add,
                 )
                 write_files(views, folder, self.fps, images)

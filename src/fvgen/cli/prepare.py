@@ -48,9 +48,9 @@ class Prepare:
         if self.workers < 1:
             raise UserError(f"--workers {self.workers}: at least one")
         width, height = parse_size(self.size) or (512, 320)
-        from fvgen.data.farm import prepare
+        from fvgen.data.farm import prepare_pairs
         from fvgen.data.summary import describe, summarise
 
         recipe = replace(self.recipe, width=width, height=height)
-        prepare(self.sources, recipe, self.output, self.workers, self.ray_address)
+        prepare_pairs(self.sources, recipe, self.output, self.workers, self.ray_address)
         print(describe(summarise(self.output)))

@@ -31,7 +31,7 @@ _TRIES = 3  # of a scene whose worker dies under it
 _AHEAD = 2  # scenes in hand for each worker: enough to keep it busy, few enough for memory
 
 
-def prepare(
+def prepare_pairs(
     sources: Sequence[str | Path],
     recipe: PrepareRecipe,
     folder: Path,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
+from fvgen.hub import download, is_hub_name
 from fvgen.models.adapter_files import Adapter, save_adapter
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
@@ -251,12 +252,20 @@ class VideoModel(nn.Module):
 
 
 def find_model(folder: str | Path) -> Path:
-    """The folder of a model: given itself, or by the name of one of the package.
+    """The folder of a model: given itself, or by the name of one of the package or of the Hugging Face hub.
+
+    Args:
+        folder: a folder, a name such as ``mini``, or ``OWNER/MODEL``, which is downloaded if no folder has that name.
 
     Raises:
         UserError: if there is no such model.
     """
     path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
+    if is_hub_name(str(folder)):
+        try:
+            path = download(str(folder), ("*.json", "*.safetensors"))
+        except UserError as error:
+            raise UserError(f"model '{folder}': there is no such folder, and {error}") from None
     if not (path / "model_index.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
         hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fvgen import __version__
-from fvgen.data.farm import prepare
+from fvgen.data.farm import prepare_pairs
 from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
 from fvgen.errors import UserError
@@ -231,9 +231,9 @@ def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, V
     if recipe.student.distillation.anchor.perceptual:
         Weights().find(LITE1.weights)
     pairs = folder / "pairs"
-    prepare([f"procedural:{recipe.scenes}"], recipe.made, pairs, recipe.workers)
+    prepare_pairs([f"procedural:{recipe.scenes}"], recipe.made, pairs, recipe.workers)
     if recipe.footage:
-        prepare(recipe.footage, recipe.filmed, pairs, recipe.workers)
+        prepare_pairs(recipe.footage, recipe.filmed, pairs, recipe.workers)
     model = make_autoencoder(recipe, folder / "autoencoder")
     with joined(recipe.engine.device) as world:
         teacher = make_teacher(

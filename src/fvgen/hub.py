@@ -1,0 +1,31 @@
+"""Models of the Hugging Face hub."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fvgen.errors import UserError
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a text is written as ``OWNER/MODEL`` and no folder has that name."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None and not Path(text).exists()
+
+
+def download(model: str, patterns: Sequence[str]) -> Path:
+    """The folder of a model ``OWNER/MODEL`` in the hub's cache on this machine, downloaded if it is not there yet.
+
+    Args:
+        model: its name.
+        patterns: of the files that are wanted, such as ``*.safetensors``.
+
+    Raises:
+        UserError: there is no such model, or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(patterns)))
+    except Exception as error:  # the hub's client raises those of several network libraries
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{model} cannot be had from the hub ({reason})") from None
