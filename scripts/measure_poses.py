@@ -180,28 +180,25 @@ def measure_photos(data: Path, done: dict, save) -> None:
 
 
 def scene_table(records: list[dict]) -> list[str]:
-    """Markdown: one line per scene and number of photos, and over all scenes."""
+    """Markdown: one line per number of photos, over all scenes."""
     lines = [
-        "| scene | photos | rotation AUC 5 / 10 / 20 | translation AUC 5 / 10 / 20 | placed | CPU s "
+        "| photos | rotation AUC 5 / 10 / 20 | translation AUC 5 / 10 / 20 | placed | CPU s "
         "| COLMAP: rotation | COLMAP: translation | placed | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    scenes = sorted({record["scene"] for record in records})
-    for scene in [*scenes, "all"]:
-        for n in DRAWS:
-            cells = []
-            for method in ("fvgen", "colmap"):
-                chosen = [r for r in records if r["n"] == n and r["method"] == method and scene in (r["scene"], "all")]
-                if not chosen:
-                    break
-                errors = np.concatenate([np.array(r["errors"]) for r in chosen])
-                for column in (0, 1):
-                    cells.append(" / ".join(f"{area_under_curve(errors[:, column], t):.2f}" for t in THRESHOLDS))
-                cells.append(f"{sum(r['placed'] for r in chosen)} of {n * len(chosen)}")
-                cells.append(f"{np.median([r['cpu'] for r in chosen]):.0f}")
-            if len(cells) == 8:
-                name = f"**{scene}**" if scene == "all" else scene
-                lines.append(f"| {name} | {n} | " + " | ".join(cells) + " |")
+    for n in DRAWS:
+        cells = []
+        for method in ("fvgen", "colmap"):
+            chosen = [r for r in records if r["n"] == n and r["method"] == method]
+            if not chosen:
+                break
+            errors = np.concatenate([np.array(r["errors"]) for r in chosen])
+            for column in (0, 1):
+                cells.append(" / ".join(f"{area_under_curve(errors[:, column], t):.2f}" for t in THRESHOLDS))
+            cells.append(f"{sum(r['placed'] for r in chosen)} of {n * len(chosen)}")
+            cells.append(f"{np.median([r['cpu'] for r in chosen]):.0f}")
+        if len(cells) == 8:
+            lines.append(f"| {n} | " + " | ".join(cells) + " |")
     return lines
 
 
