@@ -363,7 +363,7 @@ def test_frames_are_handed_out_as_soon_as_they_are_final(model: VideoModel, tmp_
     for file, frame in zip(written, views.frames):
         assert torch.equal(torch.from_numpy(np.array(Image.open(file))), frame)
     assert views.settings.speed.window_batch == 1
-    assert "offload" not in views.settings.told()
+    assert "offload" not in views.settings.as_dict()
     pipeline.speed = Speed(window_batch=2)
     together = pipeline(scene, path=path)
     assert (together.frames.int() - views.frames.int()).abs().max() <= 1

@@ -279,4 +279,4 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
         "version": __version__,
     }
-    return {**views.settings.told(), **known}
+    return {**views.settings.as_dict(), **known}

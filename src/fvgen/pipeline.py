@@ -67,7 +67,7 @@ class Settings:
     model_size: tuple[int, int] | None = None
     speed: Speed = field(default_factory=Speed)
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As a plain dictionary, with those choices of speed that are not the usual ones."""
         usual = asdict(Speed())
         chosen = {name: value for name, value in asdict(self.speed).items() if value != usual[name]}
@@ -184,15 +184,10 @@ def plan_path(
     first = scene.cameras[0]
     given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
     if scene.geometry != "given":
-        raise UserError("--path FILE is in the world of given cameras: give the photos with their transforms.json")
+        raise UserError("`path` FILE is in the world of given cameras: give the photos with their transforms.json")
     if frames is not None and frames != len(given):
-        raise UserError(f"--frames {frames}: {path} has {len(given)} cameras, one frame each; leave --frames out")
+        raise UserError(f"`frames` {frames}: {path} has {len(given)} cameras, one frame each; leave `frames` out")
     return follow(given, scene.cameras, size)
-
-
-def nearest_photo(photos: Cameras, camera: Cameras) -> int:
-    """The photograph that was taken nearest to a camera."""
-    return int((photos.centers - camera.centers[0]).norm(dim=1).argmin())
 
 
 def _with_bars(method: M) -> M:
@@ -432,14 +427,7 @@ class NovelViewPipeline:
         seed: int = 0,
     ) -> Scene:
         """Photos in, scene out: `fvgen.scene.build.build_scene` on the pipeline's device."""
-        return build_scene(
-            photos,
-            geometry,
-            device=self.device,
-            seed=seed,
-            weights=weights,
-            depth=depth,
-        )
+        return build_scene(photos, geometry, device=self.device, seed=seed, weights=weights, depth=depth)
 
     def plan(
         self, scene: Scene, path: str | Path | Cameras | ViewCrafterPath, frames: int | None, size: tuple[int, int]
@@ -512,7 +500,7 @@ class NovelViewPipeline:
         if self._model is None:
             with clock.stage("load"):
                 _ = self.model
-        shown = _Shown(scene, guide, size, self.config.guide, self.device)
+        shown = _ModelInput(scene, guide, size, self.config.guide, self.device)
         completed = Completed(shown.pictures[shown.before :][: len(guide)], settings)
         sampler = self._sampler(settings, callback_on_step_end)
 
@@ -602,7 +590,7 @@ class NovelViewPipeline:
         sampling = self.config.sampling
         steps = sampling.steps if steps is None else steps
         if not 1 <= steps <= self.config.schedule.num_timesteps:
-            raise UserError(f"{steps} steps: choose 1 to {self.config.schedule.num_timesteps}")
+            raise UserError(f"`steps` {steps}: choose 1 to {self.config.schedule.num_timesteps}")
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
         own = None if size is None else self.model_size(size)
         return Settings(self.name, steps, scale, seed, device, dtype, own, self.speed)
@@ -629,10 +617,10 @@ class NovelViewPipeline:
             return width, height
         longest = max(sizes, key=max)
         if size[0] % 2 or size[1] % 2 or min(size) < 16:
-            raise UserError(f"size {size[0]}x{size[1]}: width and height must be even, 16 at least")
+            raise UserError(f"`size` {size[0]}x{size[1]}: width and height must be even, 16 at least")
         if max(size) > max(longest):
             raise UserError(
-                f"size {size[0]}x{size[1]}: larger than the photos, of which the longest is {longest[0]}x{longest[1]}"
+                f"`size` {size[0]}x{size[1]}: larger than the photos, of which the longest is {longest[0]}x{longest[1]}"
             )
         return size
 
@@ -660,8 +648,8 @@ class NovelViewPipeline:
         return WindowSampler(model, self.speed, self.device, settings.steps, settings.guidance_scale, on_step)
 
 
-class _Shown:
-    """A guide as a model is shown it, at the model's size; a path that has no photograph at an end gets the nearest.
+class _ModelInput:
+    """What a model is given of a guide, at the model's size; a path without a photograph at an end gets the nearest.
 
     Args:
         scene, guide: see :meth:`NovelViewPipeline.complete`.
@@ -688,7 +676,7 @@ class _Shown:
         self.known = [True] * self.before + [photo is not None for photo in guide.photo] + [True] * after
         for end in [0] * self.before + [-1] * after:
             assert scene is not None
-            k = nearest_photo(scene.cameras, guide.cameras[end])
+            k = int((scene.cameras.centers - guide.cameras[end].centers[0]).norm(dim=1).argmin())
             box = scene.cameras.covering(*guide.cameras.size)[1][k]
             self.pictures[end], self.coverage[end] = resample_photo(scene.photos.images[k], box, *size), True
         self._points = None
