@@ -68,22 +68,26 @@ def place_with_fvgen(paths: list[Path], read_focals: bool) -> dict:
 
     from fvgen.errors import UserError
     from fvgen.scene import load_photos
-    from fvgen.scene.sfm import reconstruct
+    from fvgen.scene.sfm import observe, placed, solve
 
     photos = load_photos(list(paths))
     if not read_focals:
         photos = replace(photos, focals=[None] * len(photos))
+    distinct = photos.without_copies()
     try:
-        found = reconstruct(photos)
+        problem = observe(distinct)
+        answer = solve(problem, distinct.names)
     except UserError as error:
         return {"cameras": [None] * len(paths), "note": str(error)}
-    placed = dict(zip(found.photos.names, found.cameras.world_from_camera.tolist()))
+    found = placed(distinct, problem.pairs, answer)
     longer = found.cameras.sizes.max(1).values
+    matrices = dict(zip(found.photos.names, found.cameras.world_from_camera.tolist()))
+    errors = np.bincount(answer["point_index"], answer["errors"]) / np.bincount(answer["point_index"])
     return {
-        "cameras": [placed.get(name) for name in photos.names],
+        "cameras": [matrices.get(name) for name in photos.names],
         "note": "; ".join(f"{d.name}: {d.reason}" for d in found.photos.dropped),
         "points": len(found.points),
-        "error": float(found.errors.median()),
+        "error": float(np.sort(errors)[(len(errors) - 1) // 2]),
         "focal": float((found.cameras.intrinsics[:, 0, 0] / longer).median()),
     }
 

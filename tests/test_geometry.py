@@ -24,9 +24,8 @@ from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
 from fvgen.errors import UserError
 from fvgen.scene.build import build_scene
-from fvgen.scene.geometry import ESTIMATORS, colmap, da3, dust3r, estimate
-from fvgen.scene.geometry.pictures import Picture, resample
-from fvgen.scene.geometry.result import Geometry, assemble
+from fvgen.scene.geometry import ESTIMATORS, da3, dust3r, estimate
+from fvgen.scene.geometry.result import Geometry, Picture, assemble, resample
 from fvgen.scene.geometry.weights import find_weights
 from fvgen.scene.points import lift
 from fvgen.scene.types import Photos
@@ -83,7 +82,7 @@ def test_every_estimator_can_be_asked_for() -> None:
     with pytest.raises(UserError, match="unknown; use auto, given, colmap, dust3r, da3"):
         estimate("slam", photos())
     with pytest.raises(UserError, match="colmap takes none"):
-        colmap.estimate(photos(), "cpu", 0, "weights.pth")
+        estimate("colmap", photos(), "cpu", 0, "weights.pth")
 
 
 def test_importing_estimators_loads_no_optional_package() -> None:
@@ -127,7 +126,7 @@ def test_weights_are_looked_for_on_this_machine_only(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     names = {"small": "far/away", "big": "here/it-is"}
-    with pytest.raises(UserError, match="not on this machine: --geometry-weights hub:far/away downloads"):
+    with pytest.raises(UserError, match="not on this machine: `geometry_weights` hub:far/away downloads"):
         find_weights(None, names, "da3")
     assert find_weights("big", names, "da3") == tmp_path
     assert find_weights(str(tmp_path), names, "da3") == tmp_path
@@ -398,7 +397,7 @@ def test_random_weights_of_dust3r_end_in_one_line(
     torch.manual_seed(0)
     network = AsymmetricCroCo3DStereo(**dust3r.parse_call(call, Path("x")))
     torch.save({"args": argparse.Namespace(model=call), "model": network.state_dict()}, tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"^dust3r cannot align these photos \(.*\): try --geometry colmap$"):
+    with pytest.raises(UserError, match=r"^dust3r cannot align these photos \(.*\): try `geometry` colmap$"):
         build_scene(photos(3, (192, 96)), "dust3r", weights=str(tmp_path / "m.pth"))
 
 

@@ -195,9 +195,9 @@ def test_copies_of_a_photo_are_left_out(package: Place, monkeypatch: pytest.Monk
     ("geometry", "depth", "weights", "message"),
     [
         ("auto", "midas", None, "depth 'midas' is unknown; use auto, sweep, dust3r, da3"),
-        ("dust3r", "da3", None, "--geometry dust3r with --depth da3: one network at a time"),
-        ("given", "sweep", "x", "--geometry-weights are for --geometry dust3r or da3, or --depth dust3r or da3"),
-        ("colmap", "auto", "x", "--geometry-weights are for"),
+        ("dust3r", "da3", None, "`geometry` dust3r with `depth` da3: one network at a time"),
+        ("given", "sweep", "x", "`geometry_weights` are for `geometry` dust3r or da3, or `depth` dust3r or da3"),
+        ("colmap", "auto", "x", "`geometry_weights` are for"),
     ],
 )
 def test_options_that_cannot_be_meant(geometry: str, depth: str, weights: str | None, message: str) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from fvgen.errors import UserError
 from fvgen.scene import matching, sfm
 from fvgen.scene.keypoints import align, grey, refine_keypoints
-from fvgen.scene.matching import Features, PairMatches, choose_pairs, extract_features, match_features
+from fvgen.scene.matching import Features, choose_pairs, extract_features, match_features
 from fvgen.scene.types import Photos
 from fvgen.sfm import bundle as sfm_bundle
 from fvgen.sfm import tracks as sfm_tracks
@@ -130,7 +130,7 @@ def test_bundle_adjustment_recovers_the_truth_without_noise() -> None:
 def test_eliminating_points_by_observation_is_the_schur_complement() -> None:
     problem, rotation, translation = made_up_scene(5)
     poses = Poses(np.arange(5), rotation, translation, np.array([FOCAL]))
-    system = sfm_bundle._linearise(make_bundle(problem, poses, build_tracks(problem, poses)), refine_focal=True)
+    system = sfm_bundle._linearise(make_bundle(problem, poses, build_tracks(problem, poses)))
     size = len(system.u)
     mixed = np.zeros((len(system.v), 3, size))
     for point, column, block in zip(system.point, system.column, system.w):
@@ -241,7 +241,7 @@ def test_keypoints_follow_a_shift_of_the_picture() -> None:
     assert scores.min() > 0
     moved = fa.points[indices[:, 0]] - fb.points[indices[:, 1]]
     assert (moved - torch.tensor([64.0, 32.0])).norm(dim=1).median() < 1.5
-    points, aligned = refine_keypoints([a, b], [fa, fb], [PairMatches(0, 1, indices, scores)])
+    points, aligned = refine_keypoints([a, b], [fa, fb], [Pair(0, 1, indices.numpy(), scores.numpy())])
     use = aligned[0][indices[:, 0]]
     assert use.mean() > 0.5
     moved_to = (points[0][indices[:, 0]] - points[1][indices[:, 1]])[use]
@@ -328,10 +328,7 @@ def test_photos_without_features_have_signatures_too() -> None:
 
 
 def test_only_the_best_pair_of_a_weak_photo_is_matched_again() -> None:
-    def pair(i: int, j: int, count: int) -> PairMatches:
-        return PairMatches(i, j, torch.zeros(count, 2, dtype=torch.int64), torch.full((count,), 0.5))
-
-    found = {(0, 1): pair(0, 1, 400), (0, 2): pair(0, 2, 30), (1, 2): pair(1, 2, 60), (0, 3): pair(0, 3, 300)}
+    found = {(0, 1): 200.0, (0, 2): 15.0, (1, 2): 30.0, (0, 3): 150.0}
     assert matching.weak_links(4, found) == [(1, 2)]
 
 
@@ -348,27 +345,27 @@ def few_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_keypoints")
 def test_blank_photos_have_a_clear_error() -> None:
     with pytest.raises(UserError, match="too little in common"):
-        sfm.reconstruct(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
+        sfm.estimate(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
 
 
 def test_identical_photos_have_a_clear_error() -> None:
     image = textured_image()
     with pytest.raises(UserError, match=r"two different photos or more, got 1 \(1.png is the same picture as 0.png\)"):
-        sfm.reconstruct(photos_of(image, image))
+        sfm.estimate(photos_of(image, image))
     with pytest.raises(UserError, match="got 1; take photos"):
-        sfm.reconstruct(photos_of(image))
+        sfm.estimate(photos_of(image))
 
 
 @pytest.mark.usefixtures("few_keypoints")
 def test_the_same_picture_again_has_a_clear_error() -> None:
     image = textured_image()
     with pytest.raises(UserError, match="one spot"):
-        sfm.reconstruct(photos_of(image, (image * 0.9).clamp(0, 1)))
+        sfm.estimate(photos_of(image, (image * 0.9).clamp(0, 1)))
 
 
 def test_copies_are_named_and_left_out() -> None:
     a, b = textured_image(seed=1), textured_image(seed=2)
-    kept = sfm.without_copies(photos_of(a, b, a))
+    kept = photos_of(a, b, a).without_copies()
     assert kept.names == ["0.png", "1.png"]
     assert [(d.name, d.reason) for d in kept.dropped] == [("2.png", "the same picture as 0.png")]
 
@@ -383,7 +380,7 @@ def test_a_dying_worker_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(sfm, "subprocess", Module)
     with pytest.raises(UserError, match="stopped with code -6"):
-        sfm._run_worker({"sizes": np.zeros((0, 2))})
+        sfm.solve(made_up_scene(2)[0], ["0.png", "1.png"])
 
 
 def read_photos(paths: list, focals: list | None = None) -> Photos:
@@ -398,13 +395,16 @@ def test_two_real_photos_after_opencv_and_pillow(shared) -> None:
     paths = sorted((shared / "data" / "photos" / "vc-real2").glob("*.jpg"))
     photos = read_photos(paths)
     assert cv2.imread(str(paths[0])) is not None
-    found = sfm.reconstruct(photos)
+    problem = sfm.observe(photos)
+    answer = sfm.solve(problem, photos.names)
+    found = sfm.placed(photos, problem.pairs, answer)
     assert found.photos.names == photos.names
     assert found.cameras.sizes.tolist() == [[960, 540]] * 2
+    assert found.points is not None
     assert len(found.points) > 300
-    assert found.errors.median() < 1.0
+    assert np.median(np.bincount(answer["point_index"], answer["errors"]) / 2) < 1.0  # of points that both saw
     assert torch.equal(found.cameras.world_from_camera[0], torch.eye(4, dtype=torch.float64))
-    depths = torch.cat([found.depths(0), found.depths(1)])
+    depths = torch.cat([found.points @ own[2, :3] + own[2, 3] for own in found.cameras.camera_from_world])
     assert depths.min() > 0
     assert depths.median() == pytest.approx(1.0, abs=0.2)
 
@@ -414,10 +414,12 @@ def test_a_stranger_among_real_photos_is_left_out_and_the_rest_repeats_exactly(s
     berlin = sorted((shared / "data" / "photos" / "berlin-3").glob("*.jpg"))
     stranger = sorted((shared / "data" / "photos" / "telebooth-2").glob("*.jpg"))[0]
     photos = read_photos([berlin[0], stranger, berlin[1], berlin[2]])
-    first, second = sfm.reconstruct(photos), sfm.reconstruct(photos)
+    first, second = sfm.estimate(photos), sfm.estimate(photos)
     assert first.photos.names == [path.name for path in berlin]
     assert [dropped.name for dropped in first.photos.dropped] == [stranger.name]
     assert torch.equal(first.cameras.world_from_camera, second.cameras.world_from_camera)
+    assert first.points is not None
+    assert second.points is not None
     assert torch.equal(first.points, second.points)
-    unrelated = PairMatches(0, 1, torch.zeros(3, 2, dtype=torch.int64), torch.ones(3))
+    unrelated = Pair(0, 1, np.zeros((3, 2), dtype=int), np.ones(3))
     assert "3 matching points" in sfm._why_dropped(0, [1], [unrelated])

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvgen.progress import track
-from fvgen.scene.matching import Features, PairMatches
+from fvgen.scene.matching import Features
+from fvgen.sfm.problem import Pair
 
 _LONG_SIDE = 1024
 _HALF = 8  # patches are 17 x 17 pixels of the resized image
@@ -41,7 +42,7 @@ class Alignment:
 
 
 def grey(image: Tensor) -> Tensor:
-    """``[H, W, 3]`` uint8 -> ``[1, 1, h, w]`` float32 with a long side of 1,024 px, slightly smoothed."""
+    """The grey values of a photo ``[H, W, 3]`` uint8, slightly smoothed: ``[1, 1, h, w]``, the longer side 1,024 px."""
     height, width = image.shape[:2]
     scale = _LONG_SIDE / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -68,6 +69,7 @@ def align(first: Tensor, second: Tensor, at_first: Tensor, at_second: Tensor, it
     Args:
         first, second: ``[1, 1, h, w]`` from ``grey``.
         at_first, at_second: ``[M, 2]`` matched positions in their pixels.
+        iterations: steps, of which the last ones hardly move anything.
 
     Source: Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004, section 3.2.
     """
@@ -108,12 +110,17 @@ def align(first: Tensor, second: Tensor, at_first: Tensor, at_second: Tensor, it
 
 
 def refine_keypoints(
-    images: list[Tensor], features: list[Features], matches: list[PairMatches]
+    images: list[Tensor], features: list[Features], matches: list[Pair]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Move each keypoint by the correction that agrees best with all aligned matches it takes part in.
 
     For a match of keypoints ``i`` and ``j`` with shift ``d`` and warp ``A`` the corrections obey ``c_j - A c_i = d``;
     all of them are solved together in least squares, held near zero by a weak prior.
+
+    Args:
+        images: photos ``[H_i, W_i, 3]`` uint8.
+        features: ``K_i`` keypoints of each.
+        matches: pairs of them.
 
     Returns:
         Positions ``[K_i, 2]`` float64 in pixels of each photo, and ``[K_i]`` bool: was aligned with another photo.
@@ -137,8 +144,8 @@ def refine_keypoints(
         at_b = features[b].points[pair.indices[:, 1]] * ratios[b]
         found = align(greys[a], greys[b], at_a, at_b)
         good = found.good.numpy()
-        i = pair.indices[:, 0].numpy()[good] + start[a]
-        j = pair.indices[:, 1].numpy()[good] + start[b]
+        i = pair.indices[good, 0] + start[a]
+        j = pair.indices[good, 1] + start[b]
         aligned[i] = aligned[j] = True
         warp, shift = found.warp.numpy()[good], found.shift.numpy()[good]
         row = equations + 2 * np.arange(len(i))[:, None] + np.arange(2)

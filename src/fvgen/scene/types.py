@@ -1,6 +1,7 @@
 """What the scene room hands on: photos, a point cloud, and the scene that joins them."""
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from fvgen.cameras import Cameras
 if TYPE_CHECKING:
     from fvgen.scene.depth import DepthMap
 
-MEASURED = 0.05  # confidence
+MEASURED = 0.05  # least confidence of depth that was matched between photos, not guessed from around
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,27 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def select(self, index: list[int]) -> "Photos":
+        """The photos of these numbers, in that order; ``dropped`` stays as it is."""
+        return replace(
+            self,
+            names=[self.names[i] for i in index],
+            images=[self.images[i] for i in index],
+            focals=[self.focals[i] for i in index],
+            cameras=None if self.cameras is None else self.cameras[index],
+        )
+
+    def without_copies(self) -> "Photos":
+        """The photos without pixel-identical copies of earlier ones, which are named in ``dropped``."""
+        first: dict[tuple[torch.Size, bytes], int] = {}
+        copies = []
+        for i, image in enumerate(self.images):
+            pixels = hashlib.sha256(image.cpu().numpy().tobytes()).digest()
+            twin = first.setdefault((image.shape, pixels), i)
+            if twin != i:
+                copies.append(Dropped(self.names[i], f"the same picture as {self.names[twin]}"))
+        return replace(self.select(list(first.values())), dropped=self.dropped + copies)
 
 
 @dataclass(frozen=True)

@@ -94,37 +94,35 @@ class Bundle:
 
 
 def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
-    """``[N, 3]`` axis times angle -> ``[N, 3, 3]`` (Rodrigues)."""
+    """Rotations ``[N, 3, 3]`` about axes ``[N, 3]`` whose lengths are the angles in radians (Rodrigues' formula)."""
     angle = np.linalg.norm(vector, axis=1)[:, None, None]
     axis = cross_matrix(vector) / np.maximum(angle, 1e-12)
     return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * axis @ axis
 
 
 def cross_matrix(vector: np.ndarray) -> np.ndarray:
-    """``[N, 3]`` -> ``[N, 3, 3]`` with ``cross_matrix(a) @ b = a x b``."""
+    """Matrices ``[N, 3, 3]`` that take the cross product with vectors ``[N, 3]``: ``cross_matrix(a) @ b = a x b``."""
     x, y, z = vector.T
     zero = np.zeros_like(x)
     return np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2)
 
 
-def adjust(bundle: Bundle, iterations: int = 25, refine_focal: bool = True) -> Bundle:
-    """Levenberg-Marquardt on the Cauchy cost of ``bundle``, points eliminated by the Schur complement.
+def adjust(bundle: Bundle, iterations: int = 25) -> Bundle:
+    """Bundle adjustment: Levenberg-Marquardt on ``Bundle.cost``, with the points eliminated by the Schur complement.
 
-    The first camera stays where it is; scale is left to the damping. Triggs et al., "Bundle Adjustment - A Modern
-    Synthesis", 1999, sections 4 and 6.
+    Poses, points and focal lengths change; the first camera stays where it is and scale is left to the damping.
+    Triggs et al., "Bundle Adjustment - A Modern Synthesis", 1999, sections 4 and 6.
     """
     damping, cost = 1e-3, bundle.cost
     for _ in range(iterations):
-        system = _linearise(bundle, refine_focal)
-        improved = False
+        system = _linearise(bundle)
         for _ in range(6):
             candidate = _step(bundle, system, damping)
             new_cost = candidate.cost
             if new_cost < cost:
-                improved = True
                 break
             damping = min(damping * 8, 1e8)
-        if not improved:
+        else:
             break
         gain, bundle, cost, damping = cost - new_cost, candidate, new_cost, max(damping / 5, 1e-9)
         if gain < 1e-5 * cost:
@@ -149,7 +147,7 @@ class _System:
     right_v: np.ndarray
 
 
-def _linearise(bundle: Bundle, refine_focal: bool) -> _System:
+def _linearise(bundle: Bundle) -> _System:
     cameras, groups, count = len(bundle.translation), len(bundle.focal), len(bundle.points)
     size = 6 * cameras + groups
     local, residual = bundle.in_camera, bundle.residuals
@@ -167,7 +165,7 @@ def _linearise(bundle: Bundle, refine_focal: bool) -> _System:
     by_camera = np.empty((len(depth), 2, 7))
     by_camera[:, :, :3] = -to_image @ cross_matrix(turned)
     by_camera[:, :, 3:6] = to_image
-    by_camera[:, :, 6] = (focal / depth)[:, None] * local[:, :2] if refine_focal else 0.0
+    by_camera[:, :, 6] = (focal / depth)[:, None] * local[:, :2]
     by_camera[bundle.camera_index == 0, :, :6] = 0.0  # the gauge
     by_point = to_image @ bundle.rotation[bundle.camera_index]
 
@@ -182,10 +180,9 @@ def _linearise(bundle: Bundle, refine_focal: bool) -> _System:
     v = _scatter(3 * place + np.arange(3), weighted_point @ by_point, (count, 3, 3))
     right_u = _scatter(column, -(weighted_camera @ residual[..., None])[..., 0], (size,))
     right_v = _scatter(place[..., 0], -(weighted_point @ residual[..., None])[..., 0], (count, 3))
-    if refine_focal:
-        index = 6 * cameras + np.arange(groups)
-        u[index, index] += bundle.prior_weight / bundle.focal_spread**2
-        right_u[index] -= bundle.prior_weight * bundle._focal_residual / bundle.focal_spread
+    index = 6 * cameras + np.arange(groups)
+    u[index, index] += bundle.prior_weight / bundle.focal_spread**2
+    right_u[index] -= bundle.prior_weight * bundle._focal_residual / bundle.focal_spread
     return _System(u, v, weighted_point @ by_camera, column, point, right_u, right_v)
 
 
@@ -210,11 +207,11 @@ def _eliminated(system: _System, u: np.ndarray, inverse: np.ndarray) -> np.ndarr
 
 
 def focal_precision(bundle: Bundle) -> np.ndarray:
-    """``[G]`` how well the matches alone determine each log focal length: its inverse variance, the prior left out.
+    """How well the matches alone determine each focal length: ``[G]`` inverse variances of its logarithm.
 
-    The poses, the points and the other focal lengths are marginalised (Schur complements of the normal equations).
+    The prior is left out; poses, points and the other focal lengths are marginalised (Schur complements).
     """
-    system = _linearise(bundle, refine_focal=True)
+    system = _linearise(bundle)
     v = system.v + 1e-9 * (1 + np.trace(system.v, axis1=1, axis2=2))[:, None, None] * np.eye(3)
     size = len(system.u)
     reduced = _eliminated(system, system.u, np.linalg.inv(v))
@@ -258,7 +255,7 @@ def _step(bundle: Bundle, system: _System, damping: float) -> Bundle:
 
 
 def triangulate(bundle: Bundle) -> Bundle:
-    """Put every point where the rays of its observations meet (linear least squares), given the cameras."""
+    """The bundle with its points ``[P, 3]`` where the rays of their observations meet, in linear least squares."""
     rotation = bundle.rotation[bundle.camera_index]
     focal = bundle.focal[bundle.group[bundle.camera_index]][:, None]
     ray = np.concatenate([bundle.pixels / focal, np.ones((len(focal), 1))], axis=1)

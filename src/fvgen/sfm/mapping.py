@@ -1,6 +1,5 @@
 """Poses of more than two photos: COLMAP's incremental mapper, with thresholds for sparse sets. The worker's process."""
 
-import contextlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ class Verified:
 
 
 def verify(problem: Problem, focal: np.ndarray) -> list[Verified]:
-    """Pairs with a common motion at these focal lengths, the best supported first."""
+    """The pairs whose matches agree with a motion at the focal lengths ``[G]``, the best supported first."""
     verified = []
     for pair in problem.pairs:
         relative = relative_pose(problem, pair, focal)
@@ -81,7 +80,7 @@ def likely_focal(problem: Problem, most: int = 5) -> np.ndarray:
 
 
 def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
-    """Cameras (one per group and size), photos (ids from 1, in order) and keypoints into a COLMAP database."""
+    """Write cameras (one per group and size) of focal lengths ``[G]``, photos (from id 1) and keypoints for COLMAP."""
     import pycolmap
 
     camera_ids: dict[tuple[int, int, int], int] = {}
@@ -107,7 +106,12 @@ def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **ma
 
     Focal lengths stay fixed with few photos, where COLMAP's free refinement of them runs away; ``polish`` refines them.
     Over many photos a wrong one bends the whole walk, so that they are refined from the beginning.
-    ``mapper`` sets further options of ``IncrementalMapperOptions``.
+
+    Args:
+        problem: what the photos said.
+        focal: ``[G]`` focal lengths in pixels.
+        verified: matches to use.
+        mapper: further options of ``pycolmap.IncrementalMapperOptions``.
     """
     import pycolmap
 
@@ -176,11 +180,20 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
     found = pycolmap.estimate_and_refine_absolute_pose(pixels, points, camera, options)
     if found is None or found["num_inliers"] < MIN_PNP_INLIERS:
         return None
-    return poses.with_photo(photo, np.asarray(found["cam_from_world"].matrix()))
+    matrix = found["cam_from_world"].matrix()[None]
+    return Poses(
+        np.append(poses.photos, photo),
+        np.concatenate([poses.rotation, matrix[:, :, :3]]),
+        np.concatenate([poses.translation, matrix[:, :, 3]]),
+        poses.focal,
+    )
 
 
 def map_with_any_start(problem: Problem, focal: np.ndarray, verified: list[Verified]) -> Poses | None:
-    """The largest of COLMAP's models over ever looser demands on the first pair, if it has more than two photos."""
+    """The largest of COLMAP's models over ever looser demands on the first pair, if it has more than two photos.
+
+    Focal lengths ``[G]`` and matches are those of `map_many`.
+    """
     best = None
     for angle, matches, forward in _MAPPER_STARTS:
         first = {"init_min_tri_angle": angle, "init_min_num_inliers": matches, "init_max_forward_motion": forward}
@@ -202,32 +215,23 @@ def place_many(problem: Problem) -> tuple[Poses, Bundle] | None:
         best = map_with_any_start(problem, focal, verified) if len(verified) > 1 else None
         if best is None:
             break
-        with contextlib.suppress(ValueError):
-            placed = polish(problem, best)
+        placed = polish(problem, best) or placed
         if placed is None or len(best.photos) == len(problem):
             break
         focal = placed[0].focal  # known better now: perhaps the others fit
         verified = verify(problem, focal)
     for pair in problem.pairs[:5]:
         placed = placed or place_two(problem, pair)
-    while placed is not None:
-        bigger = grow(problem, *placed)
-        if bigger is None:
-            break
-        placed = bigger
+    bigger = placed
+    while bigger is not None:
+        placed, bigger = bigger, _grow(problem, *bigger)
     return placed
 
 
-def grow(problem: Problem, poses: Poses, bundle: Bundle) -> tuple[Poses, Bundle] | None:
+def _grow(problem: Problem, poses: Poses, bundle: Bundle) -> tuple[Poses, Bundle] | None:
     """The same with one or more photos added, or ``None`` where none fits."""
     grown = poses
     for photo in range(len(problem)):
         if photo not in poses.photos:
             grown = register(problem, grown, bundle, photo) or grown
-    if grown is poses:
-        return None
-    try:
-        poses, bundle = polish(problem, grown)
-    except ValueError:
-        return None
-    return poses, bundle
+    return None if grown is poses else polish(problem, grown)

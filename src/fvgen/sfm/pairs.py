@@ -14,7 +14,7 @@ _FOCAL_STARTS = (0.55, 0.68, 0.82, 1.0, 1.25)  # times the longer side, where no
 
 
 def pinhole(problem: Problem, photo: int, focal: np.ndarray):
-    """COLMAP's camera of a photo, principal point in the middle."""
+    """COLMAP's camera of a photo: its group's focal length of ``focal [G]``, the principal point in the middle."""
     import pycolmap
 
     width, height = (int(side) for side in problem.sizes[photo])
@@ -23,7 +23,10 @@ def pinhole(problem: Problem, photo: int, focal: np.ndarray):
 
 
 def relative_pose(problem: Problem, pair: Pair, focal: np.ndarray) -> np.ndarray | None:
-    """``[3, 4]`` second from first by RANSAC at fixed focal lengths, or ``None`` where nothing agrees."""
+    """The motion ``[3, 4]`` from the first camera to the second by RANSAC at fixed focal lengths ``[G]``.
+
+    ``None`` where no matches agree.
+    """
     import pycolmap
 
     if len(pair.indices) < 8:
@@ -58,17 +61,11 @@ def place_two(problem: Problem, pair: Pair) -> tuple[Poses, Bundle] | None:
             np.stack([np.zeros(3), relative[:, 3]]),
             focal,
         )
-        try:
-            poses, _ = polish(sketch, start, rounds=1, iterations=12)
-        except ValueError:
-            continue
-        cost = pair_cost(problem, pair, poses)
-        if cost < best_cost:
-            best, best_cost = poses, cost
-    try:
-        return None if best is None else polish(replace(problem, pairs=[pair]), best)
-    except ValueError:
-        return None
+        found = polish(sketch, start, rounds=1, iterations=12)
+        cost = pair_cost(problem, pair, found[0]) if found else np.inf
+        if found and cost < best_cost:
+            best, best_cost = found[0], cost
+    return None if best is None else polish(replace(problem, pairs=[pair]), best)
 
 
 def pair_cost(problem: Problem, pair: Pair, poses: Poses) -> float:

@@ -9,8 +9,7 @@ from fvgen.sfm.bundle import cross_matrix
 MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
 MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores
 MATCH_ERROR = 2.5  # px from the epipolar line
-_REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
-_SIGMA_ALIGNED, _SIGMA_DETECTED = 0.5, 1.0  # px, expected errors of keypoints
+REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the photos said.
+    """What the photos said: `fvgen.scene.sfm` asks it, the worker answers.
 
     Attributes:
-        sizes: ``[N, 2]`` width and height.
-        group: ``[N]`` int, photos that share a focal length.
-        focal_prior: ``[G]`` pixels.
-        focal_spread: ``[G]`` standard deviation of log focal.
+        sizes: ``[N, 2]`` width and height in pixels.
+        group: ``[N]`` int, the index of each photo's focal length: photos of one camera share theirs.
+        focal_prior: ``[G]`` expected focal lengths in pixels.
+        focal_spread: ``[G]`` standard deviations of their logarithms.
         points: per photo ``[K, 2]`` keypoints in pixels.
         sigma: per photo ``[K]`` expected errors in pixels.
         pairs: matched pairs.
@@ -56,7 +55,7 @@ class Problem:
 
     def unit(self, photo: int) -> float:
         """Pixels of this photo per pixel of the reference size."""
-        return float(max(self.sizes[photo])) / _REFERENCE
+        return float(max(self.sizes[photo])) / REFERENCE
 
 
 @dataclass(frozen=True)
@@ -69,43 +68,15 @@ class Poses:
     focal: np.ndarray
 
     def relative(self, pair: Pair) -> np.ndarray:
-        """``[3, 4]`` second from first of two placed photos."""
+        """The motion ``[3, 4]`` from a pair's first camera to its second; both photos must have been placed."""
         i, j = (int(np.flatnonzero(self.photos == photo)[0]) for photo in (pair.first, pair.second))
         rotation = self.rotation[j] @ self.rotation[i].T
         return np.concatenate([rotation, (self.translation[j] - rotation @ self.translation[i])[:, None]], axis=1)
 
-    def with_photo(self, photo: int, matrix: np.ndarray) -> "Poses":
-        """These and one more, ``matrix`` ``[3, 4]`` camera from world."""
-        return Poses(
-            np.append(self.photos, photo),
-            np.concatenate([self.rotation, matrix[None, :, :3]]),
-            np.concatenate([self.translation, matrix[None, :, 3]]),
-            self.focal,
-        )
-
-
-def read_problem(path: str) -> Problem:
-    """The problem that ``fvgen.scene.sfm`` wrote."""
-    with np.load(path, allow_pickle=False) as data:
-        count, pairs = len(data["sizes"]), data["pairs"]
-        sigma = []
-        for i in range(count):
-            unit = data["sizes"][i].max() / _REFERENCE
-            sigma.append(np.where(data[f"aligned_{i}"], _SIGMA_ALIGNED, _SIGMA_DETECTED) * unit)
-        return Problem(
-            sizes=data["sizes"],
-            group=data["group"],
-            focal_prior=data["focal_prior"],
-            focal_spread=data["focal_spread"],
-            points=[data[f"points_{i}"] for i in range(count)],
-            sigma=sigma,
-            pairs=[Pair(int(a), int(b), data[f"matches_{p}"], data[f"scores_{p}"]) for p, (a, b) in enumerate(pairs)],
-            seed=int(data["seed"]),
-        )
-
 
 def epipolar_errors(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """``[M]`` Sampson errors in pixels of a pair's matches under ``relative`` (``[3, 4]`` second from first)."""
+    """Sampson errors ``[M]`` in pixels of a pair's matches, for ``relative [3, 4]`` (first camera to second) and
+    focal lengths ``[G]``."""
     essential = cross_matrix(relative[None, :, 3])[0] @ relative[:, :3]
     f1, f2 = focal[problem.group[pair.first]], focal[problem.group[pair.second]]
     ones = np.ones((len(pair.indices), 1))
@@ -117,12 +88,12 @@ def epipolar_errors(problem: Problem, pair: Pair, relative: np.ndarray, focal: n
 
 
 def pair_sigma(problem: Problem, pair: Pair) -> np.ndarray:
-    """``[M]`` expected errors of a pair's matches."""
+    """Expected errors ``[M]`` in pixels of a pair's matches: of the less certain of the two keypoints."""
     return np.maximum(problem.sigma[pair.first][pair.indices[:, 0]], problem.sigma[pair.second][pair.indices[:, 1]])
 
 
 def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """``[M]`` bool: the match agrees with the motion."""
+    """Which matches of a pair agree with the motion ``relative [3, 4]`` at focal lengths ``[G]``: ``[M]`` bool."""
     unit = (problem.unit(pair.first) + problem.unit(pair.second)) / 2
     return epipolar_errors(problem, pair, relative, focal) < MATCH_ERROR * unit
 
@@ -130,16 +101,15 @@ def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarra
 def turning_error(problem: Problem, pair: Pair, focal: np.ndarray) -> float:
     """Median error in reference pixels of a pair's matches if the camera had only turned between the photos.
 
-    The rotation is the best one for the rays (Kabsch), re-weighted against wrong matches.
+    The rotation is the best one for the rays at focal lengths ``[G]`` (Kabsch), re-weighted against wrong matches.
     """
     if len(pair.indices) == 0:
         return 0.0
     rays = []
     for photo, column in ((pair.first, 0), (pair.second, 1)):
         f = focal[problem.group[photo]]
-        ray = np.concatenate(
-            [problem.centred(photo, pair.indices[:, column]) / f, np.ones((len(pair.indices), 1))], axis=1
-        )
+        plane = problem.centred(photo, pair.indices[:, column]) / f
+        ray = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
         rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
     weight = error = np.ones(len(rays[0]))
     for _ in range(10):

@@ -1,7 +1,6 @@
 """Tracks of keypoints through photos, and bundle adjustment over them. Pure numpy."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,19 +10,15 @@ from fvgen.sfm.problem import Poses, Problem, epipolar_errors, inliers
 POINT_ERROR = 4.0  # times sigma
 _ENOUGH_POINTS = 6000  # more do not move the cameras any further,
 _ENOUGH_PER_PHOTO = 200  # but of many photos each needs its share
+_FEWEST_POINTS = 8
 
 
-@dataclass(frozen=True)
-class Tracks:
-    """What was seen of the points: ``[O]`` photo, keypoint and point of each observation."""
+def build_tracks(problem: Problem, poses: Poses) -> np.ndarray:
+    """Join the matches that agree with the poses into tracks, the best first, at most one keypoint per photo.
 
-    photo: np.ndarray
-    keypoint: np.ndarray
-    point: np.ndarray
-
-
-def build_tracks(problem: Problem, poses: Poses) -> Tracks:
-    """Join the matches that agree with the poses into tracks, the best first, at most one keypoint per photo."""
+    Returns:
+        ``[O, 3]`` int: photo, keypoint and point of each observation.
+    """
     edges = []
     for pair in problem.pairs:
         if pair.first not in poses.photos or pair.second not in poses.photos or len(pair.indices) == 0:
@@ -47,8 +42,7 @@ def build_tracks(problem: Problem, poses: Poses) -> Tracks:
     tracks = [track for track in {id(t): t for t in member.values()}.values() if len(track) >= 2]
     tracks = _enough(sorted(tracks, key=len, reverse=True))
     rows = [(photo, keypoint, p) for p, track in enumerate(tracks) for photo, keypoint in sorted(track.items())]
-    table = np.array(rows, dtype=int).reshape(-1, 3)
-    return Tracks(table[:, 0], table[:, 1], table[:, 2])
+    return np.array(rows, dtype=int).reshape(-1, 3)
 
 
 def _enough(tracks: list[dict[int, int]]) -> list[dict[int, int]]:
@@ -62,50 +56,47 @@ def _enough(tracks: list[dict[int, int]]) -> list[dict[int, int]]:
     return kept
 
 
-def make_bundle(problem: Problem, poses: Poses, tracks: Tracks) -> Bundle:
-    """The tracks, triangulated from the poses, as a bundle to adjust."""
+def make_bundle(problem: Problem, poses: Poses, tracks: np.ndarray) -> Bundle:
+    """The tracks ``[O, 3]`` of `build_tracks`, triangulated from the poses, as a bundle to adjust."""
+    photo, keypoint, point = tracks.T
     local = np.full(len(problem), -1)
     local[poses.photos] = np.arange(len(poses.photos))
     start = np.cumsum([0] + [len(p) for p in problem.points])
-    row = start[tracks.photo] + tracks.keypoint
-    pixels = np.concatenate(problem.points)[row] - problem.sizes[tracks.photo] / 2
+    row = start[photo] + keypoint
     bundle = Bundle(
         rotation=poses.rotation,
         translation=poses.translation,
         focal=poses.focal,
         group=problem.group[poses.photos],
-        points=np.zeros((int(tracks.point.max(initial=-1)) + 1, 3)),
-        camera_index=local[tracks.photo],
-        point_index=tracks.point,
-        pixels=pixels,
+        points=np.zeros((int(point.max(initial=-1)) + 1, 3)),
+        camera_index=local[photo],
+        point_index=point,
+        pixels=np.concatenate(problem.points)[row] - problem.sizes[photo] / 2,
         sigma=np.concatenate(problem.sigma)[row],
         focal_prior=problem.focal_prior,
         focal_spread=problem.focal_spread,
-        keypoint=tracks.keypoint,
+        keypoint=keypoint,
     )
     return triangulate(bundle)
 
 
 def filtered(bundle: Bundle, limit: float) -> Bundle:
-    """Without the observations that are off by more than ``limit`` times their sigma."""
+    """The bundle without the observations that are off by more than ``limit`` times their expected error."""
     return bundle.keep((bundle.residuals**2).sum(1) < (limit * bundle.sigma) ** 2)
 
 
-def polish(problem: Problem, poses: Poses, rounds: int = 2, iterations: int = 25) -> tuple[Poses, Bundle]:
+def polish(problem: Problem, poses: Poses, rounds: int = 2, iterations: int = 25) -> tuple[Poses, Bundle] | None:
     """Alternate between rebuilding the tracks under the poses and bundle adjustment of everything.
 
-    Raises:
-        ValueError: if nearly no matches agree with the poses.
+    Returns:
+        The better poses and the bundle they came from, or ``None`` where nearly no matches agree with the poses.
     """
-    bundle = None
     for _ in range(rounds):
         bundle = filtered(make_bundle(problem, poses, build_tracks(problem, poses)), 4 * POINT_ERROR)
-        if len(bundle.points) < 8:
-            raise ValueError("nearly no matches agree with the poses")
-        bundle = adjust(bundle, iterations)
-        bundle = adjust(filtered(bundle, POINT_ERROR), iterations)
-        if len(bundle.points) < 8:
-            raise ValueError("nearly no matches agree with the poses")
+        if len(bundle.points) < _FEWEST_POINTS:
+            return None
+        bundle = adjust(filtered(adjust(bundle, iterations), POINT_ERROR), iterations)
+        if len(bundle.points) < _FEWEST_POINTS:
+            return None
         poses = Poses(poses.photos, bundle.rotation, bundle.translation, bundle.focal)
-    assert bundle is not None
     return poses, bundle

@@ -5,40 +5,40 @@ with weights of its own, also ``ready(weights)``.
 """
 
 import importlib
+from dataclasses import replace
 
+import torch
+
+from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import residual, similarity_between
 from fvgen.errors import UserError
-from fvgen.scene.geometry.posed import EstimateDisagrees, in_given_cameras
+from fvgen.scene.depth import DepthMap
 from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.geometry.weights import Unusable
 from fvgen.scene.types import Photos
 
 ESTIMATORS = {
-    "colmap": "fvgen.scene.geometry.colmap",
+    "colmap": "fvgen.scene.sfm",
     "dust3r": "fvgen.scene.geometry.dust3r",
     "da3": "fvgen.scene.geometry.da3",
 }
 NETWORKS = ("dust3r", "da3")
 DEPTHS = ("auto", "sweep", *NETWORKS)
+_MOST_DEGREES = 15.0  # wrong by this much between two cameras, or ...
+_MOST_CENTER_ERROR = 0.5  # ... with two cameras a baseline 30 degrees off: the depth is that of another place
 
-__all__ = [
-    "DEPTHS",
-    "ESTIMATORS",
-    "NETWORKS",
-    "EstimateDisagrees",
-    "Geometry",
-    "Unusable",
-    "depth_for",
-    "depth_source",
-    "estimate",
-    "network_for",
-]
+__all__ = ["EstimateDisagrees", "Geometry", "Unusable", "depth_for", "depth_source", "estimate", "network_for"]
+
+
+class EstimateDisagrees(UserError):
+    """What an estimator found contradicts the known cameras, or nothing can be told from them."""
 
 
 def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
     """Find out where photos were taken.
 
     Args:
-        name: of ``ESTIMATORS``.
+        name: a key of ``ESTIMATORS``.
         photos: two at least; cameras that came with them are not used.
         device: where networks run.
         seed: of everything that is drawn.
@@ -58,26 +58,55 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
 def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
     """A network's depth for photos whose cameras are known.
 
-    The network is asked as if they were not; then its answer is brought to them as a whole, see
-    `fvgen.scene.geometry.posed.in_given_cameras`.
+    The network is asked as if they were not. Then one similarity transform, from centres and orientations of all
+    cameras, carries its answer onto the known cameras as a whole. Of it only the scale is used, on the depth maps;
+    position and direction of each map are those of the known camera, and so are its intrinsics, brought to the map's
+    size through the same resampling and crop. The network's own focal length would let a point leave the pixel that it
+    came from: rendered from its own photo's camera, the photo would not be itself.
 
     Args:
-        name: of ``NETWORKS``.
+        name: one of ``NETWORKS``.
         photos: two at least, with cameras.
-        device, seed, weights: see `estimate`.
+        device: where the network runs.
+        seed: of everything that is drawn.
+        weights: see `fvgen.scene.geometry.weights.find_weights`.
 
     Returns:
-        The given cameras and the depth maps in their world; photos that the network could not use are dropped.
+        The photos that the network could use, the known cameras, the depth maps in their world, and how well both
+        agree.
 
     Raises:
-        EstimateDisagrees: what the network found contradicts the cameras.
-        UserError, Unusable: see `estimate`.
+        EstimateDisagrees: cameras at one place; no scale above 0 fits; a rotation between two cameras that is more
+            than 15 degrees off; centres that are off by more than half of their spread.
+        UserError: photos that cannot be placed.
+        Unusable: a missing package or missing weights.
     """
-    return in_given_cameras(estimate(name, photos, device, seed, weights), photos)
+    found = estimate(name, photos, device, seed, weights)
+    assert photos.cameras is not None
+    assert found.depths is not None
+    known = photos.cameras[[photos.names.index(one) for one in found.photos.names]]
+    try:
+        similarity = similarity_between(found.cameras, known)
+    except ValueError as error:
+        raise EstimateDisagrees(f"{name} cannot be brought to the given cameras: {error}") from None
+    fit = residual(found.cameras, known, similarity)
+    turned, off = fit["pair_rotation_degrees"], fit["center_error"]
+    if not turned <= _MOST_DEGREES or not off <= _MOST_CENTER_ERROR:
+        raise EstimateDisagrees(
+            f"{name} contradicts the given cameras: rotations {turned:.1f} degrees off (up to {_MOST_DEGREES:g} "
+            f"are taken), centres by {off:.2f} of their spread (up to {_MOST_CENTER_ERROR:g}); use `depth` sweep"
+        )
+    depths = []
+    for k, own in enumerate(found.depths):
+        # Both estimated cameras tell how pixels of the photo became the map's, whatever was resampled and cut between.
+        pixels = own.cameras.intrinsics @ torch.linalg.inv(found.cameras[k].intrinsics)
+        camera = Cameras(known[k].world_from_camera, pixels @ known[k].intrinsics, own.cameras.sizes)
+        depths.append(DepthMap(own.depth * similarity.scale, own.confidence, camera, own.image))
+    return replace(found, photos=replace(found.photos, cameras=known), cameras=known, depths=depths, fit=fit)
 
 
 def depth_source(depth: str, geometry: str) -> str:
-    """``"sweep"`` or the network whose depth is used, where the cameras are from ``geometry``."""
+    """Whose depth is used where the cameras are from ``geometry``: ``"sweep"`` or the name of a network."""
     if depth == "auto":
         return geometry if geometry in NETWORKS else "sweep"
     return depth
@@ -87,8 +116,8 @@ def network_for(geometry: str, depth: str, weights: str | None) -> str | None:
     """The network that cameras, depth or both are asked of, ready to be used; ``None`` where neither is.
 
     Args:
-        geometry: ``"auto"``, ``"given"``, or of ``ESTIMATORS``.
-        depth: of ``DEPTHS``.
+        geometry: ``"auto"``, ``"given"`` or a key of ``ESTIMATORS``.
+        depth: one of ``DEPTHS``.
         weights: of the network.
 
     Raises:
@@ -101,10 +130,10 @@ def network_for(geometry: str, depth: str, weights: str | None) -> str | None:
         raise UserError(f"depth {depth!r} is unknown; use {', '.join(DEPTHS)}")
     asked = [name for name in NETWORKS if name in (geometry, depth)]
     if len(asked) == 2:
-        raise UserError(f"--geometry {geometry} with --depth {depth}: one network at a time; leave --depth at auto")
-    if weights is not None and not asked:
-        raise UserError("--geometry-weights are for --geometry dust3r or da3, or --depth dust3r or da3")
+        raise UserError(f"`geometry` {geometry} with `depth` {depth}: one network at a time; leave `depth` at auto")
     if not asked:
+        if weights is not None:
+            raise UserError("`geometry_weights` are for `geometry` dust3r or da3, or `depth` dust3r or da3")
         return None
     importlib.import_module(ESTIMATORS[asked[0]]).ready(weights)
     return asked[0]

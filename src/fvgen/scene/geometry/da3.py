@@ -1,4 +1,4 @@
-"""``--geometry da3``: Depth Anything 3, which answers with cameras, depth and confidence in one pass.
+"""The estimator ``da3``: Depth Anything 3, which answers with cameras, depth and confidence in one pass.
 
 Depth Anything 3 (Lin et al., 2025): the code is Apache-2.0, of its weights those named small and base are too, the
 larger ones are CC BY-NC 4.0. This module calls the package ``depth-anything-3`` where the user has installed it.
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
-from fvgen.scene.geometry.pictures import Picture, resample
-from fvgen.scene.geometry.result import Geometry, Seen, assemble
+from fvgen.scene.geometry.result import Geometry, Picture, Seen, assemble, resample
 from fvgen.scene.geometry.weights import Unusable, fill, find_weights, loaded, on_device, optional, quiet, read_folder
 from fvgen.scene.types import Photos
 
@@ -22,14 +21,15 @@ _REFERENCE = "saddle_balanced"  # how the network chooses the view whose frame t
 
 
 def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
-    """Cameras, depth and confidence of all photos at once. Deterministic, ``seed`` changes nothing.
+    """Cameras, depth and confidence of all photos at once. Deterministic: ``seed`` changes nothing.
+
+    Arguments are those of `fvgen.scene.geometry.estimate`.
 
     Raises:
-        UserError: package or weights missing, fewer than two different photos, a model that finds no cameras.
+        UserError: fewer than two different photos, or an answer that is no cameras.
+        Unusable: package or weights are missing, or a model that finds no cameras.
     """
-    from fvgen.scene.sfm import without_copies
-
-    photos = without_copies(photos)
+    photos = photos.without_copies()
     if len(photos) < 2:
         raise UserError("da3 needs two different photos or more")
     path = ready(weights)
@@ -46,12 +46,12 @@ def ready(weights: str | None) -> Path:
     Raises:
         Unusable: package or weights are missing.
     """
-    optional("depth_anything_3.model", "da3", "depth-anything-3")  # before weights are looked for or downloaded
+    optional("depth_anything_3.model", "da3")  # before weights are looked for or downloaded
     return find_weights(weights, NAMES, "da3")
 
 
 def fitted(images: list[Tensor]) -> list[Picture]:
-    """Photos as the network was trained: 504 long, sides multiples of 14, all cut to one size in the middle."""
+    """Photos ``[H_i, W_i, 3]`` uint8 as the network was trained: 504 long, sides multiples of 14, cut to one size."""
     pictures = []
     for image in images:
         height, width = image.shape[:2]
@@ -64,6 +64,11 @@ def fitted(images: list[Tensor]) -> list[Picture]:
 @torch.inference_mode()
 def answer(pictures: list[Picture], network: nn.Module, device: str) -> list[Seen]:
     """What the network says of pictures that share one size.
+
+    Args:
+        pictures: from `fitted`.
+        network: from `load_network`, on ``device``.
+        device: its kind, such as ``cuda``.
 
     Its extrinsics are camera-from-world in OpenCV axes, its intrinsics pixels of the pictures with the principal point
     in their middle.
@@ -86,7 +91,7 @@ def answer(pictures: list[Picture], network: nn.Module, device: str) -> list[See
 def converted(
     pictures: list[Picture], extrinsics: Tensor, intrinsics: Tensor, depths: Tensor, certainties: Tensor
 ) -> list[Seen]:
-    """The network's numbers in fvgen's conventions.
+    """The network's numbers in the conventions of `fvgen.cameras`.
 
     Args:
         pictures: N of ``h`` x ``w``.
@@ -110,9 +115,9 @@ def load_network(path: Path) -> nn.Module:
         Unusable: the package is missing, or the files are not of its models.
     """
     with quiet():
-        shapes = optional("depth_anything_3.registry", "da3", "depth-anything-3").MODEL_REGISTRY
-        tools = optional("depth_anything_3.cfg", "da3", "depth-anything-3")
-        optional("depth_anything_3.model", "da3", "depth-anything-3")
+        shapes = optional("depth_anything_3.registry", "da3").MODEL_REGISTRY
+        tools = optional("depth_anything_3.cfg", "da3")
+        optional("depth_anything_3.model", "da3")
         config, state = read_folder(path, "da3")
         name = config.get("model_name")
         if name not in shapes:

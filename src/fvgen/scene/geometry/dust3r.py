@@ -1,4 +1,4 @@
-"""``--geometry dust3r``: DUSt3R and its global alignment with the settings of the original teacher's program.
+"""The estimator ``dust3r``: DUSt3R and its global alignment with the settings of the original teacher's program.
 
 DUSt3R (Wang et al., CVPR 2024), code and weights, is CC BY-NC-SA 4.0: not for commercial use. Nothing of it is part
 of fvgen; this module calls the package ``mini-dust3r`` where the user has installed it.
@@ -15,9 +15,18 @@ from torch import Tensor, nn
 
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.geometry.pictures import Picture, resample
-from fvgen.scene.geometry.result import Geometry, Seen, assemble
-from fvgen.scene.geometry.weights import Unusable, fill, find_weights, loaded, on_device, optional, quiet, read_folder
+from fvgen.scene.geometry.result import Geometry, Picture, Seen, assemble, resample
+from fvgen.scene.geometry.weights import (
+    Unusable,
+    fill,
+    find_weights,
+    first_line,
+    loaded,
+    on_device,
+    optional,
+    quiet,
+    read_folder,
+)
 from fvgen.scene.types import Photos
 
 NAMES = {
@@ -34,12 +43,13 @@ _PLAIN = {"patch_embed_cls": "PatchEmbedDust3R", "landscape_only": False}
 def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
     """Cameras, depth and confidence from point maps of all pairs of photos, aligned together.
 
-    Raises:
-        UserError: package or weights missing, fewer than two different photos, an alignment without result.
-    """
-    from fvgen.scene.sfm import without_copies
+    Arguments are those of `fvgen.scene.geometry.estimate`.
 
-    photos = without_copies(photos)
+    Raises:
+        UserError: fewer than two different photos, or an alignment without result.
+        Unusable: package or weights are missing.
+    """
+    photos = photos.without_copies()
     if len(photos) < 2:
         raise UserError("dust3r needs two different photos or more")
     path = ready(weights)
@@ -57,7 +67,7 @@ def ready(weights: str | None) -> Path:
     Raises:
         Unusable: package or weights are missing.
     """
-    optional("mini_dust3r.model", "dust3r", "mini-dust3r")  # before weights are looked for or downloaded
+    optional("mini_dust3r.model", "dust3r")  # before weights are looked for or downloaded
     return find_weights(weights, NAMES, "dust3r")
 
 
@@ -92,14 +102,13 @@ def align(pictures: list[Picture], network: nn.Module, device: str, seed: int = 
         UserError: the package is missing or the alignment fails.
     """
     views = [_view(i, picture) for i, picture in enumerate(pictures)]
-    infer = optional("mini_dust3r.inference", "dust3r", "mini-dust3r").inference
-    pairs = optional("mini_dust3r.image_pairs", "dust3r", "mini-dust3r").make_pairs(
-        views, scene_graph="complete", prefilter=None, symmetrize=True
-    )
-    merge = optional("mini_dust3r.utils.device", "dust3r", "mini-dust3r").collate_with_cat
-    aligner = optional("mini_dust3r.cloud_opt", "dust3r", "mini-dust3r").global_aligner
-    step = optional("mini_dust3r.cloud_opt.base_opt", "dust3r", "mini-dust3r").global_alignment_iter
-    optional("cv2", "dust3r", "mini-dust3r").setRNGSeed(seed)
+    infer = optional("mini_dust3r.inference", "dust3r").inference
+    make_pairs = optional("mini_dust3r.image_pairs", "dust3r").make_pairs
+    merge = optional("mini_dust3r.utils.device", "dust3r").collate_with_cat
+    aligner = optional("mini_dust3r.cloud_opt", "dust3r").global_aligner
+    step = optional("mini_dust3r.cloud_opt.base_opt", "dust3r").global_alignment_iter
+    optional("cv2", "dust3r").setRNGSeed(seed)
+    pairs = make_pairs(views, scene_graph="complete", prefilter=None, symmetrize=True)
     answers = [infer([pair], network, device, batch_size=1, verbose=False) for pair in track(pairs, "dust3r pairs")]
     mixed = len({tuple(picture.image.shape) for picture in pictures}) > 1
     scene = aligner(merge(answers, lists=mixed), device=device, verbose=False)
@@ -112,15 +121,14 @@ def align(pictures: list[Picture], network: nn.Module, device: str, seed: int = 
                 raise ValueError("the alignment diverged")
         scene = scene.clean_pointcloud()
     except (ValueError, AssertionError, ArithmeticError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"dust3r cannot align these photos ({reason}): try --geometry colmap") from None
+        raise UserError(f"dust3r cannot align these photos ({first_line(error)}): try `geometry` colmap") from None
     return converted(pictures, scene.get_im_poses(), scene.get_focals(), scene.get_depthmaps(), list(scene.im_conf))
 
 
 def converted(
     pictures: list[Picture], poses: Tensor, focals: Tensor, depths: list[Tensor], certainties: list[Tensor]
 ) -> list[Seen]:
-    """DUSt3R's numbers in fvgen's conventions.
+    """DUSt3R's numbers in the conventions of `fvgen.cameras`.
 
     Its poses are camera-to-world in OpenCV axes already. It counts pixel centres in whole numbers and puts the
     principal point at (w / 2, h / 2) there, which is half a pixel further where centres are at .5.
@@ -148,7 +156,7 @@ def load_network(path: Path) -> nn.Module:
         Unusable: the package is missing, or the file is no checkpoint of DUSt3R.
     """
     with quiet():
-        kind = getattr(optional("mini_dust3r.model", "dust3r", "mini-dust3r"), _NETWORK)
+        kind = getattr(optional("mini_dust3r.model", "dust3r"), _NETWORK)
         if path.is_dir() or path.suffix == ".safetensors":
             config, state = read_folder(path, "dust3r")
         else:
@@ -169,10 +177,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         text, state = content["args"].model, content["model"]
     except Exception as error:  # torch raises errors of many kinds for what is no checkpoint
-        reason = str(error).strip().splitlines()
-        raise Unusable(
-            f"weights of dust3r: {path} is no checkpoint of DUSt3R ({reason[0] if reason else type(error).__name__})"
-        ) from None
+        raise Unusable(f"weights of dust3r: {path} is no checkpoint of DUSt3R ({first_line(error)})") from None
     return parse_call(text, path), state
 
 
@@ -184,12 +189,7 @@ def parse_call(text: str, path: Path) -> dict[str, Any]:
     """
     try:
         call = ast.parse(text, mode="eval").body
-        if (
-            not isinstance(call, ast.Call)
-            or not isinstance(call.func, ast.Name)
-            or call.func.id != _NETWORK
-            or call.args
-        ):
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) != _NETWORK or call.args:
             raise ValueError(text)
         return {str(word.arg): ast.literal_eval(_Infinity().visit(word.value)) for word in call.keywords}
     except (SyntaxError, ValueError, TypeError):

@@ -1,14 +1,14 @@
-"""What every estimator of cameras hands on, and the one frame and scale that all of them end in."""
+"""What every estimator of cameras hands on, the frame and scale that all end in, and photos as networks want them."""
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.depth import DepthMap
-from fvgen.scene.geometry.pictures import Picture
 from fvgen.scene.types import MEASURED, Photos
 
 _UNSURE = 0.02  # confidence of depth that the estimator gives without believing in it
@@ -24,11 +24,11 @@ class Geometry:
     Attributes:
         photos: the photos that were placed, in the user's order, ``cameras`` unset; ``dropped`` names the others.
         cameras: one per photo, at its full size.
-        name: of the estimator.
+        name: the estimator's.
         depths: the estimator's own depth, one map per photo, or ``None`` where it has none.
         points: ``[S, 3]`` sparse points on surfaces, or ``None``.
-        fit: how well the estimated cameras fit given ones, where depth was brought to these (`depth_for`), and then
-            everything is in their world.
+        fit: how well the estimated cameras fit given ones, where depth was brought to these: then everything is in
+            their world (see `fvgen.scene.geometry.depth_for`).
     """
 
     photos: Photos
@@ -37,6 +37,44 @@ class Geometry:
     depths: list[DepthMap] | None = None
     points: Tensor | None = None
     fit: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo resampled as a whole, then cropped, for a network.
+
+    Attributes:
+        image: ``[h, w, 3]`` uint8.
+        photo: (width, height) of the photo.
+        resized: (width, height) of the whole photo after resampling.
+        corner: (left, top) of the crop in it.
+    """
+
+    image: Tensor
+    photo: tuple[int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+
+    def camera_of_photo(self, camera: Cameras) -> Cameras:
+        """The full-size photo's camera from the picture's."""
+        left, top = self.corner
+        return camera.cropped(-left, -top, *self.resized).resized(*self.photo)
+
+    def cut(self, width: int, height: int) -> "Picture":
+        """The middle ``width`` x ``height`` pixels."""
+        left, top = (self.image.shape[1] - width) // 2, (self.image.shape[0] - height) // 2
+        image = self.image[top : top + height, left : left + width].contiguous()
+        return replace(self, image=image, corner=(self.corner[0] + left, self.corner[1] + top))
+
+
+def resample(image: Tensor, width: int, height: int) -> Picture:
+    """The photo ``[H, W, 3]`` uint8 at another size, uncropped."""
+    from PIL import Image
+
+    photo = (image.shape[1], image.shape[0])
+    kernel = Image.Resampling.LANCZOS if max(photo) > max(width, height) else Image.Resampling.BICUBIC
+    small = Image.fromarray(image.cpu().numpy()).resize((width, height), kernel)
+    return Picture(torch.from_numpy(np.array(small)), photo, (width, height))
 
 
 @dataclass(frozen=True)
@@ -59,9 +97,14 @@ class Seen:
 
 
 def assemble(name: str, photos: Photos, seen: list[Seen]) -> Geometry:
-    """A network's answers as `Geometry`.
+    """A network's answers in the frame and scale of `Geometry`.
 
     Certainty ``c`` becomes the confidence ``1 - 1 / c``: 0.67 at the 3 from which the networks' authors trust it.
+
+    Args:
+        name: the network's.
+        photos: those that it was shown.
+        seen: its answer for each.
 
     Raises:
         UserError: answers that are no cameras, or no depth above 0.
@@ -74,7 +117,7 @@ def assemble(name: str, photos: Photos, seen: list[Seen]) -> Geometry:
     sure = sure if len(sure) else torch.cat([d[c > 0] for d, c in zip(depths, confidences)])
     usable = bool(torch.isfinite(poses).all() and torch.isfinite(intrinsics).all() and len(sure))
     if not usable or float(intrinsics[:, [0, 1], [0, 1]].min()) <= 0:
-        raise UserError(f"{name} found no cameras that agree for these photos: try --geometry colmap, or other photos")
+        raise UserError(f"{name} found no cameras that agree for these photos: try `geometry` colmap, or other photos")
     scale = 1 / float(sure.median())
     poses = torch.linalg.inv(poses[0]) @ poses
     poses[0] = torch.eye(4, dtype=torch.float64)

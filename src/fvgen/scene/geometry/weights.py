@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fvgen.errors import UserError
 
 FILES = ("config.json", "model.safetensors")
+_PACKAGES = {"dust3r": "mini-dust3r", "da3": "depth-anything-3"}  # their names for pip
 
 _loaded: dict[tuple[str, Path, int, str], nn.Module] = {}
 
@@ -23,17 +24,21 @@ class Unusable(UserError):
     """An estimator that cannot run here, whatever the photos: its package or weights are missing or damaged."""
 
 
-def optional(module: str, estimator: str, package: str) -> Any:
-    """A module of an optional package.
+def first_line(error: BaseException) -> str:
+    """An error's message for the end of one line: its first line, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
-    Args:
-        module: what to import.
-        estimator: what needs it, also the name of fvgen's extra.
-        package: its name for pip; installed without its own dependencies, most of which are for demos and training.
+
+def optional(module: str, estimator: str) -> Any:
+    """A module of an estimator's optional package, or of what that needs.
+
+    The package is installed without its own dependencies, most of which are for demos and training; the extra of the
+    estimator's name holds the others.
 
     Raises:
         Unusable: not installed, or broken, naming the command that mends it.
     """
+    package = _PACKAGES[estimator]
     command = f'pip install "fvgen[{estimator}]" && pip install --no-deps {package}'
     try:
         with quiet():
@@ -41,9 +46,8 @@ def optional(module: str, estimator: str, package: str) -> Any:
     except ImportError as error:
         raise Unusable(f"{estimator} needs the package {package} ({error}): {command}") from None
     except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Unusable(
-            f"{estimator}: {package} does not load ({reason}); install the torchvision made for your "
+            f"{estimator}: {package} does not load ({first_line(error)}); install the torchvision made for your "
             f"PyTorch, or: {command}"
         ) from None
 
@@ -72,7 +76,7 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
     if wanted in names:
         return _from_hub(names[wanted], False, estimator)
     if wanted.startswith("hub:"):
-        return _downloaded(wanted.removeprefix("hub:"), estimator)
+        return _from_hub(wanted.removeprefix("hub:"), True, estimator)
     if Path(wanted).expanduser().exists():
         return Path(wanted).expanduser()
     raise Unusable(
@@ -81,12 +85,7 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
     )
 
 
-@lru_cache
-def _downloaded(model: str, estimator: str) -> Path:
-    """The hub is asked once in a process, not for every clip."""
-    return _from_hub(model, True, estimator)
-
-
+@lru_cache  # once in a process, not for every clip
 def _from_hub(model: str, download: bool, estimator: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -99,14 +98,18 @@ def _from_hub(model: str, download: bool, estimator: str) -> Path:
         folder = Path()
     if not all((folder / name).is_file() for name in FILES):
         raise Unusable(
-            f"weights of {estimator} are not on this machine: --geometry-weights hub:{model} downloads them, "
-            "--geometry-weights PATH takes them from a file or folder"
+            f"weights of {estimator} are not on this machine: `geometry_weights` hub:{model} downloads them, "
+            "`geometry_weights` PATH takes them from a file or folder"
         )
     return folder
 
 
 def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """``config.json`` and the tensors of ``model.safetensors``, from their folder or the latter's path.
+    """The content of ``config.json`` and the tensors (of any shape) of ``model.safetensors`` beside it.
+
+    Args:
+        path: their folder, or the tensors' file.
+        estimator: for the messages.
 
     Raises:
         Unusable: one of them is missing or damaged.
@@ -124,14 +127,20 @@ def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, T
         config = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         state = load_file(file)
     except Exception as error:  # safetensors has an error class of its own, json another
-        raise Unusable(f"weights of {estimator}: {folder} is damaged ({str(error).splitlines()[0]})") from None
+        raise Unusable(f"weights of {estimator}: {folder} is damaged ({first_line(error)})") from None
     if not isinstance(config, dict):
         raise Unusable(f"weights of {estimator}: {folder / FILES[0]} is no configuration")
     return config, state
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path, estimator: str) -> None:
-    """Load every parameter of the network; tensors that it does not have (other heads) are left out.
+    """Load every parameter of the network.
+
+    Args:
+        network: to be filled.
+        state: tensors of any shape by name; those that the network does not have (other heads) are left out.
+        path: where they come from, for the messages.
+        estimator: for the messages.
 
     Raises:
         Unusable: a tensor is missing or has another shape.
@@ -145,9 +154,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path, estimator: st
 
 
 def loaded(load: Callable[[Path], nn.Module], path: Path, device: str) -> nn.Module:
-    """The network of a file or folder on a device; the last one stays in memory for as long as the process runs.
-
-    It is read again where the file has changed.
+    """The network of a file or folder on a device, kept in memory until another is asked for or its file has changed.
 
     Args:
         load: what reads it, onto the CPU.
