@@ -121,7 +121,7 @@ def test_tanks_and_temples_of_nerfpp(tmp_path: Path, scene: Copy) -> None:
     (split,) = find_protocol("own-split").splits(found)
     assert split.target == [0, 4, 8]
     assert split.context == [1, 2, 3, 5, 6, 7]
-    with pytest.raises(UserError, match="keeps pictures in one size; leave --images images_4 out"):
+    with pytest.raises(UserError, match="keeps pictures in one size; leave `images` images_4 out"):
         find_scenes(tmp_path, wanted=Stored(None, "images_4"))
 
 

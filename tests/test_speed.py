@@ -40,7 +40,7 @@ from fvgen.models.windows import Windows, WindowSampler
 from fvgen.outputs import write_files
 from fvgen.pipeline import Clock, NovelViewPipeline, plan_path
 from fvgen.scene.build import build_scene
-from fvgen.scene.formats.png_writer import PngWriter
+from fvgen.scene.formats.images import PngWriter
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
 SCRIPT = DOCS.parent.parent / "scripts" / "gpu_speed.sh"

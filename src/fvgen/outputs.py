@@ -18,7 +18,7 @@ from fvgen.errors import UserError
 
 if TYPE_CHECKING:
     from fvgen.pipeline import NovelViews
-    from fvgen.scene.formats.png_writer import PngWriter
+    from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.types import Scene
 
 SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write", "total")
@@ -63,8 +63,8 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
         images: has ``images/`` in its hands already, with the frames that were ready earlier.
     """
     from fvgen.scene.formats.colmap import write_colmap
+    from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.formats.ply import write_ply
-    from fvgen.scene.formats.png_writer import PngWriter
     from fvgen.scene.formats.video import write_video
 
     start = time.perf_counter()

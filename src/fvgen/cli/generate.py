@@ -121,7 +121,7 @@ class Generate:
         with output_folder(self.output, self.overwrite, inputs) as folder:
             from fvgen.models.speed import Speed
             from fvgen.pipeline import NovelViewPipeline
-            from fvgen.scene.formats.png_writer import PngWriter
+            from fvgen.scene.formats.images import PngWriter
 
             speed = Speed(self.compile, self.channels_last, self.offload, self.window_batch)
             pipeline = NovelViewPipeline.from_pretrained(

@@ -1,6 +1,7 @@
 """How data sets lay out their files: each layout finds the scenes in a folder, or nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,6 @@ TANKS = (
     *("museum", "palace", "temple"),
 )
 
-
 _SIZES = ("images", "images_2", "images_4", "images_8")
 _SAME_SIZE = 1.02  # pictures that must be enlarged by less are not too small
 
@@ -47,21 +47,25 @@ class Stored:
     turns: bool = False
 
     def covers(self, size: tuple[int, int]) -> bool:
-        """Whether pictures of ``size`` are large enough."""
+        """Whether pictures of this (width, height) are large enough."""
         if self.size is None:
             return False
         wanted = self.size[::-1] if self.turns and size[0] < size[1] else self.size
         return all(side * _SAME_SIZE >= least for side, least in zip(size, wanted))
 
     def choose(self, base: Path, names: tuple[str, ...]) -> Path | None:
-        """The folder in ``base`` to read, of those ``names`` that hold all pictures; ``None`` where there is none.
+        """The folder of pictures to read; ``None`` where there is none.
+
+        Args:
+            base: the folder that holds it.
+            names: folders to choose from, of which those count that hold all pictures.
 
         Raises:
             UserError: the folder that was named is not there.
         """
         if self.folder is not None:
             if Path(self.folder).name != self.folder or not (base / self.folder).is_dir():
-                raise UserError(f"{base}: there is no folder {self.folder} of pictures (--images) in it")
+                raise UserError(f"{base}: there is no folder {self.folder} of pictures (`images`) in it")
             return base / self.folder
         there = [base / name for name in names if (base / name).is_dir()]
         if len(there) < 2:
@@ -73,13 +77,13 @@ class Stored:
         return next((folder for folder in by_size if self.covers(sizes[folder])), by_size[-1])
 
     def refuse_folder(self, scene: Path) -> None:
-        """For layouts that keep pictures in one size.
+        """Complain, for a layout that keeps pictures in one size, if a folder was named.
 
         Raises:
             UserError: a folder was named.
         """
         if self.folder is not None:
-            raise UserError(f"{scene}: its layout keeps pictures in one size; leave --images {self.folder} out")
+            raise UserError(f"{scene}: its layout keeps pictures in one size; leave `images` {self.folder} out")
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -87,12 +91,10 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _size_of(files: list[Path]) -> tuple[int, int]:
-    """Width and height of the first picture that can be read."""
+    """Width and height of the first picture that can be read; the others are complained of when they are wanted."""
     for file in files:
-        try:
+        with suppress(UserError):
             return image_size(file)
-        except UserError:  # said when it is wanted
-            continue
     return 0, 0
 
 
@@ -101,7 +103,7 @@ class Found:
     """One frame of a scene as its files describe it.
 
     Attributes:
-        name: of its picture, without suffix: what frames of outside systems are matched by.
+        name: its picture's, without suffix, by which frames of outside systems are matched.
         image: the picture's file.
         record: its camera, at the size that the file claims.
         part: ``"train"`` or ``"test"`` where the layout tells them apart.
@@ -115,40 +117,29 @@ class Found:
     pictures: str = ""
 
 
-Scenes = list[tuple[str, Path, list[Found]]]  # name, folder, frames
-
-
 @dataclass(frozen=True)
 class Layout:
-    """A layout.
+    """How a data set lays out its files.
 
     Attributes:
         title: what tables call the data set.
-        looks_for: in words, for whom nothing is found.
-        find: the scenes in a folder, with the pictures wanted; empty if it is not laid out so.
+        looks_for: what a scene's folder holds, in words, for whom nothing is found.
+        frames: the frames of a scene's folder, with the pictures wanted; empty if it is not laid out so.
     """
 
     title: str
     looks_for: str
-    find: Callable[[Path, Stored], Scenes]
+    frames: Callable[[Path, Stored], list[Found]]
 
-
-def _folders(root: Path) -> Iterator[Path]:
-    """The folder itself and the folders in it, in natural order."""
-    yield root
-    yield from sorted(
-        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: natural_key(p.name)
-    )
-
-
-def _first(root: Path, wanted: Stored, scene: Callable[[Path, Stored], list[Found]]) -> Scenes:
-    """The folder as one scene or, if it is none, every folder in it that is."""
-    name = root.resolve().name
-    own = scene(root, wanted)
-    if own:
-        return [(name, root, own)]
-    below = [(folder, scene(folder, wanted)) for folder in list(_folders(root))[1:]]
-    return [(folder.name, folder, frames) for folder, frames in below if frames]
+    def find(self, root: Path, wanted: Stored) -> list[tuple[str, Path, list[Found]]]:
+        """Name, folder and frames of the folder as one scene or, if it is none, of every folder in it that is."""
+        own = self.frames(root, wanted)
+        if own:
+            return [(root.resolve().name, root, own)]
+        below = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        below.sort(key=lambda path: natural_key(path.name))
+        scenes = [(folder.name, folder, self.frames(folder, wanted)) for folder in below]
+        return [scene for scene in scenes if scene[2]]
 
 
 def _told_apart(frames: list[Found]) -> list[Found]:
@@ -200,8 +191,7 @@ def _tanks_nerfpp(folder: Path, wanted: Stored) -> list[Found]:
         for path in _pictures_in(pictures):
             pose = _text_matrix(folder / part / "pose" / f"{path.stem}.txt")
             intrinsics = _text_matrix(folder / part / "intrinsics" / f"{path.stem}.txt")
-            where = str(path)
-            frames.append(Found(path.stem, path, _pinhole(where, checked_rigid(pose, where), intrinsics, path), part))
+            frames.append(Found(path.stem, path, _pinhole(path, pose, intrinsics), part))
     names = [frame.name for frame in frames]
     if len(set(names)) == len(names):  # numbered through, so that names give the order of filming
         return sorted(frames, key=lambda f: f.name)
@@ -226,7 +216,12 @@ def _tanks_fvs(folder: Path, wanted: Stored) -> list[Found]:
     wanted.refuse_folder(folder)
     place = max(places, key=lambda p: float(p.name.rsplit("_", 1)[1]))
     pictures = sorted(p for p in place.glob("im_*") if p.suffix.lower() in PHOTO_SUFFIXES)
-    arrays = [_numbers(place / f"{name}.npy") for name in ("Ks", "Rs", "ts")]
+    arrays = []
+    for path in (place / "Ks.npy", place / "Rs.npy", place / "ts.npy"):
+        try:
+            arrays.append(torch.from_numpy(np.load(path, allow_pickle=False)).double())
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: not an array of numbers ({error})") from None
     if any(len(array) != len(pictures) for array in arrays):
         counts = ", ".join(str(len(array)) for array in arrays)
         raise UserError(f"{place}: {len(pictures)} pictures im_*, but Ks, Rs and ts have {counts} entries")
@@ -234,21 +229,14 @@ def _tanks_fvs(folder: Path, wanted: Stored) -> list[Found]:
     for path, intrinsics, rotation, translation in zip(pictures, *arrays):
         pose = torch.eye(4, dtype=torch.float64)
         pose[:3, :3], pose[:3, 3] = rotation.T, -rotation.T @ translation.reshape(3)
-        frames.append(Found(path.stem, path, _pinhole(str(path), checked_rigid(pose, str(path)), intrinsics, path)))
+        frames.append(Found(path.stem, path, _pinhole(path, pose, intrinsics)))
     return frames
 
 
-def _numbers(path: Path) -> Tensor:
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False)).double()
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not an array of numbers ({error})") from None
-
-
-def _pinhole(where: str, pose: Tensor, k: Tensor, image: Path) -> CameraRecord:
+def _pinhole(image: Path, pose: Tensor, k: Tensor) -> CameraRecord:
     """A camera whose intrinsics ``k`` refer to its picture as it is."""
     focal, center = (float(k[0, 0]), float(k[1, 1])), (float(k[0, 2]), float(k[1, 2]))
-    return CameraRecord(where, None, pose, focal, center, size=image_size(image))
+    return CameraRecord(str(image), None, checked_rigid(pose, str(image)), focal, center, size=image_size(image))
 
 
 def _dl3dv(folder: Path, wanted: Stored) -> list[Found]:
@@ -288,18 +276,14 @@ def _colmap(folder: Path, wanted: Stored) -> list[Found]:
     return _colmap_frames(model, wanted.choose(images.parent, _SIZES) or images)
 
 
-def _at_root(scene: Callable[[Path, Stored], list[Found]]) -> Callable[[Path, Stored], Scenes]:
-    return lambda root, wanted: _first(root, wanted, scene)
-
-
 LAYOUTS: dict[str, Layout] = {
     "mipnerf360": Layout(
-        "mip-360", "a scene of Mip-NeRF 360 by its name, with sparse/0 and images_2 or images_4", _at_root(_mipnerf360)
+        "mip-360", "a scene of Mip-NeRF 360 by its name, with sparse/0 and images_2 or images_4", _mipnerf360
     ),
-    "dl3dv": Layout("DL3DV", "[nerfstudio/]transforms.json with images_8, images_4 or images_2", _at_root(_dl3dv)),
-    "tanks-nerfpp": Layout("TNT", "train/ and test/ with rgb, pose and intrinsics", _at_root(_tanks_nerfpp)),
-    "tanks-fvs": Layout("TNT", "[dense/]ibr3d_pw_*/ with Ks.npy, Rs.npy and ts.npy", _at_root(_tanks_fvs)),
-    "tanks-3dgs": Layout("TNT", "train, truck or another scene's name with sparse/0 and images", _at_root(_tanks_3dgs)),
-    "nerfstudio": Layout("scenes", "transforms.json", _at_root(_nerfstudio)),
-    "colmap": Layout("scenes", "sparse/0 and images", _at_root(_colmap)),
+    "dl3dv": Layout("DL3DV", "[nerfstudio/]transforms.json with images_8, images_4 or images_2", _dl3dv),
+    "tanks-nerfpp": Layout("TNT", "train/ and test/ with rgb, pose and intrinsics", _tanks_nerfpp),
+    "tanks-fvs": Layout("TNT", "[dense/]ibr3d_pw_*/ with Ks.npy, Rs.npy and ts.npy", _tanks_fvs),
+    "tanks-3dgs": Layout("TNT", "train, truck or another scene's name with sparse/0 and images", _tanks_3dgs),
+    "nerfstudio": Layout("scenes", "transforms.json", _nerfstudio),
+    "colmap": Layout("scenes", "sparse/0 and images", _colmap),
 }

@@ -28,8 +28,8 @@ class Shot:
     """One photo, read: image ``[H, W, 3]`` uint8, focal length in pixels, and its camera where one was given."""
 
     image: Tensor
-    focal: float | None
-    camera: Cameras | None
+    focal: float | None = None
+    camera: Cameras | None = None
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | No
 
 
 def _load(sources: list[Path], max_photos: int | None) -> Photos:
-    posed = [source for source in sources if _posed_kind(source)]
+    posed = [source for source in sources if _cameras_of(source)]
     if posed and len(sources) > 1:
         raise UserError(f"{posed[0]}: photos with cameras cannot be mixed with others; name them alone")
     entries = [entry for source in sources for entry in _entries(source, max_photos)]
-    names = _unique_names(entries)
-    if len(entries) < 2:
+    names, count = _unique_names(entries), len(entries)
+    if count < 2:
         entries[0].read()  # what is wrong with it comes before that it is alone
         raise UserError(f"{sources[0]}: only one photo; at least two of the same place are needed")
-    kept = _evenly(len(entries), max_photos)
-    dropped = [
-        Dropped(names[i], f"not among the {len(kept)} taken evenly of {len(entries)}") for i in _rest(kept, names)
-    ]
+    kept = list(range(count))
+    if max_photos is not None and count > max_photos:
+        kept = [round(i * (count - 1) / (max_photos - 1)) for i in range(max_photos)]
+    rest = sorted(set(range(count)) - set(kept))
     shots = [entries[i].read() for i in track(kept, "reading photos")]
     if all(torch.equal(shot.image, shots[0].image) for shot in shots[1:]):
         raise UserError(
@@ -95,31 +95,40 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
         images=[shot.image for shot in shots],
         focals=[shot.focal for shot in shots],
         cameras=Cameras.concatenate(cameras) if cameras else None,
-        dropped=dropped,
+        dropped=[Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest],
     )
 
 
-def _posed_kind(source: Path) -> str | None:
-    """``"json"`` or ``"colmap"`` where the source brings cameras."""
-    if source.suffix.lower() == ".json" or (source / "transforms.json").is_file():
-        return "json"
-    return "colmap" if source.is_dir() and colmap_model_folder(source) else None
+def _cameras_of(source: Path) -> Path | None:
+    """The ``transforms.json`` or the COLMAP model's folder of a source that brings cameras."""
+    if (source / "transforms.json").is_file():
+        return source / "transforms.json"
+    if source.suffix.lower() == ".json":
+        return source
+    return colmap_model_folder(source) if source.is_dir() else None
 
 
 def _entries(source: Path, max_photos: int | None) -> list[_Entry]:
     """The photos of one source, in order."""
-    kind = _posed_kind(source)
+    cameras = _cameras_of(source)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if kind == "json":
-        return _json_entries(source / "transforms.json" if source.is_dir() else source)
-    if kind == "colmap":
-        return _colmap_entries(source)
-    if source.is_dir():
-        return [_photo_entry(path) for path in _photos_in(source)]
-    if source.suffix.lower() in VIDEO_SUFFIXES:
-        return _video_entries(source, max_photos or VIDEO_FRAMES)
-    return [_photo_entry(source)]
+    if cameras:
+        return _posed_entries(cameras)
+    if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
+        frames = sharp_frames(source, max_photos or VIDEO_FRAMES)
+        height, width = frames[0][1].shape[:2]
+        if min(height, width) < MIN_SIDE:
+            raise UserError(f"{source}: {width} x {height} pixels is too small; {MIN_SIDE} are needed")
+        folder = source.absolute().parent.name
+        return [_Entry(f"{source.stem}_{n:05d}.png", folder, partial(Shot, image)) for n, image in frames]
+    paths = _photos_in(source) if source.is_dir() else [source]
+    return [_Entry(path.name, path.absolute().parent.name, partial(_plain_shot, path)) for path in paths]
+
+
+def _plain_shot(path: Path) -> Shot:
+    photo = read_photo(path)
+    return Shot(photo.upright(), photo.focal)
 
 
 def _photos_in(folder: Path) -> list[Path]:
@@ -139,68 +148,44 @@ def _photos_in(folder: Path) -> list[Path]:
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key by which ``IMG_2`` comes before ``IMG_10``, whatever the case."""
+    """A key to sort names by in which ``IMG_2`` comes before ``IMG_10``, whatever the case."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts] + [(0, 0, name)]
 
 
-def _photo_entry(path: Path) -> _Entry:
-    def read() -> Shot:
-        photo = read_photo(path)
-        return Shot(photo.upright(), photo.focal, None)
-
-    return _Entry(path.name, path.absolute().parent.name, read)
-
-
-def _video_entries(path: Path, count: int) -> list[_Entry]:
+def _posed_entries(cameras: Path) -> list[_Entry]:
+    """The photos of a file or folder of cameras; each must be there, also those that ``max_photos`` will leave out."""
+    if cameras.is_dir():
+        records = sorted(read_colmap(cameras), key=lambda record: natural_key(record.file_path or ""))
+        images = colmap_image_folder(cameras)
+    else:
+        records, images = read_records(cameras), cameras.parent
     entries = []
-    for number, image in sharp_frames(path, count):
-        if min(image.shape[:2]) < MIN_SIDE:
-            raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels is too small; {MIN_SIDE} are needed")
-        entries.append(
-            _Entry(f"{path.stem}_{number:05d}.png", path.absolute().parent.name, partial(Shot, image, None, None))
-        )
-    return entries
-
-
-def _json_entries(path: Path) -> list[_Entry]:
-    records = read_records(path)
     for record in records:
         if record.file_path is None:
             raise UserError(f"{record.where}: no file_path; each frame needs its photo")
-    return _posed_entries(records, path.parent)
-
-
-def _colmap_entries(source: Path) -> list[_Entry]:
-    model = colmap_model_folder(source)
-    assert model is not None
-    records = sorted(read_colmap(model), key=lambda record: natural_key(record.file_path or ""))
-    return _posed_entries(records, colmap_image_folder(model))
-
-
-def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
-    """Entries for records; every image must be there, also those that ``max_photos`` will leave out."""
-    entries = []
-    for record in records:
-        path = image_inside(images, record.file_path or "", record.where)
-        relative = Path((record.file_path or "").replace("\\", "/"))
+        path = image_inside(images, record.file_path, record.where)
+        relative = Path(record.file_path.replace("\\", "/"))
         name = relative.name + ("" if relative.suffix else path.suffix)
         entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path)))
     return entries
 
 
 def posed_shot(record: CameraRecord, path: Path) -> Shot:
-    """One posed photo, read: intrinsics at the image's true size, distortion undone, both turned upright.
+    """One photo with its camera, read: intrinsics at the image's true size, distortion undone, both turned upright.
 
     Tools that find cameras mostly read the stored pixels and ignore EXIF orientation, so the stored picture is the
     camera's, unless only the upright one has the size that the file claims.
+
+    Raises:
+        UserError: a photo that cannot be read or has another shape than its camera, or a lens that cannot be undone.
     """
     photo = read_photo(path)
     stored = (photo.image.shape[1], photo.image.shape[0])
     claimed = record.size or stored
     upright = (stored[1], stored[0]) if photo.turns % 2 else stored
     if not _same_shape(stored, claimed) and _same_shape(upright, claimed):
-        photo = StoredPhoto(photo.upright(), 1, photo.focal)
+        photo = StoredPhoto(photo.upright(), photo.focal)
     elif not _same_shape(stored, claimed):
         raise UserError(
             f"{record.where}: the photo has {stored[0]} x {stored[1]} pixels, its camera {claimed[0]} x {claimed[1]}; "
@@ -219,15 +204,12 @@ def posed_shot(record: CameraRecord, path: Path) -> Shot:
     if photo.mirrored:
         return Shot(image, photo.focal, camera)  # a mirrored camera is none; the picture stays as its camera saw it
     for _ in range(photo.turns):
-        image, camera = image.rot90(-1, (0, 1)), turned_clockwise(camera)
+        image, camera = image.rot90(-1, (0, 1)), _turned_clockwise(camera)
     return Shot(image.contiguous(), photo.focal, camera)
 
 
-def turned_clockwise(cameras: Cameras) -> Cameras:
-    """The same cameras after their images are turned by 90 degrees clockwise: rolled about the axis of view.
-
-    A pixel (u, v) of an image of height H comes to (H - v, u).
-    """
+def _turned_clockwise(cameras: Cameras) -> Cameras:
+    """Cameras of images turned by 90 degrees clockwise: a pixel (u, v) of an image of height H comes to (H - v, u)."""
     turn = torch.zeros(4, 4, dtype=torch.float64)
     turn[0, 1], turn[1, 0], turn[2, 2], turn[3, 3] = 1.0, -1.0, 1.0, 1.0
     intrinsics = cameras.intrinsics.clone()
@@ -260,14 +242,3 @@ def _unique_names(entries: list[_Entry]) -> list[str]:
 def _clean(name: str) -> str:
     """Without characters that some output cannot hold (control characters, undecodable bytes)."""
     return re.sub(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", "_", name)
-
-
-def _evenly(count: int, most: int | None) -> list[int]:
-    """Indices of at most ``most`` of ``count``, evenly from first to last."""
-    if most is None or count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
-def _rest(kept: list[int], names: list[str]) -> list[int]:
-    return sorted(set(range(len(names))) - set(kept))

@@ -1,7 +1,8 @@
 """COLMAP models: ``cameras``, ``images`` and ``points3D`` as ``.bin`` or ``.txt``.
 
 World to camera, OpenCV axes, quaternions ``w x y z``, pixel centres at .5. Newer versions add ``rigs`` and
-``frames``; poses of images stand in ``images`` all the same, so they are neither needed nor written.
+``frames``; poses of images stand in ``images`` all the same, so they are neither needed nor written. The files are read
+here, not by pycolmap, which has been seen to abort in a process with other image libraries, and aborts on damaged ones.
 Format: https://colmap.github.io/format.html
 """
 
@@ -23,46 +24,47 @@ from fvgen.scene.formats.record import CameraRecord, checked_rigid, printable
 _PINHOLE = 1
 
 
+def _radial(k: tuple[float, ...]) -> Lens:
+    return Lens(radial=k)
+
+
+def _brown(k: tuple[float, ...]) -> Lens:
+    return Lens(radial=k[:2] + k[4:], tangential=(k[2], k[3]))
+
+
+def _fisheye(k: tuple[float, ...]) -> Lens:
+    return Lens(radial=k, fisheye=True)
+
+
 @dataclass(frozen=True)
 class _Model:
-    """A camera model: its name, number of parameters, and how many of them are focal lengths."""
+    """A camera model: the numbers of its parameters and focal lengths, and its lens where that can be undone."""
 
     name: str
     parameters: int
     focals: int
+    lens: Callable[[tuple[float, ...]], Lens] | None = None
 
 
-_MODELS = {
-    0: _Model("SIMPLE_PINHOLE", 3, 1),
-    1: _Model("PINHOLE", 4, 2),
-    2: _Model("SIMPLE_RADIAL", 4, 1),
-    3: _Model("RADIAL", 5, 1),
-    4: _Model("OPENCV", 8, 2),
-    5: _Model("OPENCV_FISHEYE", 8, 2),
-    6: _Model("FULL_OPENCV", 12, 2),
-    7: _Model("FOV", 5, 2),
-    8: _Model("SIMPLE_RADIAL_FISHEYE", 4, 1),
-    9: _Model("RADIAL_FISHEYE", 5, 1),
-    10: _Model("THIN_PRISM_FISHEYE", 12, 2),
-    11: _Model("RAD_TAN_THIN_PRISM_FISHEYE", 16, 2),
-    12: _Model("SIMPLE_DIVISION", 4, 1),
-    13: _Model("DIVISION", 5, 2),
-    14: _Model("SIMPLE_FISHEYE", 3, 1),
-    15: _Model("FISHEYE", 4, 2),
-}
-_LENSES: dict[str, Callable[[tuple[float, ...]], Lens]] = {
-    "SIMPLE_PINHOLE": lambda k: Lens(),
-    "PINHOLE": lambda k: Lens(),
-    "SIMPLE_RADIAL": lambda k: Lens(radial=k),
-    "RADIAL": lambda k: Lens(radial=k),
-    "OPENCV": lambda k: Lens(radial=k[:2], tangential=(k[2], k[3])),
-    "FULL_OPENCV": lambda k: Lens(radial=k[:2] + k[4:], tangential=(k[2], k[3])),
-    "OPENCV_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
-    "SIMPLE_RADIAL_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
-    "RADIAL_FISHEYE": lambda k: Lens(radial=k, fisheye=True),
-    "SIMPLE_FISHEYE": lambda k: Lens(fisheye=True),
-    "FISHEYE": lambda k: Lens(fisheye=True),
-}
+_NUMBERED = (  # in the order of their numbers in binary files
+    _Model("SIMPLE_PINHOLE", 3, 1, _radial),
+    _Model("PINHOLE", 4, 2, _radial),
+    _Model("SIMPLE_RADIAL", 4, 1, _radial),
+    _Model("RADIAL", 5, 1, _radial),
+    _Model("OPENCV", 8, 2, _brown),
+    _Model("OPENCV_FISHEYE", 8, 2, _fisheye),
+    _Model("FULL_OPENCV", 12, 2, _brown),
+    _Model("FOV", 5, 2),
+    _Model("SIMPLE_RADIAL_FISHEYE", 4, 1, _fisheye),
+    _Model("RADIAL_FISHEYE", 5, 1, _fisheye),
+    _Model("THIN_PRISM_FISHEYE", 12, 2),
+    _Model("RAD_TAN_THIN_PRISM_FISHEYE", 16, 2),
+    _Model("SIMPLE_DIVISION", 4, 1),
+    _Model("DIVISION", 5, 2),
+    _Model("SIMPLE_FISHEYE", 3, 1, _fisheye),
+    _Model("FISHEYE", 4, 2, _fisheye),
+)
+_MODELS = dict(enumerate(_NUMBERED))
 
 
 @dataclass(frozen=True)
@@ -144,22 +146,18 @@ def write_colmap(folder: str | Path, cameras: Cameras, names: list[str], positio
     blocks = [struct.pack("<IiQQ4d", number, _PINHOLE, w, h, *k) for (w, h, k), number in ids.items()]
     (folder / "cameras.bin").write_bytes(struct.pack("<Q", len(ids)) + b"".join(blocks))
     (folder / "images.bin").write_bytes(b"".join(images))
-    _write_points(folder / "points3D.bin", positions, colors)
-
-
-def _write_points(path: Path, positions: Tensor, colors: Tensor) -> None:
     layout = [("id", "<u8"), ("position", "<f8", 3), ("color", "u1", 3), ("error", "<f8"), ("track", "<u8")]
     points = np.zeros(len(positions), dtype=np.dtype(layout))
     points["id"] = np.arange(1, len(positions) + 1)
     points["position"] = positions.detach().cpu().double().numpy()
     points["color"] = colors.cpu().numpy()
-    with open(path, "wb") as file:
+    with open(folder / "points3D.bin", "wb") as file:
         file.write(struct.pack("<Q", len(points)))
         points.tofile(file)
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
-    """``[3, 3]`` rotation of a Hamilton quaternion ``(w, x, y, z)`` of any positive length."""
+    """The rotation ``[3, 3]`` of a Hamilton quaternion ``[4]`` ``(w, x, y, z)`` of any positive length."""
     w, x, y, z = (quaternion / quaternion.norm()).tolist()
     return torch.tensor(
         [
@@ -172,7 +170,7 @@ def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
 
 
 def quaternion_from_rotation(rotation: Tensor) -> Tensor:
-    """``(w, x, y, z)`` with ``w >= 0`` of a ``[3, 3]`` rotation.
+    """The quaternion ``[4]`` ``(w, x, y, z)``, ``w >= 0``, of a rotation ``[3, 3]``.
 
     It is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack 2000), stable at every
     angle.
@@ -197,7 +195,7 @@ def _record(
     camera = cameras.get(camera_id)
     if camera is None:
         raise UserError(f"{where}: its camera {camera_id} is not in the cameras file; export the model again")
-    if camera.model.name not in _LENSES:
+    if camera.model.lens is None:
         raise UserError(
             f"{where}: camera model {camera.model.name} is not supported; run colmap image_undistorter first"
         )
@@ -217,7 +215,7 @@ def _record(
         focal=(camera.parameters[0], camera.parameters[n - 1]),
         center=(cx, cy),
         size=camera.size,
-        lens=_LENSES[camera.model.name](camera.parameters[n + 2 :]),
+        lens=camera.model.lens(camera.parameters[n + 2 :]),
     )
 
 
@@ -229,7 +227,6 @@ def _file(model: Path, name: str) -> Path:
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple:
-    """Read one little-endian record; ``struct.error`` at the end of the file."""
     return struct.unpack("<" + layout, file.read(struct.calcsize("<" + layout)))
 
 
@@ -243,9 +240,11 @@ def _cameras_bin(path: Path) -> dict[int, _Camera]:
 
 
 def _cameras_txt(path: Path) -> dict[int, _Camera]:
-    by_name = {model.name: model for model in _MODELS.values()}
+    by_name = {model.name: model for model in _NUMBERED}
     cameras = {}
-    for line in _lines(path):
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
         number, name, width, height, *parameters = line.split()
         if len(parameters) != by_name[name].parameters:
             raise ValueError(f"{name} has {by_name[name].parameters} parameters")
@@ -271,9 +270,3 @@ def _images_txt(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
         if line.strip():
             _, *pose, camera, name = line.split(maxsplit=9)
             yield name.strip(), int(camera), tuple(map(float, pose))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            yield line

@@ -1,11 +1,14 @@
 """Photographs in files: decoding to upright 8-bit sRGB, EXIF orientation and focal length, writing PNG."""
 
+import io
 import math
+import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.progress import track
 
 PHOTO_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"]
@@ -47,26 +51,18 @@ class StoredPhoto:
 
     Attributes:
         image: ``[H, W, 3]`` uint8 sRGB.
-        orientation: EXIF orientation, 1 to 8.
         focal: focal length in pixels of ``image`` from EXIF, ``None`` where unknown.
+        turns: quarter turns clockwise that make it upright, by EXIF.
+        mirrored: whether it must be mirrored (left to right, before turning).
     """
 
     image: Tensor
-    orientation: int
     focal: float | None
-
-    @property
-    def turns(self) -> int:
-        """Quarter turns clockwise that make it upright."""
-        return _TURNS[self.orientation][0]
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether it must be mirrored (left to right, before turning)."""
-        return _TURNS[self.orientation][1]
+    turns: int = 0
+    mirrored: bool = False
 
     def upright(self) -> Tensor:
-        """``[H', W', 3]`` uint8, turned as EXIF says."""
+        """The picture turned as EXIF says: ``[H', W', 3]`` uint8."""
         image = self.image.flip(1) if self.mirrored else self.image
         return image.rot90(-self.turns, (0, 1)).contiguous()
 
@@ -83,23 +79,25 @@ def read_photo(path: str | Path) -> StoredPhoto:
     """
     path = Path(path)
     with _opened(path) as image:
-        _check_size(path, image.size)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            most = MAX_PIXELS // 1_000_000
+            raise UserError(f"{path}: {width} x {height} pixels is more than {most} million; make it smaller first")
+        if min(width, height) < MIN_SIDE:
+            raise UserError(f"{path}: {width} x {height} pixels is too small; each side needs {MIN_SIDE} at least")
         try:
             image.load()
             rgb = _to_rgb(image, path)
         except _DAMAGED as error:
             raise UserError(f"{path}: damaged or cut off; copy or export the photo again ({_short(error)})") from None
         exif = _exif(image)
-        orientation = exif.get(_ORIENTATION)
-        return StoredPhoto(
-            image=torch.from_numpy(np.array(rgb, dtype=np.uint8)),
-            orientation=orientation if orientation in _TURNS else 1,
-            focal=focal_from_exif(exif, *rgb.size),
-        )
+        turns, mirrored = _TURNS.get(exif.get(_ORIENTATION, 1), (0, False))
+        pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8))
+        return StoredPhoto(pixels, focal_from_exif(exif, *rgb.size), turns, mirrored)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) from an image file's header, as stored.
+    """Width and height of an image as stored, from the file's header.
 
     Raises:
         UserError: not an image.
@@ -118,6 +116,8 @@ def focal_from_exif(exif: Mapping[int, Any], width: int, height: int) -> float |
 
     Args:
         exif: tag number to value, main and Exif directories joined.
+        width: of the image in pixels.
+        height: of the image in pixels.
     """
     native_width, native_height = _positive(exif.get(_WIDTH)), _positive(exif.get(_HEIGHT))
     scale = 1.0
@@ -137,12 +137,57 @@ def focal_from_exif(exif: Mapping[int, Any], width: int, height: int) -> float |
 
 
 def write_png(path: str | Path, image: Tensor) -> None:
-    """Write ``[H, W, 3]`` uint8 (colour), ``[H, W]`` uint8 (grey) or ``[H, W]`` bool (0 and 255)."""
+    """Write a picture: ``[H, W, 3]`` uint8 (colour), ``[H, W]`` uint8 (grey) or ``[H, W]`` bool (0 and 255)."""
     if image.dtype == torch.bool:
         image = image.to(torch.uint8) * 255
     if image.dtype != torch.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(f"expected uint8 [H,W,3] or [H,W], got {image.dtype} {tuple(image.shape)}")
     Image.fromarray(image.cpu().contiguous().numpy()).save(path, format="PNG", compress_level=4)
+
+
+class PngWriter:
+    """Writes ``00000.png`` and so on into a folder, which it makes, by threads while more pictures are made.
+
+    It is for a ``with``: leaving the block waits for what has been begun; after an error it drops what has not.
+
+    Args:
+        folder: for the files.
+
+    Attributes:
+        added: numbers of the pictures that it was given.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.added: set[int] = set()
+        self._begun: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "PngWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+
+    def name(self, number: int) -> str:
+        """The name of a picture's file."""
+        return f"{number:05d}.png"
+
+    def add(self, numbers: Iterable[int], pictures: Tensor) -> None:
+        """Begin to write pictures ``[N, H, W, 3]`` or ``[N, H, W]``, see `write_png`; they must not change any more."""
+        for number, picture in zip(numbers, pictures, strict=True):
+            self.added.add(number)
+            self._begun.append(self._pool.submit(write_png, self.folder / self.name(number), picture))
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        for one in track(self._begun, f"writing {self.folder.name}"):
+            one.result()
 
 
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError)
@@ -158,8 +203,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             with open(path, "rb") as file:
                 head = file.read(16)
                 file.seek(0)
-                image = _identify(path, file, head)
-                with image:
+                with _identify(path, file, head) as image:
                     yield image
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
@@ -185,16 +229,6 @@ def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
     raise UserError(f"{path}: not an image (its content is not JPEG, PNG, WebP, TIFF or the like)")
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise UserError(
-            f"{path}: {width} x {height} pixels is more than {MAX_PIXELS // 1_000_000} million; make it smaller first"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise UserError(f"{path}: {width} x {height} pixels is too small; each side needs {MIN_SIDE} at least")
-
-
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_integers(image, path)
@@ -208,7 +242,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _from_integers(image: Image.Image, path: Path) -> Image.Image:
-    """Grey of 16 bits (or 32 holding 16)."""
+    """Grey of 16 bits, or of 32 that hold 16."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(f"{path}: a 32 bit image has no known brightness; export it as JPEG or PNG")
@@ -218,21 +252,16 @@ def _from_integers(image: Image.Image, path: Path) -> Image.Image:
 def _to_srgb(image: Image.Image, source: Image.Image) -> Image.Image:
     """RGB in sRGB, by the profile embedded in ``source`` where there is one."""
     profile = source.info.get("icc_profile")
-    if not profile:
-        return image.convert("RGB")
-    import io
+    converted = None
+    if profile:
+        from PIL import ImageCms
 
-    from PIL import ImageCms
-
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        # A profile for another kind of image than this one: no better guess than sRGB.
-        return image.convert("RGB")
-    return converted if converted is not None else image.convert("RGB")
+        # A profile for another kind of image than this one leaves no better guess than sRGB.
+        with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(embedded).lower():
+                converted = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return converted or image.convert("RGB")
 
 
 def _exif(image: Image.Image) -> dict[int, Any]:

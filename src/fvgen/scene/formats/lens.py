@@ -74,9 +74,7 @@ def undistort(image: Tensor, intrinsics: Tensor, lens: Lens) -> tuple[Tensor, Te
     """
     height, width = image.shape[:2]
     zoom = _zoom_without_blanks(width, height, intrinsics, lens)
-    pinhole = intrinsics.clone()
-    pinhole[0, 0] *= zoom
-    pinhole[1, 1] *= zoom
+    pinhole = _zoomed(intrinsics, zoom)
     source = image.permute(2, 0, 1)[None].float()
     out = torch.empty_like(image)
     columns = torch.arange(width) + 0.5
@@ -88,6 +86,10 @@ def undistort(image: Tensor, intrinsics: Tensor, lens: Lens) -> tuple[Tensor, Te
         strip = F.grid_sample(source, grid[None], "bicubic", "border", align_corners=False)
         out[top : top + len(rows)] = strip[0].permute(1, 2, 0).round_().clamp_(0, 255).to(torch.uint8)
     return out, pinhole
+
+
+def _zoomed(intrinsics: Tensor, zoom: float) -> Tensor:
+    return intrinsics * torch.tensor([zoom, zoom, 1.0], dtype=intrinsics.dtype)
 
 
 def _source_pixels(pixels: Tensor, pinhole: Tensor, intrinsics: Tensor, lens: Lens) -> Tensor:
@@ -107,9 +109,7 @@ def _zoom_without_blanks(width: int, height: int, intrinsics: Tensor, lens: Lens
     limit = torch.tensor([width, height], dtype=torch.float64)
 
     def fits(zoom: float) -> bool:
-        pinhole = intrinsics.clone()
-        pinhole[0, 0] *= zoom
-        pinhole[1, 1] *= zoom
+        pinhole = _zoomed(intrinsics, zoom)
         rays = pinhole[:2, 2] + steps * (border - pinhole[:2, 2])
         source = _source_pixels(rays, pinhole, intrinsics, lens)
         # Walking outwards must also move outwards in the source, or the polynomial is used where it turns back.

@@ -9,22 +9,17 @@ from torch import Tensor
 from fvgen.errors import UserError
 
 _POINT = np.dtype([("position", "<f4", 3), ("color", "u1", 3)])
-_TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-}
+_CHANNELS = ("red", "green", "blue")
+_NUMBERS = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+_TYPES = dict(zip(("char", "uchar", "short", "ushort", "int", "uint", "float", "double"), _NUMBERS))
+_TYPES |= dict(zip(("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"), _NUMBERS))
 
 
 def write_ply(path: str | Path, positions: Tensor, colors: Tensor) -> None:
     """Write points as binary little-endian PLY.
 
     Args:
+        path: the file.
         positions: ``[P, 3]``, written as float32.
         colors: ``[P, 3]`` uint8.
     """
@@ -33,8 +28,8 @@ def write_ply(path: str | Path, positions: Tensor, colors: Tensor) -> None:
     points = np.empty(len(positions), dtype=_POINT)
     points["position"] = positions.detach().cpu().numpy()
     points["color"] = colors.cpu().numpy()
-    properties = [f"property float {axis}" for axis in ("x", "y", "z")]
-    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    properties = [f"property float {axis}" for axis in "xyz"]
+    properties += [f"property uchar {channel}" for channel in _CHANNELS]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties, "end_header", ""]
     with open(path, "wb") as file:
         file.write("\n".join(header).encode("ascii"))
@@ -68,7 +63,7 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor]:
         raise UserError(f"{path}: cut off, or without x, y and z")
     points = np.frombuffer(body, dtype=layout, count=count)
     positions = np.stack([points[axis] for axis in "xyz"], -1).astype(np.float32)
-    if not {"red", "green", "blue"} <= set(layout.names or ()):
+    if not set(_CHANNELS) <= set(layout.names or ()):
         return torch.from_numpy(positions), torch.full((count, 3), 255, dtype=torch.uint8)
-    colors = np.stack([points[name] for name in ("red", "green", "blue")], -1).astype(np.uint8)
+    colors = np.stack([points[name] for name in _CHANNELS], -1).astype(np.uint8)
     return torch.from_numpy(positions), torch.from_numpy(colors)

@@ -42,11 +42,11 @@ class CameraRecord:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def with_size(self, size: tuple[int, int]) -> "CameraRecord":
-        """The same record, of ``size`` where the file told none."""
+        """The same record; where the file told no size, with this (width, height)."""
         return self if self.size else replace(self, size=size)
 
     def intrinsics(self) -> Tensor:
-        """``[3, 3]`` float64 at ``size``.
+        """The camera's intrinsics ``[3, 3]`` float64 in pixels of ``size``.
 
         Raises:
             UserError: if the file gives neither a focal length nor an angle, or no size where one is needed.
@@ -103,7 +103,11 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
     if relative.is_absolute() or (len(file_path) > 1 and file_path[1] == ":"):
         raise outside
     root = folder.resolve()
-    for candidate in _candidates(relative):
+    places = [relative]
+    if "images" in relative.parts:
+        at = relative.parts.index("images")
+        places += [Path(*relative.parts[:at], f"images_{n}", *relative.parts[at + 1 :]) for n in (2, 4, 8)]
+    for candidate in (f"{place}{suffix}" for place in places for suffix in ("", ".png", ".jpg")):
         try:
             target = (root / candidate).resolve()
         except (ValueError, RuntimeError):  # a NUL character, a loop of links
@@ -116,14 +120,5 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
 
 
 def printable(name: str) -> str:
-    """``name`` fit for a message of one line."""
+    """A name fit for a message of one line: characters that cannot be printed become question marks."""
     return "".join(character if character.isprintable() else "?" for character in name)
-
-
-def _candidates(relative: Path) -> list[Path]:
-    """``relative`` and the places where the same image is commonly kept."""
-    places = [relative]
-    if "images" in relative.parts:
-        at = relative.parts.index("images")
-        places += [Path(*relative.parts[:at], f"images_{n}", *relative.parts[at + 1 :]) for n in (2, 4, 8)]
-    return [Path(f"{place}{suffix}") for place in places for suffix in ("", ".png", ".jpg")]

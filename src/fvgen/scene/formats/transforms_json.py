@@ -23,7 +23,10 @@ _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 _PERSPECTIVE = {"OPENCV", "FULL_OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"}
 _FISHEYE = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 _LARGEST = 1e9
+_NO_DISTORTION = {"k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
 _COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_ANGLES = ("camera_angle_x", "camera_angle_y")
+_ABOVE_ZERO = ("w", "h", "fl_x", "fl_y", *_ANGLES)
 
 
 def write_transforms_json(
@@ -47,7 +50,10 @@ def write_transforms_json(
     """
     if len(file_paths) != len(cameras) or (extra_per_frame is not None and len(extra_per_frame) != len(cameras)):
         raise ValueError(f"{len(cameras)} cameras need as many file paths and extras")
-    blocks = [_intrinsics_block(k, s) for k, s in zip(cameras.intrinsics.tolist(), cameras.sizes.tolist())]
+    blocks: list[dict[str, Any]] = [
+        {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": width, "h": height, **_NO_DISTORTION}
+        for k, (width, height) in zip(cameras.intrinsics.tolist(), cameras.sizes.tolist())
+    ]
     top: dict[str, Any] = {"camera_model": "OPENCV", **(extra or {})}
     if blocks and all(b == blocks[0] for b in blocks):
         top |= blocks[0]
@@ -64,15 +70,23 @@ def write_transforms_json(
 def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]]]:
     """Read the cameras of a ``transforms.json`` without touching its images' pixels.
 
+    Args:
+        path: the file.
+
     Returns:
         ``N`` cameras at the sizes that the file claims (distortion, if any, is not in them), and the ``N`` frame
         records as written, for keys such as ``file_path`` or ``source``.
 
     Raises:
-        UserError: see ``read_records``; also where the file tells no size and the image is not there to ask.
+        UserError: see `read_records`; also where the file tells no size and the image is not there to ask.
     """
     path = Path(path)
-    records = [_with_image_size(record, path.parent) for record in read_records(path)]
+    records = read_records(path)
+    for i, record in enumerate(records):
+        if record.size is None and record.file_path is not None:
+            from fvgen.scene.formats.images import image_size
+
+            records[i] = record.with_size(image_size(image_inside(path.parent, record.file_path, record.where)))
     return _cameras(records), [record.raw for record in records]
 
 
@@ -90,7 +104,7 @@ def read_camera_path(
             of its own gets them scaled, covering its width.
 
     Raises:
-        UserError: see ``read_records``; also for fewer than two frames, or where a value is missing with no default.
+        UserError: see `read_records`; also for fewer than two frames, or where a value is missing with no default.
     """
     records = read_records(path)
     if len(records) < 2:
@@ -144,57 +158,27 @@ def _record(values: dict[str, Any], frame: dict[str, Any], where: str) -> Camera
         raise UserError(f"{where}: file_path must be a name")
     if file_path:
         where = f"{where} ({printable(file_path)})"
-    number = {key: _number(values, key, where) for key in _COEFFICIENTS + ("cx", "cy")}
-    cx, cy = number["cx"], number["cy"]
-    size = _pair(values, "w", "h", where)
-    angle_x, angle_y = (_positive(values, key, where) for key in ("camera_angle_x", "camera_angle_y"))
-    for angle in (angle_x, angle_y):
-        if angle is not None and angle >= math.pi:
-            raise UserError(f"{where}: camera_angle is in radians, below pi; got {angle:g}")
-    if (cx is None) != (cy is None):
-        raise UserError(f"{where}: cx and cy come together")
+    number = {key: _number(values, key, where) for key in _COEFFICIENTS + _ABOVE_ZERO + ("cx", "cy")}
+    for key in _ANGLES:
+        if (number[key] or 0) >= math.pi:
+            raise UserError(f"{where}: camera_angle is in radians, below pi; got {number[key]:g}")
+    for first, second in (("w", "h"), ("cx", "cy")):
+        if (number[first] is None) != (number[second] is None):
+            raise UserError(f"{where}: {first} and {second} come together")
+    w, h, cx, cy = (number[key] for key in ("w", "h", "cx", "cy"))
+    fl_x, fl_y = number["fl_x"] or number["fl_y"], number["fl_y"] or number["fl_x"]
+    angle_x, angle_y = (number[key] for key in _ANGLES)
     return CameraRecord(
         where=where,
         file_path=file_path,
         world_from_camera=checked_rigid(_matrix(frame, where), where) @ _FLIP,
-        focal=_focal(values, where),
+        focal=None if fl_x is None or fl_y is None else (fl_x, fl_y),
         center=None if cx is None or cy is None else (cx, cy),
         angle=None if angle_x is None else (angle_x, angle_y),
-        size=None if size is None else (round(size[0]), round(size[1])),
+        size=None if w is None or h is None else (round(w), round(h)),
         lens=_lens(values, {key: number[key] or 0.0 for key in _COEFFICIENTS}, where),
         raw=frame,
     )
-
-
-def _matrix(frame: dict[str, Any], where: str) -> Tensor:
-    """``transform_matrix`` as ``[4, 4]``; 3x4 is completed."""
-    rows = frame.get("transform_matrix")
-    try:
-        matrix = torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers") from None
-    if tuple(matrix.shape) == (3, 4):
-        matrix = torch.cat([matrix, torch.tensor([[0, 0, 0, 1]], dtype=torch.float64)])
-    if tuple(matrix.shape) != (4, 4):
-        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
-    return matrix
-
-
-def _focal(values: dict[str, Any], where: str) -> tuple[float, float] | None:
-    fl_x, fl_y = (_positive(values, key, where) for key in ("fl_x", "fl_y"))
-    fl_x, fl_y = fl_x or fl_y, fl_y or fl_x
-    return None if fl_x is None or fl_y is None else (fl_x, fl_y)
-
-
-def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
-    model = values.get("camera_model") or ("OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV")
-    if model not in _PERSPECTIVE | _FISHEYE:
-        raise UserError(f"{where}: camera_model {model!r} is not supported; undistort the images to a pinhole camera")
-    if model in _FISHEYE:
-        return Lens(radial=(k["k1"], k["k2"], k["k3"], k["k4"]), fisheye=True)
-    # Plain OPENCV files often carry a k4 of 0 for fisheye readers; only the full model has a denominator.
-    rational = (k["k4"], k["k5"], k["k6"]) if model == "FULL_OPENCV" else (0.0, 0.0, 0.0)
-    return Lens(radial=(k["k1"], k["k2"], k["k3"], *rational), tangential=(k["p1"], k["p2"]))
 
 
 def _number(values: dict[str, Any], key: str, where: str) -> float | None:
@@ -204,29 +188,33 @@ def _number(values: dict[str, Any], key: str, where: str) -> float | None:
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or not abs(value) < _LARGEST:  # NaN compares false
         raise UserError(f"{where}: {key} must be a finite number, got {str(value)[:40]}")
+    if key in _ABOVE_ZERO and value <= 0:
+        raise UserError(f"{where}: {key} must be positive, got {float(value):g}")
     return float(value)
 
 
-def _positive(values: dict[str, Any], key: str, where: str) -> float | None:
-    value = _number(values, key, where)
-    if value is not None and value <= 0:
-        raise UserError(f"{where}: {key} must be positive, got {value:g}")
-    return value
+def _matrix(frame: dict[str, Any], where: str) -> Tensor:
+    """The ``transform_matrix`` as ``[4, 4]``; 3x4 is completed."""
+    try:
+        matrix = torch.tensor(frame.get("transform_matrix"), dtype=torch.float64)
+        if tuple(matrix.shape) == (3, 4):
+            matrix = torch.cat([matrix, torch.tensor([[0, 0, 0, 1]], dtype=torch.float64)])
+        if tuple(matrix.shape) != (4, 4):
+            raise ValueError(matrix.shape)
+        return matrix
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers") from None
 
 
-def _pair(values: dict[str, Any], first: str, second: str, where: str) -> tuple[float, float] | None:
-    a, b = _positive(values, first, where), _positive(values, second, where)
-    if (a is None) != (b is None):
-        raise UserError(f"{where}: {first} and {second} come together")
-    return None if a is None or b is None else (a, b)
-
-
-def _with_image_size(record: CameraRecord, folder: Path) -> CameraRecord:
-    if record.size is not None or record.file_path is None:
-        return record
-    from fvgen.scene.formats.images import image_size
-
-    return record.with_size(image_size(image_inside(folder, record.file_path, record.where)))
+def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
+    model = values.get("camera_model") or ("OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV")
+    if model not in _PERSPECTIVE | _FISHEYE:
+        raise UserError(f"{where}: camera_model {model!r} is not supported; undistort the images to a pinhole camera")
+    if model in _FISHEYE:
+        return Lens(radial=(k["k1"], k["k2"], k["k3"], k["k4"]), fisheye=True)
+    # Plain OPENCV files often carry a k4 of 0 for fisheye readers; only the full model has a denominator.
+    rational = (k["k4"], k["k5"], k["k6"]) if model == "FULL_OPENCV" else ()
+    return Lens(radial=(k["k1"], k["k2"], k["k3"], *rational), tangential=(k["p1"], k["p2"]))
 
 
 def _with_defaults(record: CameraRecord, size: tuple[int, int], intrinsics: Tensor | None) -> CameraRecord:
@@ -245,8 +233,3 @@ def _cameras(records: list[CameraRecord]) -> Cameras:
         torch.stack([r.intrinsics() for r in records]),
         torch.tensor([r.size for r in records]),
     )
-
-
-def _intrinsics_block(k: list[list[float]], size: list[int]) -> dict[str, Any]:
-    own = {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": size[0], "h": size[1]}
-    return {**own, "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
