@@ -254,8 +254,8 @@ def known_world(monkeypatch: pytest.MonkeyPatch) -> Geometry:
     sure = [torch.full_like(depth, 4.0) for depth in depths]
     seen = dust3r.converted(pictures, poses(), torch.full((3,), 430.0), depths, sure)
     found = assemble("dust3r", photos(), seen)
-    monkeypatch.setattr(dust3r, "estimate", lambda *arguments: found)
-    monkeypatch.setattr(dust3r, "ready", lambda weights: Path())
+    monkeypatch.setattr("fvgen.scene.geometry.estimate", lambda *arguments: found)
+    monkeypatch.setattr("fvgen.scene.geometry._ready", lambda name, weights: Path())
     return found
 
 

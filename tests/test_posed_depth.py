@@ -21,7 +21,7 @@ from fvgen.data.reader import PairShards
 from fvgen.errors import UserError
 from fvgen.procedural import procedural_scene
 from fvgen.scene.build import build_scene
-from fvgen.scene.geometry import EstimateDisagrees, Unusable, depth_for, dust3r, network_for
+from fvgen.scene.geometry import EstimateDisagrees, Unusable, depth_for, dust3r, estimate, network_for
 from fvgen.scene.points import lift
 from fvgen.scene.types import Photos
 from recorded_dust3r import install, installed, similarity, write_recorded
@@ -106,7 +106,7 @@ def test_points_lie_on_the_true_surface(small: Place) -> None:
 def test_the_scale_is_that_of_the_estimators_world(small: Place) -> None:
     """Depth of the estimator's world, times the scale that is told, is the given world's."""
     weights = small.weights()
-    alone = dust3r.estimate(replace(small.photos, cameras=None), "cpu", 0, weights)
+    alone = estimate("dust3r", replace(small.photos, cameras=None), weights=weights)
     posed = depth_for("dust3r", small.photos, weights=weights)
     torch.testing.assert_close(alone.depths[0].depth * posed.fit["scale"], posed.depths[0].depth)
     assert similarity(4, 0)[0] != pytest.approx(1, abs=0.1)  # or else nothing was tested

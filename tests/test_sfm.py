@@ -345,22 +345,22 @@ def few_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_keypoints")
 def test_blank_photos_have_a_clear_error() -> None:
     with pytest.raises(UserError, match="too little in common"):
-        sfm.estimate(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
+        sfm.place(photos_of(torch.zeros(120, 160, 3), torch.full((120, 160, 3), 0.5)))
 
 
 def test_identical_photos_have_a_clear_error() -> None:
     image = textured_image()
     with pytest.raises(UserError, match=r"two different photos or more, got 1 \(1.png is the same picture as 0.png\)"):
-        sfm.estimate(photos_of(image, image))
+        sfm.place(photos_of(image, image))
     with pytest.raises(UserError, match="got 1; take photos"):
-        sfm.estimate(photos_of(image))
+        sfm.place(photos_of(image))
 
 
 @pytest.mark.usefixtures("few_keypoints")
 def test_the_same_picture_again_has_a_clear_error() -> None:
     image = textured_image()
     with pytest.raises(UserError, match="one spot"):
-        sfm.estimate(photos_of(image, (image * 0.9).clamp(0, 1)))
+        sfm.place(photos_of(image, (image * 0.9).clamp(0, 1)))
 
 
 def test_copies_are_named_and_left_out() -> None:
@@ -414,7 +414,7 @@ def test_a_stranger_among_real_photos_is_left_out_and_the_rest_repeats_exactly(s
     berlin = sorted((shared / "data" / "photos" / "berlin-3").glob("*.jpg"))
     stranger = sorted((shared / "data" / "photos" / "telebooth-2").glob("*.jpg"))[0]
     photos = read_photos([berlin[0], stranger, berlin[1], berlin[2]])
-    first, second = sfm.estimate(photos), sfm.estimate(photos)
+    first, second = sfm.place(photos), sfm.place(photos)
     assert first.photos.names == [path.name for path in berlin]
     assert [dropped.name for dropped in first.photos.dropped] == [stranger.name]
     assert torch.equal(first.cameras.world_from_camera, second.cameras.world_from_camera)

@@ -11,7 +11,7 @@ from fvgen.cameras.cameras import plane_motion
 from fvgen.errors import UserError
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
-from fvgen.scene.sweep import Winners, pixel_centers, sample, sweep, transfer
+from fvgen.scene.sweep import Winners, inside, pixel_centers, sample, sweep, transfer
 
 _COARSE_SIDE = 128
 _COARSE_PLANES = 96
@@ -42,9 +42,6 @@ class _View:
     image: Tensor
     grey: Tensor
     camera: Cameras
-
-    def shrunk(self, long_side: int) -> "_View":
-        return _view(self.image, self.camera, long_side)
 
 
 def _view(image: Tensor, camera: Cameras, long_side: int) -> _View:
@@ -80,7 +77,7 @@ def estimate_depths(
     if len(images) < 2:
         raise UserError("depth needs at least two photos of the same place: give one more")
     full = [_view(im.to(device).movedim(-1, 0).float() / 255, cameras[i], long_side) for i, im in enumerate(images)]
-    small = [v.shrunk(_COARSE_SIDE) for v in full]
+    small = [_view(v.image, v.camera, _COARSE_SIDE) for v in full]
     results, ranges = [], []
     neighbours = [_neighbours(cameras, i) for i in range(len(full))]
     for i in track(range(len(full)), "depth"):
@@ -123,8 +120,7 @@ def _seen(view: _View, source: _View, w: Tensor) -> Tensor:
     """``[D]`` the share of the view's pixels that lie inside the source at inverse depths ``w [D]``."""
     height, width = view.grey.shape
     pixels, z = transfer(view.camera, source.camera, w[:, None, None].expand(-1, height, width))
-    size = torch.tensor(source.camera.size, device=w.device)
-    return ((pixels > 0) & (pixels < size)).all(-1).logical_and(z > 0).float().mean((1, 2))
+    return inside(pixels, z, source.camera).float().mean((1, 2))
 
 
 def _range(view: _View, sources: list[_View], points: Tensor | None) -> tuple[float, float]:
@@ -152,9 +148,7 @@ def _range_of_points(view: _View, points: Tensor) -> tuple[float, float] | None:
     matrix = view.camera.camera_from_world[0]
     local = points.cpu().double() @ matrix[:3, :3].T + matrix[:3, 3]
     pixels = local @ view.camera.intrinsics[0].T
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    size = torch.tensor(view.camera.size)
-    seen = (local[:, 2] > 0) & (pixels > 0).all(-1) & (pixels < size).all(-1)
+    seen = inside(pixels[:, :2] / pixels[:, 2:], local[:, 2], view.camera)
     if seen.sum() < 20:
         return None
     inverse = 1 / local[seen, 2]
@@ -193,13 +187,11 @@ def _agreement(i: int, views: list[_View], results: list[Winners], neighbours: l
     start = pixel_centers(height, width, inverse.device)[..., :2]
     for j in neighbours:
         pixels, z = transfer(views[i].camera, views[j].camera, inverse)
-        size = torch.tensor(views[j].camera.size, device=inverse.device)
-        inside = ((pixels > 0) & (pixels < size)).all(-1) & (z > 0)
         there = sample(results[j].inverse_depth[None], pixels[None])[0, 0]
         a, b = (t.to(inverse) for t in plane_motion(views[j].camera, views[i].camera))
         back = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1) @ a.T + there[..., None] * b
         error = (back[..., :2] / back[..., 2:].clamp(min=1e-6) - start).norm(dim=-1)
-        best = torch.maximum(best, torch.where(inside, (1.5 - error / 2).clamp(0, 1), 0.0))
+        best = torch.maximum(best, torch.where(inside(pixels, z, views[j].camera), (1.5 - error / 2).clamp(0, 1), 0.0))
     return best
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fvgen.progress import track
 from fvgen.scene.matching import Features
+from fvgen.scene.sweep import sample
 from fvgen.sfm.problem import Pair
 
 _LONG_SIDE = 1024
@@ -55,13 +56,6 @@ def grey(image: Tensor) -> Tensor:
     return F.conv2d(F.pad(pixels, (0, 0, 2, 2), mode="replicate"), kernel.transpose(2, 3))
 
 
-def _sample(image: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values ``[M, S]`` of ``image [1, 1, h, w]`` at ``points [M, S, 2]`` (pixel centres at .5)."""
-    height, width = image.shape[-2:]
-    grid = points * (2 / torch.tensor([width, height], dtype=points.dtype)) - 1
-    return F.grid_sample(image, grid[None], mode="bilinear", align_corners=False, padding_mode="border")[0, 0]
-
-
 @torch.inference_mode()
 def align(first: Tensor, second: Tensor, at_first: Tensor, at_second: Tensor, iterations: int = 12) -> Alignment:
     """Affine inverse-compositional Lucas-Kanade with free gain and offset, all matches at once.
@@ -84,10 +78,13 @@ def align(first: Tensor, second: Tensor, at_first: Tensor, at_second: Tensor, it
         spread = (values**2 * weight).sum(-1, keepdim=True).sqrt() + 1e-3
         return values / spread, spread
 
+    def value(image: Tensor, points: Tensor) -> Tensor:
+        return sample(image[0], points[None])[0, 0]
+
     where = at_first[:, None] + offsets
-    template, spread = normalised(_sample(first, where))
+    template, spread = normalised(value(first, where))
     step = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
-    gradient = [(_sample(first, where + s) - _sample(first, where - s)) / spread for s in step]
+    gradient = [(value(first, where + s) - value(first, where - s)) / spread for s in step]
     columns = gradient + [g * offsets[:, axis] / _HALF for g in gradient for axis in (0, 1)]
     jacobian = torch.stack(columns, dim=-1)  # [M, S, 6]: d/d(tx, ty), then the 2x2 part, row by row
     jacobian = jacobian - (jacobian * weight[:, None]).sum(1, keepdim=True)
@@ -98,14 +95,14 @@ def align(first: Tensor, second: Tensor, at_first: Tensor, at_second: Tensor, it
     warp = torch.eye(3).repeat(count, 1, 1)
     for _ in range(iterations):
         moved = at_second[:, None] + offsets @ warp[:, :2, :2].transpose(1, 2) + warp[:, None, :2, 2]
-        residual = normalised(_sample(second, moved))[0] - template
+        residual = normalised(value(second, moved))[0] - template
         update = (inverse_hessian @ (weighted @ residual[..., None]))[..., 0].clamp(-1, 1)
         change = torch.eye(3).repeat(count, 1, 1)
         change[:, :2, 2] += update[:, :2]
         change[:, :2, :2] += update[:, 2:].reshape(-1, 2, 2) / _HALF
         warp = warp @ torch.linalg.inv(change)
     moved = at_second[:, None] + offsets @ warp[:, :2, :2].transpose(1, 2) + warp[:, None, :2, 2]
-    correlation = (normalised(_sample(second, moved))[0] * template * weight).sum(-1)
+    correlation = (normalised(value(second, moved))[0] * template * weight).sum(-1)
     return Alignment(warp[:, :2, 2], warp[:, :2, :2], correlation)
 
 

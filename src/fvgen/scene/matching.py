@@ -25,6 +25,7 @@ _LINK = 30  # descriptors that two photos have in common if matching them is wor
 _ALIKE = 0.8  # least cosine of descriptors that photos have in common
 _ENOUGH = 100.0  # sum of the scores of a pair's matches, below which it is matched again by all keypoints
 _LONG_SIDE = 1024  # of the resized image, about
+_MIN_CONFIDENCE = 0.1  # of a match
 _MIN_SCORE = 0.02  # keypoint probability below which a peak is noise
 
 
@@ -101,12 +102,12 @@ def extract_features(image: Tensor, max_keypoints: int = 2048, device: str = "cp
     heat = detector.get_kpts_heatmap(keypoint_logits)
     peaks = (heat == F.max_pool2d(heat, _NMS, stride=1, padding=_NMS // 2)) & (heat > _MIN_SCORE)
     at = peaks[0, 0].nonzero().flip(-1)
-    trust = F.grid_sample(reliability, _grid(at + 0.5, columns, rows), mode="bilinear", align_corners=False)[0, 0, 0]
+    grid = (at + 0.5) / torch.tensor([columns, rows], device=device) * 2 - 1
+    trust = F.grid_sample(reliability, grid[None, None], mode="bilinear", align_corners=False)[0, 0, 0]
     score = heat[0, 0, at[:, 1], at[:, 0]] * trust
     at = at[score.argsort(descending=True, stable=True)[:max_keypoints]]
-    if len(at) == 0:
-        descriptors = torch.zeros(0, descriptor_map.shape[1], device=device)
-    else:
+    descriptors = torch.zeros(0, descriptor_map.shape[1], device=device)
+    if len(at):
         descriptors = detector.interpolator(F.normalize(descriptor_map, dim=1), at[None], H=rows, W=columns)[0]
     resized = at + 0.5 + _centre_of_mass(heat[0, 0], at)
     ratio = torch.tensor([width / columns, height / rows], device=device)
@@ -119,24 +120,19 @@ def extract_features(image: Tensor, max_keypoints: int = 2048, device: str = "cp
     )
 
 
-def _grid(points: Tensor, width: int, height: int) -> Tensor:
-    """``[M, 2]`` pixels with centres at .5 -> ``[1, 1, M, 2]`` for ``grid_sample(align_corners=False)``."""
-    return (points / torch.tensor([width, height], device=points.device) * 2 - 1)[None, None]
-
-
-def _centre_of_mass(heat: Tensor, at: Tensor, radius: int = 2) -> Tensor:
+def _centre_of_mass(heat: Tensor, at: Tensor) -> Tensor:
     """Offset ``[K, 2]`` from each peak ``at`` (x, y) to the mean of the probability round it."""
-    steps = torch.arange(-radius, radius + 1, device=heat.device)
-    padded = F.pad(heat[None, None], (radius,) * 4)[0, 0]
-    rows = at[:, 1, None, None] + radius + steps[:, None]
-    columns = at[:, 0, None, None] + radius + steps
+    steps = torch.arange(-2, 3, device=heat.device)
+    padded = F.pad(heat[None, None], (2, 2, 2, 2))[0, 0]
+    rows = at[:, 1, None, None] + 2 + steps[:, None]
+    columns = at[:, 0, None, None] + 2 + steps
     weight = padded[rows, columns]
     weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-12)
     return torch.stack([(weight * steps).sum((1, 2)), (weight * steps[:, None]).sum((1, 2))], dim=-1)
 
 
 @torch.inference_mode()
-def match_features(a: Features, b: Features, min_score: float = 0.1, device: str = "cpu") -> tuple[Tensor, Tensor]:
+def match_features(a: Features, b: Features, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """LighterGlue matches of two photos: indices ``[M, 2]`` int64 and scores ``[M]``."""
     if len(a) == 0 or len(b) == 0:
         return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
@@ -145,7 +141,7 @@ def match_features(a: Features, b: Features, min_score: float = 0.1, device: str
         data["keypoints" + name] = features.resized[None].to(device)
         data["descriptors" + name] = features.descriptors[None].to(device)
         data["image_size" + name] = torch.tensor([features.resized_size], device=device)
-    found = _load_matcher(device)(data, min_conf=min_score)
+    found = _load_matcher(device)(data, min_conf=_MIN_CONFIDENCE)
     return found["matches"][0].cpu(), found["scores"][0].cpu()
 
 

@@ -27,7 +27,7 @@ _SIGMA_ALIGNED, _SIGMA_DETECTED = 0.5, 1.0  # expected errors of keypoints in pi
 _ADVICE = "take photos that overlap by 60 to 80 %, from different places, of a still and textured scene"
 
 
-def estimate(photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
+def place(photos: Photos, device: str = "cpu", seed: int = 0) -> Geometry:
     """Find where 2 to a few hundred photos were taken from.
 
     XFeat keypoints are matched by LighterGlue, moved to sub-pixel accuracy, placed by COLMAP's mapper (two photos: by
@@ -38,7 +38,6 @@ def estimate(photos: Photos, device: str = "cpu", seed: int = 0, weights: str | 
         photos: two at least; cameras that came with them are not used.
         device: where the networks run; the rest runs on the CPU.
         seed: of every random choice.
-        weights: none; those of the networks come with their package.
 
     Returns:
         Cameras and sparse points; depth is left to the plane sweep.
@@ -46,8 +45,6 @@ def estimate(photos: Photos, device: str = "cpu", seed: int = 0, weights: str | 
     Raises:
         UserError: if fewer than two photos can be placed, saying what would help.
     """
-    if weights is not None:
-        raise UserError("`geometry_weights` are for `geometry` dust3r or da3; colmap takes none")
     given, photos = len(photos), replace(photos, cameras=None).without_copies()
     if len(photos) < 2:
         copies = [f"{copy.name} is {copy.reason}" for copy in photos.dropped[len(photos) - given :] if given > 1]

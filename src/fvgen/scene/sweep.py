@@ -34,7 +34,7 @@ class Winners:
 
 
 def pixel_centers(height: int, width: int, device: torch.device | str) -> Tensor:
-    """``[H, W, 3]`` homogeneous pixel centres."""
+    """The pixel centres of a picture in homogeneous coordinates, ``[H, W, 3]``."""
     y, x = torch.meshgrid(
         torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij"
     )
@@ -86,36 +86,23 @@ def box_mean(x: Tensor, reach: int, spacing: int = 1) -> Tensor:
     return x.mul_(1 / (2 * reach + 1) ** 2)
 
 
-@dataclass(frozen=True)
-class _Statistics:
-    """Window mean and inverse deviation of the reference at the small and the large window."""
-
-    mean: tuple[Tensor, Tensor]
-    scale: tuple[Tensor, Tensor]
-
-
 def _windows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Means over a small window and over one three times as wide, built from it."""
     small = box_mean(x, _REACH)
     return small, box_mean(small, 1, 2 * _REACH + 1)
 
 
-def _statistics(reference: Tensor) -> _Statistics:
-    mean, square = _windows(reference), _windows(reference * reference)
-    scale = [torch.rsqrt((s - m * m).clamp(min=0) + _NOISE) for m, s in zip(mean, square)]
-    return _Statistics(mean, (scale[0], scale[1]))
-
-
-def _correlation(reference: Tensor, own: _Statistics, warped: Tensor) -> Tensor:
+def _correlation(reference: Tensor, own: list[tuple[Tensor, Tensor]], warped: Tensor) -> Tensor:
     """Zero-mean normalised correlation of ``reference [H, W]`` with ``warped [D, H, W]``, mean of two window sizes.
 
-    Insensitive to gain and offset of exposure; windows without texture come out near 0.
+    Insensitive to gain and offset of exposure; windows without texture come out near 0. ``own`` has the reference's
+    mean and inverse deviation for each window size.
     """
     mean, square, joint = _windows(warped), _windows(warped * warped), _windows(warped * reference)
     total = torch.zeros_like(warped)
-    for k in range(2):
+    for k, (own_mean, own_scale) in enumerate(own):
         scale = square[k].addcmul_(mean[k], mean[k], value=-1).clamp_(min=0).add_(_NOISE).rsqrt_()
-        total += joint[k].addcmul_(mean[k], own.mean[k], value=-1).mul_(scale).mul_(own.scale[k])
+        total += joint[k].addcmul_(mean[k], own_mean, value=-1).mul_(scale).mul_(own_scale)
     return total.mul_(0.5)
 
 
@@ -128,7 +115,8 @@ def similarity_volume(
     """
     height, width = reference.shape
     volume = reference.new_empty(height, width, len(planes))
-    own = _statistics(reference)
+    moments = zip(_windows(reference), _windows(reference * reference))
+    own = [(mean, torch.rsqrt((square - mean * mean).clamp(min=0) + _NOISE)) for mean, square in moments]
     for first in range(0, len(planes), _PLANES_AT_ONCE):
         chunk = planes[first : first + _PLANES_AT_ONCE]
         scores = []
@@ -188,7 +176,13 @@ def _jumps(guide: Tensor, here: slice, there: slice, step: int) -> Tensor:
 
 
 def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
-    """The winning plane per pixel of an aggregated cost, refined by a parabola through its neighbours."""
+    """The winning plane per pixel, refined by a parabola through its neighbours.
+
+    Args:
+        similarity: ``[H, W, D]`` of `similarity_volume`.
+        total: ``[H, W, D]`` of `aggregate`.
+        planes: ``[D]`` inverse depths, evenly spaced.
+    """
     count = len(planes)
     index = total.argmin(-1, keepdim=True)
     middle = index.clamp(1, count - 2)

@@ -1,8 +1,9 @@
 """Poses of more than two photos: COLMAP's incremental mapper, with thresholds for sparse sets. The worker's process."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fvgen.sfm.pairs import VAGUE, pinhole, place_two, relative_pose
 from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Pair, Poses, Problem, inliers, turning_error
 from fvgen.sfm.tracks import polish
 
-MIN_PNP_INLIERS = 12
+_MIN_PNP_INLIERS = 12
 _PNP_ERROR = 6.0  # px
 # COLMAP adjusts everything again whenever a tenth is new, five times over, to the last digit. Of many photos that is
 # nearly all the time it takes, and ``polish`` comes after it.
@@ -29,18 +30,13 @@ _SPARING = {
 _MAPPER_STARTS = ((6.0, 40, 0.95), (2.0, 20, 0.95), (0.7, 15, 0.95), (6.0, 40, 1.0), (0.7, 15, 1.0))
 
 
-@dataclass(frozen=True)
-class Verified:
-    """A pair whose matches ``inlier`` (``[M]`` bool) agree with one motion ``relative`` (``[3, 4]``)."""
+class Verified(NamedTuple):
+    """A pair, the motion ``relative [3, 4]`` that its matches ``agreeing [K, 2]`` share, and their summed scores."""
 
     pair: Pair
     relative: np.ndarray
-    inlier: np.ndarray
-
-    @property
-    def support(self) -> float:
-        """Sum of the scores of the agreeing matches."""
-        return float(self.pair.scores[self.inlier].sum())
+    agreeing: np.ndarray
+    support: float
 
 
 def verify(problem: Problem, focal: np.ndarray) -> list[Verified]:
@@ -48,11 +44,11 @@ def verify(problem: Problem, focal: np.ndarray) -> list[Verified]:
     verified = []
     for pair in problem.pairs:
         relative = relative_pose(problem, pair, focal)
-        if relative is None:
-            continue
-        candidate = Verified(pair, relative, inliers(problem, pair, relative, focal))
-        if candidate.inlier.sum() >= MIN_INLIERS and candidate.support >= MIN_SUPPORT:
-            verified.append(candidate)
+        if relative is not None:
+            good = inliers(problem, pair, relative, focal)
+            support = float(pair.scores[good].sum())
+            if good.sum() >= MIN_INLIERS and support >= MIN_SUPPORT:
+                verified.append(Verified(pair, relative, pair.indices[good], support))
     return sorted(verified, key=lambda v: -v.support)
 
 
@@ -79,8 +75,8 @@ def likely_focal(problem: Problem, most: int = 5) -> np.ndarray:
     return np.exp(total / weight)
 
 
-def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
-    """Write cameras (one per group and size) of focal lengths ``[G]``, photos (from id 1) and keypoints for COLMAP."""
+def _write_photos(problem: Problem, focal: np.ndarray, database) -> None:
+    """Cameras (one per group and size), photos (ids from 1, in order) and keypoints into a COLMAP database."""
     import pycolmap
 
     camera_ids: dict[tuple[int, int, int], int] = {}
@@ -101,27 +97,17 @@ def write_photos(problem: Problem, focal: np.ndarray, database) -> None:
         database.write_keypoints(i + 1, problem.points[i].astype(np.float32))
 
 
-def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **mapper: float) -> Poses | None:
-    """COLMAP's incremental mapping of the verified matches with thresholds for sparse sets; its largest model.
-
-    Focal lengths stay fixed with few photos, where COLMAP's free refinement of them runs away; ``polish`` refines them.
-    Over many photos a wrong one bends the whole walk, so that they are refined from the beginning.
-
-    Args:
-        problem: what the photos said.
-        focal: ``[G]`` focal lengths in pixels.
-        verified: matches to use.
-        mapper: further options of ``pycolmap.IncrementalMapperOptions``.
-    """
+def _map(problem: Problem, focal: np.ndarray, verified: list[Verified], **mapper: float) -> Poses | None:
+    """The largest model of COLMAP's incremental mapping of the verified matches, with these mapper options."""
     import pycolmap
 
     with tempfile.TemporaryDirectory() as folder:
         database_path = Path(folder) / "database.db"
         database = pycolmap.Database.open(database_path)
-        write_photos(problem, focal, database)
+        _write_photos(problem, focal, database)
         for v in verified:
             a, b = v.pair.first + 1, v.pair.second + 1
-            good = v.pair.indices[v.inlier].astype(np.uint32)
+            good = v.agreeing.astype(np.uint32)
             database.write_matches(a, b, good)
             geometry = pycolmap.TwoViewGeometry()
             geometry.config = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
@@ -135,6 +121,8 @@ def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **ma
         options.extract_colors = False
         options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = problem.seed
         options.num_threads = 1
+        # Free refinement of the focal length runs away with few photos: there ``polish`` does it. Over many photos a
+        # wrong one bends the whole walk, so that it is refined from the beginning (``_SPARING``).
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.mapper.abs_pose_min_num_inliers = MIN_INLIERS
@@ -158,7 +146,7 @@ def map_many(problem: Problem, focal: np.ndarray, verified: list[Verified], **ma
         return Poses(np.array(ids) - 1, matrices[:, :, :3], matrices[:, :, 3], refined)
 
 
-def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Poses | None:
+def _register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Poses | None:
     """Add one photo by the points it shares with the placed ones (PnP), or ``None`` where too few agree."""
     import pycolmap
 
@@ -170,7 +158,7 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
             other, mine, theirs = (pair.second, 0, 1) if pair.first == photo else (pair.first, 1, 0)
             keys = ((int(m[mine]), (other, int(m[theirs]))) for m in pair.indices)
             seen.update({keypoint: known[key] for keypoint, key in keys if key in known})
-    if len(seen) < MIN_PNP_INLIERS:
+    if len(seen) < _MIN_PNP_INLIERS:
         return None
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.max_error = _PNP_ERROR * problem.unit(photo)
@@ -178,7 +166,7 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
     pixels, points = problem.points[photo][list(seen)], bundle.points[list(seen.values())]
     camera = pinhole(problem, photo, poses.focal)
     found = pycolmap.estimate_and_refine_absolute_pose(pixels, points, camera, options)
-    if found is None or found["num_inliers"] < MIN_PNP_INLIERS:
+    if found is None or found["num_inliers"] < _MIN_PNP_INLIERS:
         return None
     matrix = found["cam_from_world"].matrix()[None]
     return Poses(
@@ -192,12 +180,15 @@ def register(problem: Problem, poses: Poses, bundle: Bundle, photo: int) -> Pose
 def map_with_any_start(problem: Problem, focal: np.ndarray, verified: list[Verified]) -> Poses | None:
     """The largest of COLMAP's models over ever looser demands on the first pair, if it has more than two photos.
 
-    Focal lengths ``[G]`` and matches are those of `map_many`.
+    Args:
+        problem: what the photos said.
+        focal: ``[G]`` focal lengths in pixels.
+        verified: the matches to use.
     """
     best = None
     for angle, matches, forward in _MAPPER_STARTS:
         first = {"init_min_tri_angle": angle, "init_min_num_inliers": matches, "init_max_forward_motion": forward}
-        found = map_many(problem, focal, verified, **first)
+        found = _map(problem, focal, verified, **first)
         if found is not None and len(found.photos) > (2 if best is None else len(best.photos)):
             best = found
         if best is not None and len(best.photos) == len(problem):
@@ -233,5 +224,5 @@ def _grow(problem: Problem, poses: Poses, bundle: Bundle) -> tuple[Poses, Bundle
     grown = poses
     for photo in range(len(problem)):
         if photo not in poses.photos:
-            grown = register(problem, grown, bundle, photo) or grown
+            grown = _register(problem, grown, bundle, photo) or grown
     return None if grown is poses else polish(problem, grown)

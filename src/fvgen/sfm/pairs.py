@@ -51,7 +51,7 @@ def place_two(problem: Problem, pair: Pair) -> tuple[Poses, Bundle] | None:
     small = replace(pair, indices=pair.indices[np.sort(draw)], scores=pair.scores[np.sort(draw)])
     sketch = replace(problem, pairs=[small])
     best, best_cost = None, np.inf
-    for focal in focal_starts(problem, [pair.first, pair.second]):
+    for focal in _focal_starts(problem, [pair.first, pair.second]):
         relative = relative_pose(problem, small, focal)
         if relative is None:
             continue
@@ -62,13 +62,13 @@ def place_two(problem: Problem, pair: Pair) -> tuple[Poses, Bundle] | None:
             focal,
         )
         found = polish(sketch, start, rounds=1, iterations=12)
-        cost = pair_cost(problem, pair, found[0]) if found else np.inf
+        cost = _pair_cost(problem, pair, found[0]) if found else np.inf
         if found and cost < best_cost:
             best, best_cost = found[0], cost
     return None if best is None else polish(replace(problem, pairs=[pair]), best)
 
 
-def pair_cost(problem: Problem, pair: Pair, poses: Poses) -> float:
+def _pair_cost(problem: Problem, pair: Pair, poses: Poses) -> float:
     """Twice the negative log-posterior of a two-view motion, over all matches of the pair, the wrong ones too."""
     errors = epipolar_errors(problem, pair, poses.relative(pair), poses.focal) / pair_sigma(problem, pair)
     data = np.log1p(np.minimum(errors, 2 * POINT_ERROR) ** 2).sum()
@@ -77,8 +77,8 @@ def pair_cost(problem: Problem, pair: Pair, poses: Poses) -> float:
     return float(data + max(1.0, len(errors) / INDEPENDENT_PER_PHOTO) * (prior**2).sum())
 
 
-def focal_starts(problem: Problem, photos: list[int]) -> list[np.ndarray]:
-    """Focal lengths ``[G]`` to begin from: the prior, and others where it is vague."""
+def _focal_starts(problem: Problem, photos: list[int]) -> list[np.ndarray]:
+    """Focal lengths to begin from: the prior, and others where it is vague."""
     groups = np.unique(problem.group[photos])
     if (problem.focal_spread[groups] < VAGUE).all():
         return [problem.focal_prior]

@@ -1,11 +1,12 @@
 """Estimators of camera geometry behind one interface; each is a module, imported when it is used.
 
-An estimator's module has ``estimate(photos, device, seed, weights) -> Geometry``; that of a network, which is a package
-with weights of its own, also ``ready(weights)``.
+A network, which is a package with weights of its own, is a module with ``MODULE``, what to import of the package;
+``NAMES``, short names of weights; ``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
 """
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -13,16 +14,12 @@ from fvgen.cameras import Cameras
 from fvgen.cameras.alignment import residual, similarity_between
 from fvgen.errors import UserError
 from fvgen.scene.depth import DepthMap
-from fvgen.scene.geometry.result import Geometry
-from fvgen.scene.geometry.weights import Unusable
+from fvgen.scene.geometry.result import Geometry, assemble
+from fvgen.scene.geometry.weights import Unusable, find_weights, loaded, on_device, optional, quiet
 from fvgen.scene.types import Photos
 
-ESTIMATORS = {
-    "colmap": "fvgen.scene.sfm",
-    "dust3r": "fvgen.scene.geometry.dust3r",
-    "da3": "fvgen.scene.geometry.da3",
-}
-NETWORKS = ("dust3r", "da3")
+NETWORKS = {"dust3r": "fvgen.scene.geometry.dust3r", "da3": "fvgen.scene.geometry.da3"}
+ESTIMATORS = ("colmap", *NETWORKS)
 DEPTHS = ("auto", "sweep", *NETWORKS)
 _MOST_DEGREES = 15.0  # wrong by this much between two cameras, or ...
 _MOST_CENTER_ERROR = 0.5  # ... with two cameras a baseline 30 degrees off: the depth is that of another place
@@ -38,8 +35,8 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
     """Find out where photos were taken.
 
     Args:
-        name: a key of ``ESTIMATORS``.
-        photos: two at least; cameras that came with them are not used.
+        name: one of ``ESTIMATORS``.
+        photos: two different ones at least; cameras that came with them are not used.
         device: where networks run.
         seed: of everything that is drawn.
         weights: see `fvgen.scene.geometry.weights.find_weights`; only networks that do not come with their package
@@ -51,8 +48,27 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
     """
     if name not in ESTIMATORS:
         raise UserError(f"geometry {name!r} is unknown; use auto, given, {', '.join(ESTIMATORS)}")
-    found: Geometry = importlib.import_module(ESTIMATORS[name]).estimate(photos, device, seed, weights)
-    return found
+    if name not in NETWORKS:
+        from fvgen.scene.sfm import place
+
+        if weights is not None:
+            raise UserError("`geometry_weights` are for `geometry` dust3r or da3; colmap takes none")
+        return place(photos, device, seed)
+    network, photos = importlib.import_module(NETWORKS[name]), photos.without_copies()
+    if len(photos) < 2:
+        raise UserError(f"{name} needs two different photos or more")
+    path = _ready(name, weights)
+    with on_device(device) as kind, quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = loaded(network.load_network, path, device)
+        return assemble(name, photos, network.answer(photos.images, model, kind, seed))
+
+
+def _ready(name: str, weights: str | None) -> Path:
+    """The weights of a network, once its package is known to be there."""
+    network = importlib.import_module(NETWORKS[name])
+    optional(network.MODULE, name)  # before weights are looked for or downloaded
+    return find_weights(weights, network.NAMES, name)
 
 
 def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
@@ -116,7 +132,7 @@ def network_for(geometry: str, depth: str, weights: str | None) -> str | None:
     """The network that cameras, depth or both are asked of, ready to be used; ``None`` where neither is.
 
     Args:
-        geometry: ``"auto"``, ``"given"`` or a key of ``ESTIMATORS``.
+        geometry: ``"auto"``, ``"given"`` or one of ``ESTIMATORS``.
         depth: one of ``DEPTHS``.
         weights: of the network.
 
@@ -135,5 +151,5 @@ def network_for(geometry: str, depth: str, weights: str | None) -> str | None:
         if weights is not None:
             raise UserError("`geometry_weights` are for `geometry` dust3r or da3, or `depth` dust3r or da3")
         return None
-    importlib.import_module(ESTIMATORS[asked[0]]).ready(weights)
+    _ready(asked[0], weights)
     return asked[0]

@@ -9,45 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fvgen.errors import UserError
-from fvgen.scene.geometry.result import Geometry, Picture, Seen, assemble, resample
-from fvgen.scene.geometry.weights import Unusable, fill, find_weights, loaded, on_device, optional, quiet, read_folder
-from fvgen.scene.types import Photos
+from fvgen.scene.geometry.result import Picture, Seen, resample
+from fvgen.scene.geometry.weights import Unusable, fill, optional, quiet, read_folder
 
+MODULE = "depth_anything_3.model"
 NAMES = {"base": "depth-anything/DA3-BASE", "small": "depth-anything/DA3-SMALL"}
 LONG_SIDE, GRID = 504, 14
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for the network's training
 _REFERENCE = "saddle_balanced"  # how the network chooses the view whose frame the others are expressed in
-
-
-def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
-    """Cameras, depth and confidence of all photos at once. Deterministic: ``seed`` changes nothing.
-
-    Arguments are those of `fvgen.scene.geometry.estimate`.
-
-    Raises:
-        UserError: fewer than two different photos, or an answer that is no cameras.
-        Unusable: package or weights are missing, or a model that finds no cameras.
-    """
-    photos = photos.without_copies()
-    if len(photos) < 2:
-        raise UserError("da3 needs two different photos or more")
-    path = ready(weights)
-    pictures = fitted(photos.images)
-    with on_device(device) as kind:
-        network = loaded(load_network, path, device)
-        with quiet():
-            return assemble("da3", photos, answer(pictures, network, kind))
-
-
-def ready(weights: str | None) -> Path:
-    """The weights' folder, once the package is known to be there.
-
-    Raises:
-        Unusable: package or weights are missing.
-    """
-    optional("depth_anything_3.model", "da3")  # before weights are looked for or downloaded
-    return find_weights(weights, NAMES, "da3")
 
 
 def fitted(images: list[Tensor]) -> list[Picture]:
@@ -62,25 +31,27 @@ def fitted(images: list[Tensor]) -> list[Picture]:
 
 
 @torch.inference_mode()
-def answer(pictures: list[Picture], network: nn.Module, device: str) -> list[Seen]:
-    """What the network says of pictures that share one size.
+def answer(images: list[Tensor], network: nn.Module, device: str, seed: int) -> list[Seen]:
+    """Cameras, depth and certainty of all photos at once. Deterministic: nothing is drawn.
+
+    The network's extrinsics are camera-from-world in OpenCV axes, its intrinsics pixels of the pictures with the
+    principal point in their middle.
 
     Args:
-        pictures: from `fitted`.
+        images: photos ``[H_i, W_i, 3]`` uint8.
         network: from `load_network`, on ``device``.
         device: its kind, such as ``cuda``.
-
-    Its extrinsics are camera-from-world in OpenCV axes, its intrinsics pixels of the pictures with the principal point
-    in their middle.
+        seed: changes nothing.
 
     Raises:
         Unusable: a model for single pictures, which finds no cameras.
     """
-    images = torch.stack([picture.image for picture in pictures]).movedim(-1, 1).to(device).float() / 255
-    images = (images - images.new_tensor(_MEAN)[:, None, None]) / images.new_tensor(_STD)[:, None, None]
+    pictures = fitted(images)
+    batch = torch.stack([picture.image for picture in pictures]).movedim(-1, 1).to(device).float() / 255
+    batch = (batch - batch.new_tensor(_MEAN)[:, None, None]) / batch.new_tensor(_STD)[:, None, None]
     fast = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
     with torch.autocast(device, fast, enabled=device == "cuda"):
-        found = network(images[None], None, None, [], False, False, _REFERENCE)
+        found = network(batch[None], None, None, [], False, False, _REFERENCE)
     if "extrinsics" not in found or "depth_conf" not in found:
         raise Unusable("da3: this model finds no cameras; choose small, base, or another of the main series")
     return converted(
@@ -117,7 +88,7 @@ def load_network(path: Path) -> nn.Module:
     with quiet():
         shapes = optional("depth_anything_3.registry", "da3").MODEL_REGISTRY
         tools = optional("depth_anything_3.cfg", "da3")
-        optional("depth_anything_3.model", "da3")
+        optional(MODULE, "da3")
         config, state = read_folder(path, "da3")
         name = config.get("model_name")
         if name not in shapes:

@@ -15,20 +15,10 @@ from torch import Tensor, nn
 
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.geometry.result import Geometry, Picture, Seen, assemble, resample
-from fvgen.scene.geometry.weights import (
-    Unusable,
-    fill,
-    find_weights,
-    first_line,
-    loaded,
-    on_device,
-    optional,
-    quiet,
-    read_folder,
-)
-from fvgen.scene.types import Photos
+from fvgen.scene.geometry.result import Picture, Seen, resample
+from fvgen.scene.geometry.weights import Unusable, fill, first_line, optional, quiet, read_folder
 
+MODULE = "mini_dust3r.model"
 NAMES = {
     "512_dpt": "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt",
     "512_linear": "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
@@ -40,35 +30,9 @@ _NETWORK = "AsymmetricCroCo3DStereo"
 _PLAIN = {"patch_embed_cls": "PatchEmbedDust3R", "landscape_only": False}
 
 
-def estimate(photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
-    """Cameras, depth and confidence from point maps of all pairs of photos, aligned together.
-
-    Arguments are those of `fvgen.scene.geometry.estimate`.
-
-    Raises:
-        UserError: fewer than two different photos, or an alignment without result.
-        Unusable: package or weights are missing.
-    """
-    photos = photos.without_copies()
-    if len(photos) < 2:
-        raise UserError("dust3r needs two different photos or more")
-    path = ready(weights)
-    pictures = [fitted(image) for image in photos.images]
-    with on_device(device) as kind:
-        network = loaded(load_network, path, device)
-        with torch.random.fork_rng(), quiet():
-            torch.manual_seed(seed)
-            return assemble("dust3r", photos, align(pictures, network, kind, seed))
-
-
-def ready(weights: str | None) -> Path:
-    """The weights' file or folder, once the package is known to be there.
-
-    Raises:
-        Unusable: package or weights are missing.
-    """
-    optional("mini_dust3r.model", "dust3r")  # before weights are looked for or downloaded
-    return find_weights(weights, NAMES, "dust3r")
+def answer(images: list[Tensor], network: nn.Module, device: str, seed: int) -> list[Seen]:
+    """Cameras, depth and certainty of photos ``[H_i, W_i, 3]`` uint8: see `fitted` and `align`."""
+    return align([fitted(image) for image in images], network, device, seed)
 
 
 def fitted(image: Tensor) -> Picture:
@@ -156,7 +120,7 @@ def load_network(path: Path) -> nn.Module:
         Unusable: the package is missing, or the file is no checkpoint of DUSt3R.
     """
     with quiet():
-        kind = getattr(optional("mini_dust3r.model", "dust3r"), _NETWORK)
+        kind = getattr(optional(MODULE, "dust3r"), _NETWORK)
         if path.is_dir() or path.suffix == ".safetensors":
             config, state = read_folder(path, "dust3r")
         else:
