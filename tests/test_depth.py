@@ -202,7 +202,7 @@ def test_few_maps_are_compared_all_with_all_and_lose_only_what_is_seen_through()
         keep = ~flying(own.depth)
         for j, other in enumerate(maps):
             if i != j:
-                keep &= ~points._seen_through(own, other, 0.05)
+                keep &= ~points._seen_through(own, other)
         expected.append(lift(own)[keep].float())
     assert torch.equal(cloud.positions, torch.cat(expected))
     assert len(cloud) < 5 * 24 * 32
@@ -213,9 +213,9 @@ def test_each_of_many_maps_is_compared_with_its_neighbours_only(monkeypatch: pyt
     met = set()
     plain = points._seen_through
 
-    def watched(own: DepthMap, other: DepthMap, contradiction: float) -> Tensor:
+    def watched(own: DepthMap, other: DepthMap) -> Tensor:
         met.add((round(own.cameras.centers[0, 0].item() / 0.2), round(other.cameras.centers[0, 0].item() / 0.2)))
-        return plain(own, other, contradiction)
+        return plain(own, other)
 
     monkeypatch.setattr(points, "_seen_through", watched)
     fuse_points(maps)

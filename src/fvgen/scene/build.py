@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.types import Photos, Scene
 
@@ -53,7 +52,9 @@ def build_scene(
     elif photos.cameras is None:
         raise UserError("no cameras came with these photos; name a transforms.json or a COLMAP folder, or use auto")
     else:
-        _check_baseline(photos.cameras)
+        centers = photos.cameras.centers
+        if float((centers - centers[0]).norm(dim=1).max()) <= 1e-9 * max(1.0, float(centers.abs().max())):
+            raise UserError("all given cameras stand at the same place; depth needs photos from at least two places")
         found = Geometry(photos, photos.cameras, "given")
     source = depth_source(depth, geometry)
     if source not in ("sweep", geometry):
@@ -63,10 +64,3 @@ def build_scene(
     if depths is None:
         depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=found.points)
     return Scene(photos, cameras, fuse_points(depths), depths, geometry, source, found.fit)
-
-
-def _check_baseline(cameras: Cameras) -> None:
-    """Depth comes from moving: cameras at one place see none."""
-    spread = (cameras.centers - cameras.centers[0]).norm(dim=1).max()
-    if float(spread) <= 1e-9 * max(1.0, float(cameras.centers.abs().max())):
-        raise UserError("all given cameras stand at the same place; depth needs photos from at least two places")

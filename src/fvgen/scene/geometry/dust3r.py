@@ -7,9 +7,11 @@ of fvgen; this module calls the package ``mini-dust3r`` where the user has insta
 import argparse
 import ast
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +67,10 @@ def align(pictures: list[Picture], network: nn.Module, device: str, seed: int = 
     Raises:
         UserError: the package is missing or the alignment fails.
     """
-    views = [_view(i, picture) for i, picture in enumerate(pictures)]
+    views = []  # as the package wants them: picture in -1..1, its true size, its number
+    for i, picture in enumerate(pictures):
+        image, shape = picture.image.movedim(-1, 0)[None].float() / 127.5 - 1, picture.image.shape[:2]
+        views.append({"img": image, "true_shape": np.array([shape], np.int32), "idx": i, "instance": str(i)})
     infer = optional("mini_dust3r.inference", "dust3r").inference
     make_pairs = optional("mini_dust3r.image_pairs", "dust3r").make_pairs
     merge = optional("mini_dust3r.utils.device", "dust3r").collate_with_cat
@@ -146,31 +151,19 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def parse_call(text: str, path: Path) -> dict[str, Any]:
-    """The keyword arguments of a call with plain values, as DUSt3R's checkpoints hold it; nothing is executed.
+    """The keyword arguments of a call with plain values, or ``inf``, as DUSt3R's checkpoints hold it; none is executed.
+
+    Args:
+        text: the call.
+        path: where it comes from, for the message.
 
     Raises:
         Unusable: anything else.
     """
     try:
-        call = ast.parse(text, mode="eval").body
+        call = ast.parse(re.sub(r"\binf\b", "1e999", text), mode="eval").body
         if not isinstance(call, ast.Call) or ast.unparse(call.func) != _NETWORK or call.args:
             raise ValueError(text)
-        return {str(word.arg): ast.literal_eval(_Infinity().visit(word.value)) for word in call.keywords}
+        return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError, TypeError):
         raise Unusable(f"weights of dust3r: {path} names the network {str(text)[:80]!r}, not {_NETWORK}") from None
-
-
-class _Infinity(ast.NodeTransformer):
-    """The bare word ``inf`` as a number."""
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(math.inf) if node.id == "inf" else node
-
-
-def _view(index: int, picture: Picture) -> dict[str, Any]:
-    """One view as the package wants it: picture in -1..1, its true size, its number."""
-    import numpy as np
-
-    image = picture.image.movedim(-1, 0)[None].float() / 127.5 - 1
-    shape = np.array([picture.image.shape[:2]], dtype=np.int32)
-    return {"img": image, "true_shape": shape, "idx": index, "instance": str(index)}

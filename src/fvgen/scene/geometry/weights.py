@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
@@ -171,12 +170,3 @@ def loaded(load: Callable[[Path], nn.Module], path: Path, device: str) -> nn.Mod
         _loaded.clear()
         _loaded[key] = load(path).eval().to(device)
     return _loaded[key]
-
-
-@contextlib.contextmanager
-def on_device(device: str) -> Iterator[str]:
-    """The device by its kind (``cpu``, ``cuda``, ``mps``), which is all that some packages understand."""
-    chosen = torch.device(device)
-    current = torch.cuda.device(chosen) if chosen.type == "cuda" else contextlib.nullcontext()
-    with current:
-        yield chosen.type
