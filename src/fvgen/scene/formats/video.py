@@ -42,16 +42,12 @@ def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
         UserError: not a video, no picture stream, or frames that cannot be decoded.
     """
     path = Path(path)
-    with _opened(path) as (container, stream):
-        times, keys = _index(container, stream)
-        _check_whole(path, len(times), stream)
+    times, keys, unit = _index(path)
     if len(times) < 2:
         raise UserError(f"{path}: this video has fewer than two frames")
     with _opened(path) as (container, stream):
-        windows = _windows(times, count, float(stream.time_base or 1))
-        chosen = {}
-        for frame in _sharpest(container, stream, windows, keys):
-            chosen[bisect_left(times, frame.pts)] = _upright(frame, stream)
+        sharpest = _sharpest(container, stream, _windows(times, count, unit), keys)
+        chosen = {bisect_left(times, frame.pts): _upright(frame, stream) for frame in sharpest}
     return sorted(chosen.items())
 
 
@@ -61,11 +57,8 @@ def frame_times(path: str | Path) -> list[float]:
     Raises:
         UserError: not a video, or one that was cut off.
     """
-    path = Path(path)
-    with _opened(path) as (container, stream):
-        times, _ = _index(container, stream)
-        _check_whole(path, len(times), stream)
-        return [pts * float(stream.time_base or 1) for pts in times]
+    times, _, unit = _index(Path(path))
+    return [pts * unit for pts in times]
 
 
 def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
@@ -79,12 +72,11 @@ def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
         ``[H, W, 3]`` uint8 each, upright.
 
     Raises:
-        UserError: not a video, or a frame that cannot be decoded.
+        UserError: not a video, one that was cut off, or a frame that cannot be decoded.
     """
     path, found = Path(path), {}
-    with _opened(path) as (container, stream):
-        times, keys = _index(container, stream)
-        wanted = {times[n]: n for n in numbers if n < len(times)}
+    times, keys, _ = _index(path)
+    wanted = {times[n]: n for n in numbers if n < len(times)}
     with _opened(path) as (container, stream):
         before = bisect_right(keys, min(wanted, default=0))
         if before > 1:
@@ -103,8 +95,11 @@ def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
 def read_video(path: str | Path) -> tuple[Tensor, float]:
     """Decode a whole video.
 
+    Args:
+        path: the video.
+
     Returns:
-        frames ``[F, H, W, 3]`` uint8, upright, and frames per second (25 where the file does not say).
+        Frames ``[F, H, W, 3]`` uint8, upright, and frames per second (25 where the file does not say).
 
     Raises:
         UserError: not a video, or frames that cannot be decoded.
@@ -175,9 +170,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
     except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: this video cannot be decoded ({getattr(error, 'strerror', None) or 'damaged'})"
-        ) from None
+        reason = getattr(error, "strerror", None) or "damaged"
+        raise UserError(f"{path}: this video cannot be decoded ({reason})") from None
 
 
 def _check_whole(path: Path, found: int, stream: Any) -> None:
@@ -186,10 +180,13 @@ def _check_whole(path: Path, found: int, stream: Any) -> None:
         raise UserError(f"{path}: cut off, only {found} of {stream.frames} frames are there; copy the video again")
 
 
-def _index(container: Any, stream: Any) -> tuple[list[int], list[int]]:
-    """Times of all frames and of the key frames, in the stream's units, without decoding."""
-    packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
-    return sorted({pts for pts, _ in packets}), sorted({pts for pts, key in packets if key})
+def _index(path: Path) -> tuple[list[int], list[int], float]:
+    """Times of all frames and of the key frames, without decoding, and the seconds that their unit lasts."""
+    with _opened(path) as (container, stream):
+        packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+        times = sorted({pts for pts, _ in packets})
+        _check_whole(path, len(times), stream)
+        return times, sorted({pts for pts, key in packets if key}), float(stream.time_base or 1)
 
 
 def _windows(times: list[int], count: int, unit: float) -> list[tuple[int, int]]:
