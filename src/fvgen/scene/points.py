@@ -53,7 +53,8 @@ def fuse_points(depths: list[DepthMap]) -> PointCloud:
 
 def lift(own: DepthMap) -> Tensor:
     """The world position ``[h, w, 3]`` float64 of each pixel of a depth map."""
-    rays = pixel_centers(*own.depth.shape, own.depth.device).double() @ torch.linalg.inv(own.cameras.intrinsics[0]).T
+    height, width = own.depth.shape
+    rays = pixel_centers(height, width, own.depth.device).double() @ torch.linalg.inv(own.cameras.intrinsics[0]).T
     matrix = own.cameras.world_from_camera[0]
     return (rays * own.depth[..., None].double()) @ matrix[:3, :3].T + matrix[:3, 3]
 

@@ -62,8 +62,8 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
     kind = torch.device(device).type  # all that some packages understand: of several GPUs they use the current one
     current = torch.cuda.device(device) if kind == "cuda" else contextlib.nullcontext()
     with current, quiet(), torch.random.fork_rng():
-        torch.manual_seed(seed)
         model = loaded(network.load_network, path, device)
+        torch.manual_seed(seed)
         return assemble(name, photos, network.answer(photos.images, model, kind, seed))
 
 

@@ -30,7 +30,6 @@ def fitted(images: list[Tensor]) -> list[Picture]:
     return [picture.cut(width, height) for picture in pictures]
 
 
-@torch.inference_mode()
 def answer(images: list[Tensor], network: nn.Module, device: str, seed: int) -> list[Seen]:
     """Cameras, depth and certainty of all photos at once. Deterministic: nothing is drawn.
 
@@ -50,7 +49,7 @@ def answer(images: list[Tensor], network: nn.Module, device: str, seed: int) -> 
     batch = torch.stack([picture.image for picture in pictures]).movedim(-1, 1).to(device).float() / 255
     batch = (batch - batch.new_tensor(_MEAN)[:, None, None]) / batch.new_tensor(_STD)[:, None, None]
     fast = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-    with torch.autocast(device, fast, enabled=device == "cuda"):
+    with torch.inference_mode(), torch.autocast(device, fast, enabled=device == "cuda"):
         found = network(batch[None], None, None, [], False, False, _REFERENCE)
     if "extrinsics" not in found or "depth_conf" not in found:
         raise Unusable("da3: this model finds no cameras; choose small, base, or another of the main series")
