@@ -12,12 +12,13 @@ def is_hub_name(text: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None and not Path(text).exists()
 
 
-def download(model: str, patterns: Sequence[str]) -> Path:
+def hub_folder(model: str, patterns: Sequence[str], download: bool = True) -> Path:
     """The folder of a model ``OWNER/MODEL`` in the hub's cache on this machine, downloaded if it is not there yet.
 
     Args:
         model: its name.
         patterns: of the files that are wanted, such as ``*.safetensors``.
+        download: whether the hub may be asked.
 
     Raises:
         UserError: there is no such model, or the hub cannot be reached.
@@ -25,7 +26,7 @@ def download(model: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(patterns)))
+        return Path(snapshot_download(model, allow_patterns=list(patterns), local_files_only=not download))
     except Exception as error:  # the hub's client raises those of several network libraries
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{model} cannot be had from the hub ({reason})") from None

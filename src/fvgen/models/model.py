@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
-from fvgen.hub import download, is_hub_name
+from fvgen.hub import hub_folder, is_hub_name
 from fvgen.models.adapter_files import Adapter, save_adapter
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
@@ -263,7 +263,7 @@ def find_model(folder: str | Path) -> Path:
     path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
     if is_hub_name(str(folder)):
         try:
-            path = download(str(folder), ("*.json", "*.safetensors"))
+            path = hub_folder(str(folder), ("*.json", "*.safetensors"))
         except UserError as error:
             raise UserError(f"model '{folder}': there is no such folder, and {error}") from None
     if not (path / "model_index.json").is_file():

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
+from fvgen.hub import hub_folder
 
 FILES = ("config.json", "model.safetensors")
 _PACKAGES = {"dust3r": "mini-dust3r", "da3": "depth-anything-3"}  # their names for pip
@@ -86,14 +87,11 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
 
 @lru_cache  # once in a process, not for every clip
 def _from_hub(model: str, download: bool, estimator: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=not download))
-    except Exception as error:  # the hub's client raises those of several network libraries
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        folder = hub_folder(model, FILES, download)
+    except UserError as error:
         if download:
-            raise Unusable(f"weights of {estimator}: {model} cannot be had from the hub ({reason})") from None
+            raise Unusable(f"weights of {estimator}: {error}") from None
         folder = Path()
     if not all((folder / name).is_file() for name in FILES):
         raise Unusable(
