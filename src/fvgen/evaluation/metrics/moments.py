@@ -1,6 +1,6 @@
 """Distances between two sets of feature vectors that arrive in batches: Frechet and kernel distance."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,14 +22,14 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: Tensor) -> "Moments":
-        """Those of ``[N, D]``."""
+        """The moments of vectors ``[N, D]``."""
         vectors = vectors.double()
         mean = vectors.mean(0)
         deviations = vectors - mean
         return cls(len(vectors), mean, deviations.T @ deviations)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Chan, Golub and LeVeque 1979."""
+        """The moments of all vectors of both (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
         step = other.mean - self.mean
         between = torch.outer(step, step) * (self.count * other.count / count)
@@ -95,26 +95,24 @@ def kernel_distance(a: Tensor, b: Tensor, block: int = 2048) -> float:
     """
     if min(len(a), len(b)) < 2:
         return float("nan")
-    within = [(_kernel_sum(v, v, block) - float(_cubic(v.double().square().sum(1), v.shape[1]).sum())) for v in (a, b)]
-    pairs = [len(v) * (len(v) - 1) for v in (a, b)]
-    return within[0] / pairs[0] + within[1] / pairs[1] - 2 * _kernel_sum(a, b, block) / (len(a) * len(b))
+
+    def cubic(products: Tensor) -> float:
+        return float(((products / a.shape[1] + 1) ** 3).sum())
+
+    def total(x: Tensor, y: Tensor) -> float:
+        columns = y.double().T
+        return sum(cubic(rows.double() @ columns) for rows in x.split(block))
+
+    within = [(total(v, v) - cubic(v.double().square().sum(1))) / (len(v) * (len(v) - 1)) for v in (a, b)]
+    return within[0] + within[1] - 2 * total(a, b) / (len(a) * len(b))
 
 
-def _kernel_sum(a: Tensor, b: Tensor, block: int) -> float:
-    columns = b.double().T
-    return sum(float(_cubic(rows.double() @ columns, a.shape[1]).sum()) for rows in a.split(block))
-
-
-def _cubic(products: Tensor, dimensions: int) -> Tensor:
-    return (products / dimensions + 1) ** 3
-
-
-@dataclass
 class _Stream:
     """Vectors of one side: rows while they are no more than their dimensions, moments of all that came before."""
 
-    rows: list[Tensor] = field(default_factory=list)
-    moments: Moments | None = None
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.moments: Moments | None = None
 
     def add(self, vectors: Tensor) -> None:
         self.rows.append(vectors)
@@ -129,41 +127,36 @@ class _Stream:
         return Moments.of(rows) if self.moments is None else self.moments + Moments.of(rows)
 
 
-@dataclass
 class FrechetDistance:
     """Frechet distance of two streams of features; what it keeps does not grow with their length."""
 
-    predicted: _Stream = field(default_factory=_Stream)
-    truth: _Stream = field(default_factory=_Stream)
+    def __init__(self) -> None:
+        self._sides = (_Stream(), _Stream())
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
         """Take ``[F, D]`` features in."""
-        self.predicted.add(predicted)
-        self.truth.add(truth)
+        for side, vectors in zip(self._sides, (predicted, truth)):
+            side.add(vectors)
 
     def result(self) -> float:
-        """``nan`` before two of each have come."""
-        sides = (self.predicted, self.truth)
-        if all(side.rows and side.moments is None for side in sides):
-            return frechet_distance_of_few(*(torch.cat(side.rows) for side in sides))
-        a, b = (side.folded() for side in sides)
+        """The distance, ``nan`` before two of each have come."""
+        if all(side.rows and side.moments is None for side in self._sides):
+            return frechet_distance_of_few(*(torch.cat(side.rows) for side in self._sides))
+        a, b = (side.folded() for side in self._sides)
         return frechet_distance(a, b) if a and b else float("nan")
 
 
-@dataclass
 class KernelDistance:
     """Kernel distance of two streams of features; keeps the features, 8 kB for one picture of Inception."""
 
-    predicted: list[Tensor] = field(default_factory=list)
-    truth: list[Tensor] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._sides: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
         """Take ``[F, D]`` features in."""
-        self.predicted.append(predicted)
-        self.truth.append(truth)
+        for side, vectors in zip(self._sides, (predicted, truth)):
+            side.append(vectors)
 
     def result(self) -> float:
-        """``nan`` before two of each have come."""
-        if not self.predicted:
-            return float("nan")
-        return kernel_distance(torch.cat(self.predicted), torch.cat(self.truth))
+        """The distance, ``nan`` before two of each have come."""
+        return kernel_distance(*map(torch.cat, self._sides)) if self._sides[0] else float("nan")

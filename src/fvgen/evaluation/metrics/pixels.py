@@ -1,6 +1,5 @@
 """Metrics of pixel values, and of their change from frame to frame: no network. ``[F, H, W, 3]`` float in 0..1."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +35,7 @@ def psnr_of_frames(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(predicted: Tensor, truth: Tensor) -> float:
-    """Mean over frames of :func:`ssim_skimage11`."""
+    """Mean over frames of :func:`ssim_skimage11` of pictures ``[F, H, W, 3]``."""
     return float(ssim_skimage11(predicted, truth).mean())
 
 
@@ -45,13 +44,7 @@ def ssim_skimage11(predicted: Tensor, truth: Tensor) -> Tensor:
 
     Sample covariances, as ``skimage.metrics.structural_similarity(win_size=11, gaussian_weights=True, sigma=1.5)``.
     """
-    sample = 121 / 120  # from population to sample covariance of an 11 x 11 window
-
-    def of_channels(x: Tensor, y: Tensor) -> Tensor:
-        mean_x, mean_y, var_x, var_y, cov = _window_moments(x, y)
-        return _similarity(mean_x, mean_y, sample * var_x, sample * var_y, sample * cov)
-
-    return _frame_by_frame(of_channels, predicted, truth)
+    return _frame_by_frame(predicted, truth, border_counts=False)
 
 
 def ssim_torchmetrics(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -60,22 +53,26 @@ def ssim_torchmetrics(predicted: Tensor, truth: Tensor) -> Tensor:
     The window of :func:`ssim_skimage11`, but population covariances, and pictures continued by reflection, so that
     the border counts.
     """
-
-    def of_channels(x: Tensor, y: Tensor) -> Tensor:
-        x, y = (F.pad(v, (5, 5, 5, 5), mode="reflect") for v in (x, y))
-        mean_x, mean_y, var_x, var_y, cov = _window_moments(x, y)
-        return _similarity(mean_x, mean_y, var_x.clamp_min(0), var_y.clamp_min(0), cov)
-
-    return _frame_by_frame(of_channels, predicted, truth)
+    return _frame_by_frame(predicted, truth, border_counts=True)
 
 
-def _frame_by_frame(of_channels: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean similarity of each picture; one picture at a time, because the maps are many and in float64."""
+def _frame_by_frame(predicted: Tensor, truth: Tensor, border_counts: bool) -> Tensor:
+    """One picture at a time, because the maps are many and in float64."""
     if min(predicted.shape[1:3]) < 11:
         raise ValueError(f"SSIM needs pictures of 11 x 11 pixels or more, not {tuple(predicted.shape[1:3])}")
-    pairs = zip(predicted, truth)
-    means = [of_channels(*(v.double().movedim(-1, 0)[:, None] for v in pair)).mean() for pair in pairs]
-    return torch.stack(means) if means else torch.zeros(0, dtype=torch.float64)
+    values = [torch.zeros(0, dtype=torch.float64, device=predicted.device)]
+    for pair in zip(predicted, truth):
+        x, y = (v.double().movedim(-1, 0)[:, None] for v in pair)
+        if border_counts:
+            x, y = (F.pad(v, (5, 5, 5, 5), mode="reflect") for v in (x, y))
+        mean_x, mean_y, var_x, var_y, cov = _window_moments(x, y)
+        if border_counts:
+            var_x, var_y = var_x.clamp_min(0), var_y.clamp_min(0)
+        else:  # from population to sample covariance of an 11 x 11 window
+            var_x, var_y, cov = (121 / 120 * v for v in (var_x, var_y, cov))
+        above = (2 * mean_x * mean_y + _C1) * (2 * cov + _C2)  # equation 13 of Wang et al. 2004
+        values.append((above / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))).mean()[None])
+    return torch.cat(values)
 
 
 def _window_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -91,14 +88,8 @@ def _window_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     return mean_x, mean_y, blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
 
 
-def _similarity(mean_x: Tensor, mean_y: Tensor, var_x: Tensor, var_y: Tensor, cov: Tensor) -> Tensor:
-    """Equation 13 of Wang et al. 2004."""
-    above = (2 * mean_x * mean_y + _C1) * (2 * cov + _C2)
-    return above / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
-
-
 def gradient_energy(pictures: Tensor) -> float:
-    """Mean squared difference of neighbouring pixels, horizontally and vertically: how sharp pictures are."""
+    """How sharp pictures ``[F, H, W, 3]`` are: mean squared difference of neighbours, across plus down."""
     return float(pictures.diff(dim=1).square().mean() + pictures.diff(dim=2).square().mean())
 
 
@@ -127,7 +118,7 @@ class Correspondences:
 
 
 def correspondences(depth: Tensor, cameras: Cameras, tolerance: float = 0.02) -> Correspondences:
-    """Those of known geometry.
+    """Where pixels of one frame are seen in the frame before it, from depth and cameras.
 
     A pixel of frame ``k + 1`` is lifted by its depth and projected into frame ``k``. It is seen there if it falls into
     the picture and the depth of the nearest pixel is its own within ``tolerance``, relative.
@@ -187,18 +178,13 @@ def warp_consistency(frames: Tensor, matches: Correspondences) -> Tensor:
     if tuple(matches.seen.shape) != expected:
         raise ValueError(f"correspondences of shape {tuple(matches.seen.shape)} do not fit frames that need {expected}")
     values = [torch.zeros(0, dtype=torch.float64)]
+    size = torch.tensor([frames.shape[2], frames.shape[1]], dtype=torch.float64, device=frames.device)
     for old, new, positions, seen in zip(frames, frames[1:], matches.positions, matches.seen):
-        difference = (_sampled(old, positions) - new.double()).abs()[seen]
-        values.append(difference.mean().cpu()[None])
+        grid = positions.to(frames.device, torch.float64) / size * 2 - 1
+        image = old.double().movedim(-1, 0)[None]
+        warped = F.grid_sample(image, grid[None], "bilinear", "border", align_corners=False)[0].movedim(0, -1)
+        values.append((warped - new.double()).abs()[seen].mean().cpu()[None])
     return torch.cat(values)
-
-
-def _sampled(frame: Tensor, positions: Tensor) -> Tensor:
-    """``[H, W, 3]`` float64 values of a frame at positions, bilinear, the border continued."""
-    size = torch.tensor([frame.shape[1], frame.shape[0]], dtype=torch.float64, device=frame.device)
-    grid = positions.to(frame.device, torch.float64) / size * 2 - 1
-    image = frame.double().movedim(-1, 0)[None]
-    return F.grid_sample(image, grid[None], "bilinear", "border", align_corners=False)[0].movedim(0, -1)
 
 
 def neighbour_metrics(predicted: Tensor, truth: Tensor, matches: Correspondences) -> dict[str, Tensor]:

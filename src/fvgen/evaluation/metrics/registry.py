@@ -4,25 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
-from fvgen.evaluation.metrics import pixels
+from fvgen.evaluation.metrics import networks, pixels
 from fvgen.evaluation.metrics.moments import FrechetDistance, KernelDistance
-from fvgen.evaluation.metrics.networks import (
-    EfficientNetDistance,
-    EfficientNetPool,
-    Lpips,
-    check_pictures,
-    efficientnet_lite0,
-    inception_fid,
-    lpips_alexnet,
-    lpips_vgg16,
-    unit_range,
-)
 from fvgen.models.weight_files import (
     ALEXNET,
     ALEXNET_HEADS,
@@ -36,115 +25,89 @@ from fvgen.models.weight_files import (
     exact_convolutions,
 )
 
-Better = Literal["higher", "lower", "one"]
-
-FrameMetric = Callable[[Tensor, Tensor], Tensor]  # [F, H, W, 3] float in 0..1, twice -> [F]
+Load = Callable[[Networks], Callable[..., Tensor]]
 
 
 @dataclass(frozen=True)
-class FrameSpec:
-    """A metric of single pictures.
+class Metric:
+    """A metric of single pictures, or a distance between two sets of pictures.
 
     Attributes:
         definition: one line.
         better: higher, lower, or nearer to one.
-        load: makes it; raises ``UserError`` where weights are missing.
-        needs: the files of weights that ``load`` reads.
+        load: makes the function of a metric, two ``[F, H, W, 3]`` in 0..1 to ``[F]``, or the network of a distance,
+            one ``[F, H, W, 3]`` to features ``[F, D]``; distances that share it share their features.
+        needs: the files of weights that ``load`` reads, and without which it raises ``UserError``.
+        distance: of a distance between sets, what accumulates the features.
     """
 
     definition: str
-    better: Better
-    load: Callable[[Networks], FrameMetric]
+    better: Literal["higher", "lower", "one"]
+    load: Load
     needs: tuple[WeightFile, ...] = ()
+    distance: Callable[[], FrechetDistance | KernelDistance] = FrechetDistance
 
 
-@dataclass(frozen=True)
-class SetSpec:
-    """A distance between two sets of pictures.
-
-    Attributes:
-        definition: one line.
-        features: the network's name; distances of one network share its features.
-        load: makes that network, pictures ``[F, H, W, 3]`` in 0..1 to features ``[F, D]``.
-        distance: makes the accumulator.
-        needs: the files of weights that ``load`` reads.
-        better: always lower.
-    """
-
-    definition: str
-    features: str
-    load: Callable[[Networks], Callable[[Tensor], Tensor]]
-    distance: Callable[[], FrechetDistance | KernelDistance]
-    needs: tuple[WeightFile, ...]
-    better: Better = "lower"
+def _pixels(metric: Callable[[Tensor, Tensor], Tensor]) -> Load:
+    return lambda built: metric
 
 
-def _pixels(metric: FrameMetric) -> Callable[[Networks], FrameMetric]:
-    return lambda networks: metric
+def _lpips(build: Callable[[Weights], nn.Module], scaled: bool) -> Load:
+    return lambda built: partial(built.get(build), scaled=scaled)
 
 
-def _lpips(build: Callable[[Weights], Lpips], scaled: bool) -> Callable[[Networks], FrameMetric]:
-    return lambda networks: partial(networks.get(build), scaled=scaled)
+def _inception(built: Networks) -> Callable[..., Tensor]:
+    return built.get(networks.inception_fid)
 
 
-def _network(build: Callable[[Weights], nn.Module]) -> Callable[[Networks], Callable[[Tensor], Tensor]]:
-    return lambda networks: networks.get(build)
+def _efficientnet(function: Callable[..., Tensor]) -> Load:
+    return lambda built: partial(function, built.get(networks.efficientnet_lite0))
 
 
 _VGG, _ALEX = (VGG16, VGG_HEADS), (ALEXNET, ALEXNET_HEADS)
 
-FRAME_METRICS: dict[str, FrameSpec] = {
-    "psnr": FrameSpec("-10 log10 of the mean squared error, dB, at most 100", "higher", _pixels(pixels.psnr_of_frames)),
-    "ssim_skimage11": FrameSpec(
+FRAME_METRICS: dict[str, Metric] = {
+    "psnr": Metric("-10 log10 of the mean squared error, dB, at most 100", "higher", _pixels(pixels.psnr_of_frames)),
+    "ssim_skimage11": Metric(
         "SSIM, 11x11 Gaussian, sample covariance, border cut off", "higher", _pixels(pixels.ssim_skimage11)
     ),
-    "ssim_torchmetrics": FrameSpec(
+    "ssim_torchmetrics": Metric(
         "SSIM, 11x11 Gaussian, population covariance, border reflected", "higher", _pixels(pixels.ssim_torchmetrics)
     ),
-    "gradient_ratio": FrameSpec("gradient energy over that of the truth", "one", _pixels(pixels.gradient_ratio)),
-    "lpips_vgg_norm": FrameSpec("LPIPS v0.1, VGG16, fed -1..1", "lower", _lpips(lpips_vgg16, True), _VGG),
-    "lpips_vgg_3dgs": FrameSpec("LPIPS v0.1, VGG16, fed 0..1", "lower", _lpips(lpips_vgg16, False), _VGG),
-    "lpips_alex_norm": FrameSpec("LPIPS v0.1, AlexNet, fed -1..1", "lower", _lpips(lpips_alexnet, True), _ALEX),
-    "lpips_alex_unscaled": FrameSpec("LPIPS v0.1, AlexNet, fed 0..1", "lower", _lpips(lpips_alexnet, False), _ALEX),
-    "efficientnet_lite0_distance": FrameSpec(
+    "gradient_ratio": Metric("gradient energy over that of the truth", "one", _pixels(pixels.gradient_ratio)),
+    "lpips_vgg_norm": Metric("LPIPS v0.1, VGG16, fed -1..1", "lower", _lpips(networks.lpips_vgg16, True), _VGG),
+    "lpips_vgg_3dgs": Metric("LPIPS v0.1, VGG16, fed 0..1", "lower", _lpips(networks.lpips_vgg16, False), _VGG),
+    "lpips_alex_norm": Metric("LPIPS v0.1, AlexNet, fed -1..1", "lower", _lpips(networks.lpips_alexnet, True), _ALEX),
+    "lpips_alex_unscaled": Metric(
+        "LPIPS v0.1, AlexNet, fed 0..1", "lower", _lpips(networks.lpips_alexnet, False), _ALEX
+    ),
+    "efficientnet_lite0_distance": Metric(
         "squared difference of unit features, mean of five stages of EfficientNet-Lite0",
         "lower",
-        lambda networks: EfficientNetDistance(networks.get(efficientnet_lite0)),
+        _efficientnet(networks.efficientnet_distance),
         (EFFICIENTNET_LITE0,),
     ),
 }
 
-SET_METRICS: dict[str, SetSpec] = {
-    "fid": SetSpec(
-        "Frechet distance of pytorch-fid's Inception pool3", "inception", _network(inception_fid), FrechetDistance,
-        (INCEPTION,),
+SET_METRICS: dict[str, Metric] = {
+    "fid": Metric("Frechet distance of pytorch-fid's Inception pool3", "lower", _inception, (INCEPTION,)),
+    "kid": Metric(
+        "unbiased squared MMD, cubic kernel, of the same features", "lower", _inception, (INCEPTION,), KernelDistance
     ),
-    "kid": SetSpec(
-        "unbiased squared MMD, cubic kernel, of the same features", "inception", _network(inception_fid),
-        KernelDistance, (INCEPTION,),
-    ),
-    "efficientnet_lite0_frechet": SetSpec(
+    "efficientnet_lite0_frechet": Metric(
         "Frechet distance of EfficientNet-Lite0's pooled features",
-        "efficientnet_lite0",
-        lambda networks: EfficientNetPool(networks.get(efficientnet_lite0)),
-        FrechetDistance,
+        "lower",
+        _efficientnet(networks.efficientnet_features),
         (EFFICIENTNET_LITE0,),
     ),
-}  # fmt: skip
-
-S = TypeVar("S")
+}
 
 
-def chosen(names: Sequence[str], specs: Mapping[str, S]) -> dict[str, S]:
-    """The specs of some names, in their order.
-
-    Raises:
-        UserError: for a name that is not there.
-    """
+def _chosen(names: Sequence[str], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     for name in names:
-        if name not in specs:
-            raise UserError(f"there is no metric {name!r} here; these exist: {', '.join(specs)}")
-    return {name: specs[name] for name in names}
+        if name not in metrics:
+            raise UserError(f"there is no metric {name!r} here; these exist: {', '.join(metrics)}")
+    return {name: metrics[name] for name in names}
 
 
 def available(names: Sequence[str], weights: Path | None = None) -> dict[str, str]:
@@ -157,21 +120,56 @@ def available(names: Sequence[str], weights: Path | None = None) -> dict[str, st
     Raises:
         UserError: for a name of neither.
     """
-    files = Weights(weights)
-    specs: dict[str, FrameSpec | SetSpec] = {**FRAME_METRICS, **SET_METRICS}
-    return {name: _missing(spec, files) for name, spec in chosen(names, specs).items()}
+    files, reasons = Weights(weights), {}
+    for name, metric in _chosen(names, {**FRAME_METRICS, **SET_METRICS}).items():
+        reasons[name] = ""
+        try:
+            for file in metric.needs:
+                files.find(file)
+        except UserError as reason:
+            reasons[name] = str(reason)
+    return reasons
 
 
-def _missing(spec: FrameSpec | SetSpec, files: Weights) -> str:
-    try:
-        for file in spec.needs:
-            files.find(file)
-    except UserError as reason:
-        return str(reason)
-    return ""
+def check_pictures(predicted: Tensor, truth: Tensor) -> None:
+    """Refuse pictures that cannot be compared pixel by pixel.
+
+    Raises:
+        UserError: if one of the two is not ``[F, H, W, 3]`` uint8 or float, or their shapes differ.
+    """
+    for pictures, which in ((predicted, "scored"), (truth, "true")):
+        if pictures.ndim != 4 or pictures.shape[-1] != 3:
+            raise UserError(f"the {which} pictures have shape {tuple(pictures.shape)}, not [frames, height, width, 3]")
+        if pictures.dtype != torch.uint8 and not pictures.is_floating_point():
+            raise UserError(f"the {which} pictures are {pictures.dtype}; metrics take uint8, or float in 0..1")
+    if predicted.shape != truth.shape:
+        one, two = ("{0} pictures of {2}x{1}".format(*pictures.shape) for pictures in (predicted, truth))
+        raise UserError(f"{one} were given to be compared with {two}: numbers and sizes must agree")
 
 
-class FrameMetrics:
+def unit_range(pictures: Tensor) -> Tensor:
+    """Pictures ``[F, H, W, 3]`` uint8 as float32 in 0..1; float pictures stay as they are.
+
+    Raises:
+        UserError: if float values are not finite or lie outside 0..1.
+    """
+    if pictures.dtype == torch.uint8:
+        return pictures.float() / 255
+    if pictures.numel() and not bool(((pictures >= 0) & (pictures <= 1)).all()):
+        least, most = float(pictures.min()), float(pictures.max())
+        raise UserError(f"float pictures must lie in 0..1; these reach from {least:.4g} to {most:.4g}")
+    return pictures
+
+
+class _Metrics:
+    def __init__(self, names: Sequence[str], known: Mapping[str, Metric], device: str, weights: Path | None):
+        self.weights, self.device = Weights(weights), torch.device(device)
+        self._metrics = _chosen(names, known)
+        built = Networks(self.weights, self.device)
+        self._loaded = {load: load(built) for load in dict.fromkeys(m.load for m in self._metrics.values())}
+
+
+class FrameMetrics(_Metrics):
     """Per-picture metrics by name; a network that several of them use is loaded once.
 
     Args:
@@ -187,10 +185,7 @@ class FrameMetrics:
     """
 
     def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
-        self.weights = Weights(weights)
-        self.device = torch.device(device)
-        networks = Networks(self.weights, self.device)
-        self._metrics = {name: spec.load(networks) for name, spec in chosen(names, FRAME_METRICS).items()}
+        super().__init__(names, FRAME_METRICS, device, weights)
 
     @torch.no_grad()
     def __call__(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -207,22 +202,21 @@ class FrameMetrics:
             UserError: if the shapes differ.
         """
         check_pictures(predicted, truth)
-        with exact_convolutions():  # one picture at a time: the features of VGG are large
-            rows = [self._scores(*pair) for pair in zip(predicted.split(1), truth.split(1))]
-        empty = torch.zeros(0, dtype=torch.float64)
-        return {name: torch.cat([empty, *(row[i] for row in rows)]) for i, name in enumerate(self._metrics)}
-
-    def _scores(self, predicted: Tensor, truth: Tensor) -> list[Tensor]:
-        images = [unit_range(v).to(self.device) for v in (predicted, truth)]
-        return [metric(*images).double().cpu() for metric in self._metrics.values()]
+        scores = {name: [torch.zeros(0, dtype=torch.float64)] for name in self._metrics}
+        with exact_convolutions():
+            for pair in zip(predicted.split(1), truth.split(1)):  # one at a time: the features of VGG are large
+                images = [unit_range(v).to(self.device) for v in pair]
+                for name, metric in self._metrics.items():
+                    scores[name].append(self._loaded[metric.load](*images).double().cpu())
+        return {name: torch.cat(values) for name, values in scores.items()}
 
 
 _BATCH = 16  # pictures that pass a network together
 
-Features = Mapping[str, Tensor]  # [F, D] by network
+Features = Mapping[Load, Tensor]  # [F, D] by network
 
 
-class SetMetrics:
+class SetMetrics(_Metrics):
     """Set distances by name. Pictures come in batches of any number and size and are not kept.
 
     Args:
@@ -238,16 +232,12 @@ class SetMetrics:
     """
 
     def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
-        self.weights = Weights(weights)
-        self.device = torch.device(device)
-        self._specs = chosen(names, SET_METRICS)
-        networks = Networks(self.weights, self.device)
-        self._networks = {spec.features: spec.load(networks) for spec in self._specs.values()}
+        super().__init__(names, SET_METRICS, device, weights)
         self.reset()
 
     def reset(self) -> None:
         """Forget all pictures; networks stay."""
-        self._distances = {name: spec.distance() for name, spec in self._specs.items()}
+        self._distances = {name: metric.distance() for name, metric in self._metrics.items()}
         self._count = 0
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
@@ -260,29 +250,29 @@ class SetMetrics:
         self._take(self.features(predicted), self.features(truth), len(predicted))
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> dict[str, Tensor]:
+    def features(self, pictures: Tensor) -> Features:
         """``[F, D]`` float32 on the CPU by network, of ``[F, H, W, 3]`` pictures.
 
         With :meth:`add_features` this lets the truth of several systems, or a finished scene, be computed once.
         """
         batches = [unit_range(b).to(self.device) for b in pictures.split(_BATCH)]
         with exact_convolutions():
-            return {name: torch.cat([net(b).cpu() for b in batches]) for name, net in self._networks.items()}
+            return {load: torch.cat([net(b).cpu() for b in batches]) for load, net in self._loaded.items()}
 
     def add_features(self, predicted: Features, truth: Features) -> None:
-        """Take in what :meth:`features` returned.
+        """Take in what :meth:`features` returned, ``[F, D]`` by network.
 
         Raises:
             ValueError: if there are not as many of both.
         """
-        counts = {len(f[name]) for f in (predicted, truth) for name in self._networks}
+        counts = {len(features) for side in (predicted, truth) for features in side.values()}
         if len(counts) > 1:
             raise ValueError(f"as many pictures as truths are needed, not {sorted(counts)}")
         self._take(predicted, truth, max(counts, default=0))
 
     def _take(self, predicted: Features, truth: Features, count: int) -> None:
-        for name, spec in self._specs.items():
-            self._distances[name].add(*(f[spec.features].to(self.device) for f in (predicted, truth)))
+        for name, metric in self._metrics.items():
+            self._distances[name].add(*(side[metric.load].to(self.device) for side in (predicted, truth)))
         self._count += count
 
     def result(self) -> dict[str, float]:
