@@ -172,7 +172,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         find_scenes(tmp_path)
     with pytest.raises(UserError, match=r"looked for tanks-fvs: \[dense/\]ibr3d_pw"):
         find_scenes(tmp_path, "tanks-fvs")
-    with pytest.raises(UserError, match="--layout llff: choose auto, mipnerf360"):
+    with pytest.raises(UserError, match="`layout` llff: choose auto, mipnerf360"):
         find_scenes(tmp_path, "llff")
 
 

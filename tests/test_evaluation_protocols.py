@@ -24,7 +24,6 @@ from fvgen.evaluation.protocols import (
     read_index,
     strided_targets,
     window_split,
-    write_index,
 )
 from fvgen.evaluation.task import Framing
 from fvgen.scene.formats.record import CameraRecord
@@ -157,7 +156,7 @@ def test_scenes_too_short_are_refused(name: str) -> None:
 
 def test_an_index_is_written_read_and_hashed(tmp_path: Path) -> None:
     splits = [Split("b-0009", "b", [1, 5], [2, 3]), Split("a", "a", [0, 4], [1])]
-    write_index(tmp_path / "index.json", splits)
+    (tmp_path / "index.json").write_text(index_text(splits))
     content = (tmp_path / "index.json").read_bytes()
     assert json.loads(content)["a"] == {"context": [0, 4], "target": [1]}
     assert hashlib.sha256(content).hexdigest() == index_hash(splits) == index_hash(splits[::-1])

@@ -90,23 +90,19 @@ def find_scenes(
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     if layout not in (*LAYOUTS, "auto"):
-        raise UserError(f"--layout {layout}: choose auto, {', '.join(LAYOUTS)}")
+        raise UserError(f"`layout` {layout}: choose auto, {', '.join(LAYOUTS)}")
     tried = list(LAYOUTS) if layout == "auto" else [layout]
     for name in tried:
         found = LAYOUTS[name].find(source, wanted)
         if found:
-            title = dataset or LAYOUTS[name].title
-            return [
-                EvaluationScene(scene, title, name, folder, _with_lens(frames, lens)) for scene, folder, frames in found
-            ]
+            title, scenes = dataset or LAYOUTS[name].title, []
+            for scene, folder, frames in found:
+                if lens == "ignore":
+                    frames = [replace(frame, record=replace(frame.record, lens=Lens())) for frame in frames]
+                scenes.append(EvaluationScene(scene, title, name, folder, frames))
+            return scenes
     sought = "; ".join(f"{name}: {LAYOUTS[name].looks_for}" for name in tried)
     raise UserError(f"{source}: no scene found; looked for {sought}")
-
-
-def _with_lens(frames: list[Found], lens: str) -> list[Found]:
-    if lens == "undistort":
-        return frames
-    return [replace(frame, record=replace(frame.record, lens=Lens())) for frame in frames]
 
 
 def join_cameras(shots: Sequence[Shot]) -> Cameras:

@@ -1,13 +1,26 @@
 """The tables of FVGen's paper, filled from results of ``fvgen evaluate``, the paper's own numbers beside ours."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
-from fvgen.evaluation.report import ARROWS, Column, Row, ranks, size_text, tex
+from fvgen.evaluation.report import (
+    LATEX,
+    MARKDOWN,
+    Column,
+    Row,
+    machine_of,
+    markdown_table,
+    marked,
+    size_text,
+    tabular,
+    tex,
+)
 from fvgen.evaluation.scores import mean_of_all
 
 DATASETS = ("mip-360", "TNT")
@@ -19,7 +32,7 @@ class PaperRow:
     """A row of a table, once in each of its data sets.
 
     Attributes:
-        name: as the paper and ``--rows`` call it.
+        name: as the paper calls it.
         systems: names of ours that fill it unless told otherwise, a number of steps apart (``fvgen:4`` is ``fvgen``).
         numbers: the paper's, by data set, in the order of the table's columns.
         modules: of an ablation, what is in it.
@@ -57,7 +70,9 @@ class PaperTable:
         return tuple(self.rows[0].numbers)
 
 
-_OURS = {"mip-360": (16.28, 0.352, 0.429, 17.44), "TNT": (18.72, 0.411, 0.210, 23.64)}
+def _row(name: str, systems: str, *numbers: tuple[float, ...]) -> PaperRow:
+    return PaperRow(name, tuple(systems.split()), dict(zip(DATASETS, numbers)))
+
 
 # Teng et al., FVGen: Accelerating Novel-View Synthesis with Adversarial Video Diffusion Distillation (ICCV 2025),
 # tables 1, 2 and 3, as printed: PSNR, SSIM, LPIPS, FID and, in the first, seconds. The third prints no data set; its
@@ -70,22 +85,15 @@ PAPER = (
         ("data set", "method"),
         True,
         (
-            PaperRow(
-                "DepthSplat",
-                ("DepthSplat",),
-                {"mip-360": (11.23, 0.213, 0.715, 32.45, 4.2), "TNT": (12.43, 0.263, 0.677, 35.88, 4.3)},
-            ),
-            PaperRow(
-                "MVSplat360",
-                ("MVSplat360",),
-                {"mip-360": (12.28, 0.285, 0.682, 25.69, 87.2), "TNT": (14.18, 0.301, 0.532, 25.23, 87.3)},
-            ),
-            PaperRow(
+            _row("DepthSplat", "DepthSplat", (11.23, 0.213, 0.715, 32.45, 4.2), (12.43, 0.263, 0.677, 35.88, 4.3)),
+            _row("MVSplat360", "MVSplat360", (12.28, 0.285, 0.682, 25.69, 87.2), (14.18, 0.301, 0.532, 25.23, 87.3)),
+            _row(
                 "ViewCrafter",
-                ("ViewCrafter", "viewcrafter-512", "teacher"),
-                {"mip-360": (16.35, 0.346, 0.433, 16.28, 66.3), "TNT": (18.69, 0.402, 0.208, 23.94, 65.9)},
+                "ViewCrafter viewcrafter-512 teacher",
+                (16.35, 0.346, 0.433, 16.28, 66.3),
+                (18.69, 0.402, 0.208, 23.94, 65.9),
             ),
-            PaperRow("Ours", ("fvgen",), {"mip-360": (*_OURS["mip-360"], 5.1), "TNT": (*_OURS["TNT"], 5.0)}),
+            _row("Ours", "fvgen", (16.28, 0.352, 0.429, 17.44, 5.1), (18.72, 0.411, 0.210, 23.64, 5.0)),
         ),
     ),
     PaperTable(
@@ -95,15 +103,9 @@ PAPER = (
         ("data set", "method"),
         False,
         (
-            PaperRow(
-                "VC+DMD2", ("dmd2",), {"mip-360": (9.29, 0.184, 0.836, 35.59), "TNT": (10.27, 0.209, 0.731, 37.67)}
-            ),
-            PaperRow(
-                "VC+CausVid",
-                ("causvid",),
-                {"mip-360": (15.77, 0.336, 0.441, 19.27), "TNT": (17.33, 0.405, 0.232, 24.92)},
-            ),
-            PaperRow("Ours", ("fvgen",), _OURS),
+            _row("VC+DMD2", "dmd2", (9.29, 0.184, 0.836, 35.59), (10.27, 0.209, 0.731, 37.67)),
+            _row("VC+CausVid", "causvid", (15.77, 0.336, 0.441, 19.27), (17.33, 0.405, 0.232, 24.92)),
+            _row("Ours", "fvgen", (16.28, 0.352, 0.429, 17.44), (18.72, 0.411, 0.210, 23.64)),
         ),
     ),
     PaperTable(
@@ -128,7 +130,6 @@ _STAND_IN = {  # which of ours stands for a column: the first that all results h
     "LPIPS": ("lpips_vgg_norm", "lpips_alex_norm", "lpips_vgg_3dgs", "lpips_alex_unscaled"),
     "FID": ("fid",),
 }
-_DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 3, "FID": 2}
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def read_source(path: Path, datasets: Mapping[str, str]) -> Source:
     for name in results["datasets"]:
         if datasets.get(name, name) not in DATASETS:
             known = " or ".join(DATASETS)
-            raise UserError(f"{file}: data set {name} is none of the paper's; say --datasets {name}=({known})")
+            raise UserError(f"{file}: data set {name} is none of the paper's; say `datasets` {name}=({known})")
     renamed = {name: datasets.get(name, name) for name in results["datasets"]}
     if len(set(renamed.values())) < len(renamed):
         raise UserError(f"{file}: two of its data sets ({', '.join(renamed)}) are called the same")
@@ -205,78 +206,67 @@ def fill_tables(sources: Sequence[Source], rows: Mapping[str, str]) -> list[Fill
     known = list(dict.fromkeys(row.name for table in PAPER for row in table.rows))
     for name in rows:
         if name not in known:
-            raise UserError(f"--rows {name}: there is no such row in the paper's tables; choose of {', '.join(known)}")
+            raise UserError(f"`rows` {name}: there is no such row in the paper's tables; choose of {', '.join(known)}")
     filled, used = [], set()
     for table in PAPER:
         own = [source for source in sources if source.results["protocol"] == table.protocol]
-        if not own:
-            continue
-        _check_alike(own)
+        for complaint in _contradictions(own):
+            raise UserError(complaint)
         chosen = {row.name: _system(row, rows.get(row.name), own) for row in table.rows}
         used |= {name for name, system in chosen.items() if system}
         if any(chosen.values()):
             filled.append(_filled(table, own, chosen))
+    there = ", ".join(_systems(sources))
     for name, system in rows.items():
         if name not in used:
-            raise UserError(f"--rows {name}={system}: no such system where that row is; there are {_there(sources)}")
+            raise UserError(f"`rows` {name}={system}: no such system where that row is; there are {there}")
     if not filled:
-        raise UserError(f"no system fills a row by its name; there are {_there(sources)}: say --rows ROW=SYSTEM")
+        raise UserError(f"no system fills a row by its name; there are {there}: say `rows` ROW=SYSTEM")
     return filled
 
 
-def _there(sources: Sequence[Source]) -> str:
-    return ", ".join(dict.fromkeys(system for source in sources for system in source.results["systems"]))
+def _systems(sources: Sequence[Source]) -> list[str]:
+    return list(dict.fromkeys(system for source in sources for system in source.results["systems"]))
 
 
 def _system(row: PaperRow, wanted: str | None, sources: Sequence[Source]) -> str | None:
     """The system that fills a row."""
-    systems = list(dict.fromkeys(system for source in sources for system in source.results["systems"]))
+    systems = _systems(sources)
     if wanted in systems:
         return wanted
-    names = [name.lower() for name in ((wanted,) if wanted else row.systems)]
-
-    def plain(system: str) -> str:
-        head, _, steps = system.rpartition(":")
-        return head if head and steps.isdigit() else system
-
-    found = [system for system in systems if {system.lower(), plain(system).lower()} & set(names)]
+    names = {name.lower() for name in ((wanted,) if wanted else row.systems)}
+    found = [s for s in systems if {s.lower(), re.sub(r"(?<=.):\d+$", "", s).lower()} & names]
     if len(found) > 1:
-        raise UserError(f"row {row.name} could be {' or '.join(found)}: say --rows {row.name}={found[0]}")
+        raise UserError(f"row {row.name} could be {' or '.join(found)}: say `rows` {row.name}={found[0]}")
     return found[0] if found else None
 
 
-def _check_alike(sources: Sequence[Source]) -> None:
-    """Complain about results of one protocol that cannot stand in one table."""
-    first = sources[0]
-    for source in sources[1:]:
-        both = f"{first.name} and {source.name}"
-        for what, ours, theirs in zip(("poses", "pictures", "metrics"), _settings(first), _settings(source)):
+def _contradictions(sources: Sequence[Source]) -> Iterator[str]:
+    """Why results of one protocol cannot stand in one table."""
+    for other in sources[1:]:
+        for what, ours, theirs in zip(("poses", "pictures", "metrics"), _settings(sources[0]), _settings(other)):
             if any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys()):
-                raise UserError(f"{both} differ in their {what}: they cannot stand in one table")
-    for i, source in enumerate(sources):
-        for other in sources[:i]:
-            both = f"{other.name} and {source.name}"
-            for dataset in set(source.results["datasets"]) & set(other.results["datasets"]):
-                if _questions(source, dataset) != _questions(other, dataset):
-                    raise UserError(f"{both} ask for other frames of {dataset}, or score another part of them")
-            _check_systems(source, other, both)
-
-
-def _check_systems(source: Source, other: Source, both: str) -> None:
-    for system in source.results["systems"]:
-        if system not in other.results["systems"]:
-            continue
-        known, same = (
-            {k: v for k, v in s.results["systems"][system].items() if k != "device"} for s in (source, other)
-        )
-        if known != same and known.get("kind") == "model":
-            differing = next(k for k in {**known, **same} if known.get(k) != same.get(k))
-            raise UserError(f"{both}: {system} is not the same system in both ({differing} differs)")
-        for dataset in set(source.results["datasets"]) & set(other.results["datasets"]):
-            one, two = (_scores(s.results["datasets"][dataset][system]) for s in (source, other))
-            shared = one.keys() & two.keys()
-            if {k: one[k] for k in shared} != {k: two[k] for k in shared}:
-                raise UserError(f"{both} score {system} on {dataset} differently: leave one of them out")
+                both = f"{sources[0].name} and {other.name}"
+                yield f"{both} differ in their {what}: they cannot stand in one table"
+    for one, other in combinations(sources, 2):
+        both = f"{one.name} and {other.name}"
+        shared = set(one.results["datasets"]) & set(other.results["datasets"])
+        for dataset in shared:
+            if _questions(one, dataset) != _questions(other, dataset):
+                yield f"{both} ask for other frames of {dataset}, or score another part of them"
+        for system in other.results["systems"]:
+            if system not in one.results["systems"]:
+                continue
+            ours, theirs = (
+                {k: v for k, v in s.results["systems"][system].items() if k != "device"} for s in (one, other)
+            )
+            if ours != theirs and theirs.get("kind") == "model":
+                differing = next(k for k in {**theirs, **ours} if ours.get(k) != theirs.get(k))
+                yield f"{both}: {system} is not the same system in both ({differing} differs)"
+            for dataset in shared:
+                ours, theirs = (_figures(s.results["datasets"][dataset][system]) for s in (one, other))
+                if any(_rounded(ours[k]) != _rounded(theirs[k]) for k in ours.keys() & theirs.keys() - {"seconds"}):
+                    yield f"{both} score {system} on {dataset} differently: leave one of them out"
 
 
 def _settings(source: Source) -> tuple[dict[str, Any], ...]:
@@ -297,35 +287,37 @@ def _questions(source: Source, dataset: str) -> dict[str, Any]:
     }
 
 
-def _scores(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """As they are told apart: on another machine the last digits move."""
-    figures = {**row["mean"], **row["distances"]}
-    return {name: None if value is None else round(value, 4) for name, value in figures.items()}
+def _figures(row: Mapping[str, Any]) -> dict[str, float | None]:
+    return {**row["mean"], **row["distances"], "seconds": row["seconds"]}
 
 
-def _columns(table: PaperTable, sources: Sequence[Source]) -> list[Column]:
-    shared = set.intersection(*(set(source.results["metrics"]) for source in sources))
-    columns = []
-    for title, names in _STAND_IN.items():
-        name = next((name for name in names if name in shared), "")
-        columns.append(Column(name, title, "lower" if title in ("LPIPS", "FID") else "higher", _DIGITS[title]))
-    return [*columns, Column("seconds", "Time", "lower", 1)] if table.timed else columns
+def _rounded(value: float | None) -> float | None:
+    """As figures are told apart: on another machine the last digits move."""
+    return None if value is None else round(value, 4)
 
 
 def _filled(table: PaperTable, sources: Sequence[Source], chosen: Mapping[str, str | None]) -> FilledTable:
     """A table with the figures of the chosen systems."""
-    columns = _columns(table, sources)
+    shared = set.intersection(*(set(source.results["metrics"]) for source in sources))
+    columns = []
+    for title, names in _STAND_IN.items():
+        name = next((name for name in names if name in shared), "")
+        better, digits = ("lower" if title in ("LPIPS", "FID") else "higher"), (2 if title in ("PSNR", "FID") else 3)
+        columns.append(Column(name, title, better, digits))
+    if table.timed:
+        columns.append(Column("seconds", "Time", "lower", 1))
     figures: dict[tuple[str, str], dict[str, float | None]] = {}
     for source in sources:
         for dataset, systems in source.results["datasets"].items():
             for system, row in systems.items():
-                values = {**row["mean"], **row["distances"], "seconds": row["seconds"]}
-                figures.setdefault((dataset, system), values)
-    means = [d for d in DATASETS if all((d, system) in figures for system in chosen.values() if system)]
+                figures.setdefault((dataset, system), _figures(row))
+    means: list[str] = []
     if table.groups == (BOTH,):
+        used = [system for system in chosen.values() if system]
+        means = [dataset for dataset in DATASETS if all((dataset, system) in figures for system in used)]
         if not means:
-            raise UserError(f"table {table.number}: {', '.join(filter(None, chosen.values()))} share no data set")
-        for system in filter(None, chosen.values()):
+            raise UserError(f"table {table.number}: {', '.join(used)} share no data set")
+        for system in used:
             own = [figures[dataset, system] for dataset in means]
             figures[BOTH, system] = {c.name: mean_of_all([values.get(c.name) for values in own]) for c in columns}
     rows = [
@@ -333,8 +325,7 @@ def _filled(table: PaperTable, sources: Sequence[Source], chosen: Mapping[str, s
         for group in table.groups
         for row in table.rows
     ]
-    over = means if table.groups == (BOTH,) else []
-    return FilledTable(table, columns, rows, _note(table, sources, columns, chosen, over))
+    return FilledTable(table, columns, rows, _note(table, sources, columns, chosen, means))
 
 
 def _note(
@@ -345,56 +336,43 @@ def _note(
     means: Sequence[str],
 ) -> str:
     """What the numbers rest on, in sentences."""
-    filled = [f"{name} is {system}" for name, system in chosen.items() if system]
-    systems = dict.fromkeys(system for source in sources for system in source.results["systems"])
-    outside = [system for system in systems if system not in chosen.values()]
     metrics = [f"{c.title} is {c.name}" if c.name else f"{c.title} was not computed" for c in columns[1:4]]
     poses = sources[0].results["poses"]
     estimated = "" if poses["poses"] == "given" else f" ({poses['geometry']})"
     told = [f"In brackets the paper's numbers, its table {table.number}.", f"Protocol {table.protocol}."]
     for source in sources:
         results = source.results
-        images = ", ".join(
-            f"{next(iter(rows.values()))['images']} images of {dataset}"
-            for dataset, rows in results["datasets"].items()
-        )
+        rows = {dataset: next(iter(systems.values())) for dataset, systems in results["datasets"].items()}
+        images = ", ".join(f"{row['images']} images of {dataset}" for dataset, row in rows.items())
         told.append(f"{source.name}: {images}; index {results['index']['sha256'][:12]}; {size_text(results)}.")
     told.append(f"Poses {poses['poses']}{estimated}. {', '.join(metrics)}.")
     if means:
         alone = "" if len(means) == len(DATASETS) else "; the paper's are of " + " and ".join(DATASETS)
         told.append(f"Means of {' and '.join(means)}, each counted once{alone}.")
     if table.timed:
-        machines = dict.fromkeys(s.results["hardware"].get("gpu") or s.results["hardware"]["cpu"] for s in sources)
-        others = [s for s in dict.fromkeys(chosen.values()) if s and _told_seconds(s, sources)]
+        machines = dict.fromkeys(machine_of(source.results) for source in sources)
+        timed = {s for source in sources for s, d in source.results["systems"].items() if "seconds_from" in d}
+        others = [system for system in dict.fromkeys(chosen.values()) if system in timed]
         told.append(
             "Time: seconds per scene (all frames asked for), rendering to decoding, without finding cameras and depth, "
             f"on {' and '.join(machines)}{''.join(f'; of {s} as told beside its frames' for s in others)}; "
             "what the paper's include is not said."
         )
-    told.append("; ".join(filled) + ".")
+    told.append("; ".join(f"{name} is {system}" for name, system in chosen.items() if system) + ".")
+    outside = [system for system in _systems(sources) if system not in chosen.values()]
     if outside:
         told.append(f"In no row: {', '.join(outside)}.")
     return " ".join(told)
 
 
-def _told_seconds(system: str, sources: Sequence[Source]) -> bool:
-    return any("seconds_from" in source.results["systems"].get(system, {}) for source in sources)
-
-
 def _cells(filled: FilledTable, best: str, second: str, paper: str, marks: tuple[str, str]) -> list[list[str]]:
     """Row by row the names, then our figure and the paper's; what we mark is the best of ours."""
-    places = [ranks(filled.rows, column) for column in filled.columns]
     lines = []
-    for group, name, figures in filled.rows:
+    for (group, name, _), ours in zip(filled.rows, marked(filled.rows, filled.columns, best, second)):
         row = next(row for row in filled.table.rows if row.name == name)
-        cells = [marks[0] if module else marks[1] for module in row.modules] or [group, name]
-        for column, place, printed in zip(filled.columns, places, row.numbers[group]):
-            ours = column.text(figures.get(column.name))
-            form = {0: best, 1: second}.get(place.get((group, name), -1), "{}")
-            cells.append(
-                " ".join(filter(None, [form.format(ours) if ours else "", paper.format(column.text(printed))]))
-            )
-        lines.append(cells)
+        printed = [paper.format(c.text(number)) for c, number in zip(filled.columns, row.numbers[group])]
+        heads = [marks[0] if module else marks[1] for module in row.modules] or [group, name]
+        lines.append(heads + [" ".join(filter(None, pair)) for pair in zip(ours, printed)])
     return lines
 
 
@@ -402,9 +380,8 @@ def markdown(tables: Sequence[FilledTable]) -> str:
     """All tables, ours before the paper's in brackets, the best of ours bold and the second in italics."""
     parts = []
     for filled in tables:
-        heads = [*filled.table.heads, *(f"{c.title} {ARROWS[c.better][0]}" for c in filled.columns)]
-        lines = [heads, ["---"] * len(heads), *_cells(filled, "**{}**", "*{}*", "[{}]", ("✓", "✗"))]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        heads = [*filled.table.heads, *(column.head(MARKDOWN) for column in filled.columns)]
+        body = markdown_table(heads, _cells(filled, "**{}**", "*{}*", "[{}]", ("✓", "✗")))
         parts.append(f"## Table {filled.table.number}: {filled.table.title}\n\n{body}\n\n{filled.note}\n")
     return "\n".join(parts)
 
@@ -414,27 +391,15 @@ def latex(tables: Sequence[FilledTable]) -> str:
     underlined."""
     parts = ["% Needs the packages booktabs, multirow and amssymb."]
     for filled in tables:
-        heads = [*filled.table.heads, *(f"{c.title} {ARROWS[c.better][1]}" for c in filled.columns)]
+        heads = [*filled.table.heads, *(column.head(LATEX) for column in filled.columns)]
         marks = (r"$\checkmark$", r"$\times$")
         cells = _cells(filled, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize [{}]}}", marks)
-        own, columns = len(filled.table.heads), len(filled.columns)
-        grouped = filled.table.groups != (BOTH,)
-        lines = [" & ".join(heads) + r" \\"]
-        for i, row in enumerate(cells):
-            new = i % len(filled.table.rows) == 0
-            if new:
-                lines.append(r"\midrule")
-            if grouped:
-                row[0] = rf"\multirow{{{len(filled.table.rows)}}}{{*}}{{{tex(row[0])}}}" if new else ""
-            lines.append(" & ".join(row) + r" \\")
-        body = "\n".join([r"\toprule", *lines, r"\bottomrule"])
+        alignment = "l" * len(filled.table.heads) + "r" * len(filled.columns)
         parts.append(
             rf"""\begin{{table}}
 \centering
 \caption{{{tex(filled.table.title[0].upper() + filled.table.title[1:])}.}}
-\begin{{tabular}}{{{"l" * own}{"r" * columns}}}
-{body}
-\end{{tabular}}
+{tabular(alignment, " & ".join(heads), cells, grouped=filled.table.groups != (BOTH,))}
 \par\smallskip{{\footnotesize {tex(filled.note)}}}
 \end{{table}}"""
         )

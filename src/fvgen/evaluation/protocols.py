@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene
 
-WIDE = (448, 256)  # what MVSplat360 and DepthSplat cut out of frames of 480x270
-
-WINDOW_VIEWS = 5  # views of the paper's first table, which the second one's neighbours are taken from
+_WINDOW_VIEWS = 5  # views of the paper's first table, which the second one's neighbours are taken from
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ class Protocol:
 
     name: str
     splits: Callable[[EvaluationScene], list[Split]]
-    size: tuple[int, int] = (256, 160)
-    through: tuple[int, int] | None = None
-    blurs: bool = False
+    size: tuple[int, int]
+    through: tuple[int, int] | None
+    blurs: bool
 
 
 def farthest_points(centers: Tensor, count: int) -> list[int]:
@@ -89,22 +88,21 @@ def strided_targets(frames: int, context: Sequence[int], count: int) -> list[int
     return rest[:: len(rest) // count][:count]
 
 
-def _mvsplat360(views: int, targets: int, half: bool) -> Callable[[EvaluationScene], list[Split]]:
-    def split(scene: EvaluationScene) -> list[Split]:
-        frames = len(scene) // 2 if half else len(scene)
-        _need(scene, frames, views + targets, " in its first half" if half else "")
-        context = sorted(farthest_points(scene.centers[:frames], views))
-        return [Split(scene.name, scene.name, context, strided_targets(frames, context, targets))]
-
-    return split
+def _need(scene: EvaluationScene, frames: int, least: int, where: str = "") -> None:
+    if frames < least:
+        raise UserError(f"{scene.folder}: this protocol needs {least} frames{where}, the scene has {frames}")
 
 
-def _depthsplat(last: int, target: list[int]) -> Callable[[EvaluationScene], list[Split]]:
-    def split(scene: EvaluationScene) -> list[Split]:
-        _need(scene, len(scene), last + 1)
-        return [Split(scene.name, scene.name, [0, last], target)]
+def _mvsplat360(views: str, targets: str, half: str | None, scene: EvaluationScene) -> list[Split]:
+    frames = len(scene) // 2 if half else len(scene)
+    _need(scene, frames, int(views) + int(targets), " in its first half" if half else "")
+    context = sorted(farthest_points(scene.centers[:frames], int(views)))
+    return [Split(scene.name, scene.name, context, strided_targets(frames, context, int(targets)))]
 
-    return split
+
+def _depthsplat(last: int, target: list[int], scene: EvaluationScene) -> list[Split]:
+    _need(scene, len(scene), last + 1)
+    return [Split(scene.name, scene.name, [0, last], target)]
 
 
 def window_split(frames: int, views: int, between: int) -> tuple[list[int], list[int]]:
@@ -116,7 +114,7 @@ def window_split(frames: int, views: int, between: int) -> tuple[list[int], list
     Returns:
         Context and target frame numbers.
     """
-    spread = max(views, WINDOW_VIEWS) - 1
+    spread = max(views, _WINDOW_VIEWS) - 1
     context = [round(k * (frames - 1) / spread) for k in range(views)]
     target = [
         a + round(j * (b - a) / (between + 1)) for a, b in zip(context, context[1:]) for j in range(1, between + 1)
@@ -124,13 +122,9 @@ def window_split(frames: int, views: int, between: int) -> tuple[list[int], list
     return context, target
 
 
-def _windows(views: int, between: int) -> Callable[[EvaluationScene], list[Split]]:
-    def split(scene: EvaluationScene) -> list[Split]:
-        needed = (max(views, WINDOW_VIEWS) - 1) * (between + 1) + 1
-        _need(scene, len(scene), needed)
-        return [Split(scene.name, scene.name, *window_split(len(scene), views, between))]
-
-    return split
+def _windows(views: str, between: str, scene: EvaluationScene) -> list[Split]:
+    _need(scene, len(scene), (max(int(views), _WINDOW_VIEWS) - 1) * (int(between) + 1) + 1)
+    return [Split(scene.name, scene.name, *window_split(len(scene), int(views), int(between)))]
 
 
 def every_nth_split(frames: int, every: int, views: int | None) -> tuple[list[int], list[int]]:
@@ -142,26 +136,20 @@ def every_nth_split(frames: int, every: int, views: int | None) -> tuple[list[in
     return rest, target
 
 
-def _every(every: int, views: int | None) -> Callable[[EvaluationScene], list[Split]]:
-    def split(scene: EvaluationScene) -> list[Split]:
-        least = max(views or 2, 2)
-        _need(scene, len(scene) - len(range(0, len(scene), every)), least, " beside its targets")
-        return [Split(scene.name, scene.name, *every_nth_split(len(scene), every, views))]
-
-    return split
+def _every(every: str, views: str | None, scene: EvaluationScene) -> list[Split]:
+    n, count = int(every), int(views) if views else None
+    _need(scene, len(scene) - len(range(0, len(scene), n)), count or 2, " beside its targets")
+    return [Split(scene.name, scene.name, *every_nth_split(len(scene), n, count))]
 
 
-def _seva(views: str) -> Callable[[EvaluationScene], list[Split]]:
-    def split(scene: EvaluationScene) -> list[Split]:
-        path = scene.folder / f"train_test_split_{views}.json"
-        content = read_json(path)
-        try:
-            context, target = sorted(content["train_ids"]), sorted(content["test_ids"])
-        except (TypeError, KeyError):
-            raise UserError(f"{path}: expected train_ids and test_ids, lists of frame numbers") from None
-        return [checked_split(Split(scene.name, scene.name, context, target), len(scene), str(path))]
-
-    return split
+def _seva(views: str, scene: EvaluationScene) -> list[Split]:
+    path = scene.folder / f"train_test_split_{views}.json"
+    content = read_json(path)
+    try:
+        context, target = sorted(content["train_ids"]), sorted(content["test_ids"])
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: expected train_ids and test_ids, lists of frame numbers") from None
+    return [checked_split(Split(scene.name, scene.name, context, target), len(scene), str(path))]
 
 
 def _pairs(scene: EvaluationScene) -> list[Split]:
@@ -185,35 +173,23 @@ def _own(scene: EvaluationScene) -> list[Split]:
     return [Split(scene.name, scene.name, context, target)]
 
 
-_PATTERNS: list[tuple[str, Callable[..., Protocol]]] = [
-    (
-        r"mvsplat360-(\d+)x(\d+)(_n150)?",
-        lambda name, v, t, half: Protocol(name, _mvsplat360(int(v), int(t), bool(half)), WIDE, (480, 270)),
-    ),
-    (r"depthsplat-2v", lambda name: Protocol(name, _depthsplat(49, list(range(50))), WIDE, (480, 270))),
-    (r"depthsplat-2v-10", lambda name: Protocol(name, _depthsplat(9, [1, 3, 5, 7]), WIDE, (480, 270))),
-    (r"fvgen-(\d+)x(\d+)", lambda name, v, m: Protocol(name, _windows(int(v), int(m)), (512, 320))),
-    (
-        r"every-(\d+)th(?:-n(\d+))?",
-        lambda name, n, v: Protocol(name, _every(int(n), int(v) if v else None), (512, 320)),
-    ),
-    (r"seva-(\w+)", lambda name, v: Protocol(name, _seva(v), (512, 320))),
-    (r"own-split", lambda name: Protocol(name, _own, (512, 320))),
-    (r"pairs", lambda name: Protocol(name, _pairs, blurs=True)),
+_WIDE = ((448, 256), (480, 270))  # what MVSplat360 and DepthSplat cut out of frames of 480x270
+
+# Name, rule (called with the groups of the name and the scene), size of the pictures and what they are cut out of.
+_PATTERNS: list[tuple[str, Callable[..., list[Split]], tuple[int, int], tuple[int, int] | None]] = [
+    (r"mvsplat360-(\d+)x(\d+)(_n150)?", _mvsplat360, *_WIDE),
+    (r"depthsplat-2v", partial(_depthsplat, 49, list(range(50))), *_WIDE),
+    (r"depthsplat-2v-10", partial(_depthsplat, 9, [1, 3, 5, 7]), *_WIDE),
+    (r"fvgen-(\d+)x(\d+)", _windows, (512, 320), None),
+    (r"every-(\d+)th(?:-n(\d+))?", _every, (512, 320), None),
+    (r"seva-(\w+)", _seva, (512, 320), None),
+    (r"own-split", _own, (512, 320), None),
+    (r"pairs", _pairs, (256, 160), None),
 ]
 
 NAMES = (
-    "mvsplat360-5x56",
-    "mvsplat360-5x56_n150",
-    "depthsplat-2v",
-    "depthsplat-2v-10",
-    "fvgen-5x14",
-    "fvgen-2x14",
-    "every-8th",
-    "every-8th-n12",
-    "seva-3",
-    "own-split",
-    "pairs",
+    *("mvsplat360-5x56", "mvsplat360-5x56_n150", "depthsplat-2v", "depthsplat-2v-10", "fvgen-5x14", "fvgen-2x14"),
+    *("every-8th", "every-8th-n12", "seva-3", "own-split", "pairs"),
 )
 
 
@@ -223,16 +199,15 @@ def find_protocol(name: str) -> Protocol:
     Raises:
         UserError: no such name, or numbers that make no sense.
     """
-    for pattern, make in _PATTERNS:
+    for pattern, rule, size, through in _PATTERNS:
         match = re.fullmatch(pattern, name)
         if match:
             numbers = [int(group) for group in match.groups() if group and group.isdigit()]
             if (numbers and min(numbers) < 1) or re.match(r"(fvgen|every)-1(x|th)|every-\d+th-n1$", name):
-                raise UserError(f"--protocol {name}: two views are needed at least, and one frame to look at")
-            return make(name, *match.groups())
-    raise UserError(
-        f"--protocol {name}: there is no such protocol; known are {', '.join(NAMES)}, with other numbers too"
-    )
+                raise UserError(f"`protocol` {name}: two views are needed at least, and one frame to look at")
+            return Protocol(name, partial(rule, *match.groups()), size, through, blurs=name == "pairs")
+    known = ", ".join(NAMES)
+    raise UserError(f"`protocol` {name}: there is no such protocol; known are {known}, with other numbers too")
 
 
 def read_json(path: Path) -> Any:
@@ -250,7 +225,16 @@ def read_json(path: Path) -> Any:
 
 
 def checked_split(split: Split, frames: int, where: str) -> Split:
-    """The split as it is, or a complaint about frame numbers that the scene does not have."""
+    """The split as it is.
+
+    Args:
+        split: to look at.
+        frames: how many its scene has.
+        where: it was read from, for the complaint.
+
+    Raises:
+        UserError: fewer than two frames given or none asked for, frames that the scene does not have, or not ascending.
+    """
     for what, numbers, least in (("given", split.context, 2), ("asked for", split.target, 1)):
         if not isinstance(numbers, list) or len(numbers) < least:
             raise UserError(f"{where}, {split.name}: {least} frames {what} are needed at least")
@@ -264,13 +248,8 @@ def checked_split(split: Split, frames: int, where: str) -> Split:
     return split
 
 
-def _need(scene: EvaluationScene, frames: int, least: int, where: str = "") -> None:
-    if frames < least:
-        raise UserError(f"{scene.folder}: this protocol needs {least} frames{where}, the scene has {frames}")
-
-
 def index_text(splits: Sequence[Split]) -> str:
-    """The index file of some splits: equal splits give equal bytes, so that hashes can be compared."""
+    """The content of an index file: equal splits give equal text, so that hashes can be compared."""
     lines = []
     for split in sorted(splits, key=lambda s: s.name):
         entry: dict[str, Any] = {"context": split.context, "target": split.target}
@@ -283,11 +262,6 @@ def index_text(splits: Sequence[Split]) -> str:
 def index_hash(splits: Sequence[Split]) -> str:
     """SHA-256 of :func:`index_text`, which is that of the file ``index.json`` in an output folder."""
     return hashlib.sha256(index_text(splits).encode()).hexdigest()
-
-
-def write_index(path: Path, splits: Sequence[Split]) -> None:
-    """Write an index file."""
-    path.write_text(index_text(splits), encoding="utf-8")
 
 
 def read_index(path: Path, frames: Mapping[str, int]) -> tuple[list[Split], list[str]]:
@@ -310,15 +284,14 @@ def read_index(path: Path, frames: Mapping[str, int]) -> tuple[list[Split], list
     for name, entry in content.items():
         if entry is None:
             continue
-        if not isinstance(entry, dict) or not {"context", "target"} <= set(entry):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), list) for k in ("context", "target")):
             raise UserError(f"{path}, {name}: expected context and target, lists of frame numbers")
         scene = str(entry.get("scene", name))
-        if scene not in frames:
+        if scene in frames:
+            split = Split(name, scene, entry["context"], entry["target"])
+            splits.append(checked_split(split, frames[scene], str(path)))
+        else:
             absent.append(name)
-            continue
-        if not isinstance(entry["context"], list) or not isinstance(entry["target"], list):
-            raise UserError(f"{path}, {name}: context and target must be lists of frame numbers")
-        splits.append(checked_split(Split(name, scene, entry["context"], entry["target"]), frames[scene], str(path)))
     if not splits:
         known = ", ".join(list(frames)[:3])
         raise UserError(f"{path}: none of its {len(content)} entries is a scene that is there ({known} ...)")

@@ -2,31 +2,46 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.store import Store
+from fvgen.evaluation.store import Store, safe_name
 from fvgen.files import write_json, write_text
-from fvgen.pages import data_uri, filled, script_json
+from fvgen.pages import chips, data_uri, filled, script_json
 from fvgen.progress import track
 
 _SHORT = {"psnr": "PSNR", "fid": "FID", "kid": "KID", "seconds": "s/scene"}
 
 _FIRST = ("psnr", "ssim", "lpips", "fid", "kid")
 
-ARROWS = {"higher": ("↑", r"$\uparrow$"), "lower": ("↓", r"$\downarrow$"), "one": ("→1", r"$\to 1$"), "": ("", "")}
+MARKDOWN, LATEX, _HTML = 0, 1, 2
+
+_ARROWS = {
+    "higher": ("↑", r"$\uparrow$", "↑"),
+    "lower": ("↓", r"$\downarrow$", "↓"),
+    "one": ("→1", r"$\to 1$", "→ 1"),
+    "": ("", "", ""),
+}
+
+_BADNESS: dict[str, Callable[[float], float]] = {
+    "higher": lambda v: -v,
+    "lower": lambda v: v,
+    "one": lambda v: abs(v - 1),
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of every row.
+    """A figure that every row of a table has.
 
     Attributes:
         name: of the metric.
@@ -41,8 +56,12 @@ class Column:
     digits: int
 
     def text(self, value: float | None) -> str:
-        """A cell."""
+        """A value as it stands in the table, empty where there is none."""
         return "" if value is None else f"{value:.{self.digits}f}"
+
+    def head(self, form: int) -> str:
+        """The title and an arrow to what is better, for ``MARKDOWN`` or ``LATEX``."""
+        return f"{tex(self.title) if form == LATEX else self.title} {_ARROWS[self.better][form]}".strip()
 
 
 Row = tuple[str, str, dict[str, float | None]]  # data set, system, figures
@@ -59,19 +78,14 @@ def title_of(metric: str) -> str:
 
 
 def columns_of(results: dict[str, Any]) -> list[Column]:
-    """The metrics that ran, in the order of the paper's tables, then seconds."""
-    better = {name: spec["better"] for name, spec in results["metrics"].items()}
-    guided = {name: spec["better"] for name, spec in results["metrics_of_guide"].items()}
+    """The metrics that ran, in the order of the paper's tables, those of the guide, then seconds."""
     present = {n for rows in results["datasets"].values() for row in rows.values() for n in row["mean"]}
-    better |= {name: way for name, way in guided.items() if name in present}
-
-    def place(name: str) -> int:
-        if name in guided:
-            return len(_FIRST) + 1
-        return next((i for i, head in enumerate(_FIRST) if name.startswith(head)), len(_FIRST))
-
-    names = sorted(better, key=place)
-    columns = [Column(n, title_of(n), better[n], 2 if n.startswith(("psnr", "fid")) else 3) for n in names]
+    specs = sorted(
+        results["metrics"].items(),
+        key=lambda spec: next(i for i, head in enumerate((*_FIRST, "")) if spec[0].startswith(head)),
+    )
+    specs += [(name, spec) for name, spec in results["metrics_of_guide"].items() if name in present]
+    columns = [Column(n, title_of(n), spec["better"], 2 if n.startswith(("psnr", "fid")) else 3) for n, spec in specs]
     return [*columns, Column("seconds", title_of("seconds"), "lower", 2)]
 
 
@@ -87,60 +101,55 @@ def rows_of(results: dict[str, Any], part: str = "mean") -> list[Row]:
     ]
 
 
-def ranks(rows: list[Row], column: Column) -> dict[tuple[str, str], int]:
+def _ranks(rows: Sequence[Row], column: Column) -> dict[tuple[str, str], int]:
     """Place 0 or 1 of a column's best rows and the second ones, data set by data set; what reads the same shares it."""
-    order: dict[str, Callable[[float], float]] = {
-        "higher": lambda v: -v,
-        "lower": lambda v: v,
-        "one": lambda v: abs(v - 1),
-    }
     found: dict[tuple[str, str], int] = {}
-    if column.better not in order:
-        return found
-    for dataset in dict.fromkeys(row[0] for row in rows):
+    for dataset in dict.fromkeys(row[0] for row in rows) if column.better else ():
         shown = {s: float(column.text(v)) for d, s, f in rows if d == dataset and (v := f.get(column.name)) is not None}
-        best = sorted(set(shown.values()), key=order[column.better])[:2]
+        best = sorted(set(shown.values()), key=_BADNESS[column.better])[:2]
         if len(best) > 1:
             found |= {(dataset, system): best.index(value) for system, value in shown.items() if value in best}
     return found
 
 
-def _cells(results: dict[str, Any], part: str, mark: Callable[[str, int | None], str]) -> list[list[str]]:
-    rows, columns = rows_of(results, part), columns_of(results)
-    places = [ranks(rows, column) for column in columns]
+def marked(
+    rows: Sequence[Row], columns: Sequence[Column], best: str, second: str, other: str = "{}", none: str = ""
+) -> list[list[str]]:
+    """The figures of every row as text.
+
+    Args:
+        rows, columns: of the table.
+        best, second, other: templates with ``{}`` for the best figures of a data set, the second ones, and the others.
+        none: what stands in place of a figure that is not there.
+    """
+    forms = {0: best, 1: second, None: other}
+    places = [_ranks(rows, column) for column in columns]
     return [
-        [dataset, system]
-        + [mark(c.text(figures.get(c.name)), p.get((dataset, system))) for c, p in zip(columns, places)]
+        [forms[p.get((dataset, system))].format(c.text(figures.get(c.name)) or none) for c, p in zip(columns, places)]
         for dataset, system, figures in rows
     ]
 
 
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *lines))
+
+
 def markdown(results: dict[str, Any]) -> str:
     """``table.md``: the best of a data set bold, the second in italics, and below it what the numbers rest on."""
-
-    def mark(text: str, place: int | None) -> str:
-        return {0: f"**{text}**", 1: f"*{text}*"}.get(place, text) if place is not None else text
-
     columns = columns_of(results)
-    head = ["data set", "system", *(f"{c.title} {ARROWS[c.better][0]}".strip() for c in columns)]
+    heads = ["data set", "system", *(column.head(MARKDOWN) for column in columns)]
 
     def table(part: str) -> str:
-        lines = [head, ["---"] * len(head), *_cells(results, part, mark)]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows = rows_of(results, part)
+        cells = marked(rows, columns, "**{}**", "*{}*")
+        return markdown_table(heads, [[*row[:2], *line] for row, line in zip(rows, cells)])
 
     text = f"{table('mean')}\n\n{notes(results)}\n"
     if any("mean_with_given" in row for rows in results["datasets"].values() for row in rows.values()):
         text += "\nThe same with the given views counted as targets (distances and images without them):\n\n"
         text += table("mean_with_given") + "\n"
     return text
-
-
-def sizes(results: dict[str, Any]) -> str:
-    """Width and height of the pictures that systems of ours made; those of all splits where these differ."""
-    size = results["pictures"]["size"]
-    if size is not None:
-        return "{}x{}".format(*size)
-    return ", ".join(dict.fromkeys("{}x{}".format(*record["size"]) for record in results["splits"].values()))
 
 
 def notes(results: dict[str, Any]) -> str:
@@ -153,55 +162,63 @@ def notes(results: dict[str, Any]) -> str:
         f"Protocol {results['protocol']}, index {results['index']['sha256'][:12]}, {size_text(results)}, "
         f"{results['poses']['poses']} poses; means over frames, then over scenes (or pairs)"
         f"{', then over data sets' if 'mean_of_datasets' in results else ''}; {images}; seconds without "
-        f"finding cameras and depth, on {results['hardware'].get('gpu') or results['hardware']['cpu']}"
+        f"finding cameras and depth, on {machine_of(results)}"
         f"{', of ' + ', '.join(told) + ' as told beside the frames' if told else ''}{absent}."
     )
 
 
+def machine_of(results: dict[str, Any]) -> str:
+    """What the seconds were measured on: the graphics card, or the processor where there was none."""
+    return results["hardware"].get("gpu") or results["hardware"]["cpu"]
+
+
+def _made_at(results: dict[str, Any]) -> str:
+    """Width and height of the pictures that systems of ours made; those of all splits where these differ."""
+    size = results["pictures"]["size"]
+    sizes = [size] if size is not None else [record["size"] for record in results["splits"].values()]
+    return ", ".join(dict.fromkeys("{}x{}".format(*size) for size in sizes))
+
+
 def size_text(results: dict[str, Any]) -> str:
     """The size of the scored pictures, and where they are the part that systems of several sizes have in common."""
-    made, common = sizes(results), results["pictures"].get("common_crop")
+    made, common = _made_at(results), results["pictures"].get("common_crop")
     if common is None:
         return made
-    resampled = ", ".join(common["resampled"])
-    told = f"; {resampled} resampled" if resampled else ""
+    told = f"; {', '.join(common['resampled'])} resampled" if common["resampled"] else ""
     return f"{', '.join(common['sizes'])} (what all systems show; ours made at {made}{told})"
+
+
+def tabular(alignment: str, head: str, rows: Sequence[Sequence[str]], grouped: bool = True) -> str:
+    """A table in LaTeX, for the packages ``booktabs`` and ``multirow``.
+
+    Args:
+        alignment: a letter for each column, as ``tabular`` takes it.
+        head: the first line, without its end.
+        rows: cells, escaped already except for the first if ``grouped``.
+        grouped: rows of the same first cell stand together, under a rule, the cell once for all of them.
+    """
+    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", rf"{head} \\"]
+    for name, group in groupby(rows, key=lambda row: row[0] if grouped else ""):
+        lines.append(r"\midrule")
+        own = list(group)
+        firsts = [rf"\multirow{{{len(own)}}}{{*}}{{{tex(name)}}}", *[""] * (len(own) - 1)]
+        lines += [" & ".join([first if grouped else row[0], *row[1:]]) + r" \\" for first, row in zip(firsts, own)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def latex(results: dict[str, Any]) -> str:
     """``table.tex``, for the packages ``booktabs`` and ``multirow``: the best bold, the second underlined."""
-
-    def mark(text: str, place: int | None) -> str:
-        if place is None or not text:
-            return text
-        return rf"\textbf{{{text}}}" if place == 0 else rf"\underline{{{text}}}"
-
-    columns = columns_of(results)
-    heads = [f"{tex(c.title)} {ARROWS[c.better][1]}".strip() for c in columns]
-    lines = [
-        f"% {_one_line(notes(results))}",
-        r"\begin{tabular}{ll" + "r" * len(columns) + "}",
-        r"\toprule",
-        " & & " + " & ".join(heads) + r" \\",
-    ]
-    cells = _cells(results, "mean", mark)
-    for dataset in dict.fromkeys(row[0] for row in cells):
-        own = [row for row in cells if row[0] == dataset]
-        lines.append(r"\midrule")
-        for i, row in enumerate(own):
-            first = rf"\multirow{{{len(own)}}}{{*}}{{{tex(dataset)}}}" if i == 0 else ""
-            lines.append(" & ".join([first, tex(row[1]), *row[2:]]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    columns, rows = columns_of(results), rows_of(results)
+    cells = marked(rows, columns, r"\textbf{{{}}}", r"\underline{{{}}}")
+    lines = [[dataset, tex(system), *line] for (dataset, system, _), line in zip(rows, cells)]
+    head = " & & " + " & ".join(column.head(LATEX) for column in columns)
+    return f"% {' '.join(notes(results).split())}\n{tabular('ll' + 'r' * len(columns), head, lines)}\n"
 
 
 def tex(text: str) -> str:
-    """Text for LaTeX."""
+    """Text with what is special to LaTeX escaped."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 COLOURS = (
@@ -303,8 +320,6 @@ def contact_sheet(pictures: Mapping[str, Tensor]) -> np.ndarray:
     Args:
         pictures: uint8 ``[F, H, W, 3]`` by name, all of one shape.
     """
-    from PIL import Image, ImageDraw
-
     columns = []
     for name, clip in pictures.items():
         title = Image.new("RGB", (clip.shape[2], _TITLE), "white")
@@ -313,84 +328,92 @@ def contact_sheet(pictures: Mapping[str, Tensor]) -> np.ndarray:
     return torch.cat(columns, 1).numpy()
 
 
-QUALITY = 88  # of JPEG
+_QUALITY = 88  # of JPEG
 
 
 def page(results: dict[str, Any], store: Store, megabytes: float) -> str:
-    """The page.
+    """``index.html``: the table, the worst frames, and every split with its pictures and plots.
 
     Args:
         results: what ``results.json`` holds.
         store: where the frames lie.
         megabytes: of embedded pictures, about. Where all do not fit, the worst frame of each split and then frames
             spread over it are embedded, and the page says how many.
+
+    Raises:
+        UserError: the frames are not there any more.
     """
-    systems = list(results["systems"])
-    main = _main_system(results)
+    systems, definitions = list(results["systems"]), results["systems"].items()
+    models = [name for name, definition in definitions if definition["kind"] == "model"]
+    main = (models or systems)[-1]  # the system that is shown first
     metrics = list(next(iter(results["splits"].values()))["systems"][main]["frames"])
-    better = {**results["metrics"], **results["metrics_of_guide"]}
-    images = _embedded(results, store, systems, main, metrics[0], megabytes)
+    specs = {**results["metrics"], **results["metrics_of_guide"]}
+    better = {name: specs[name]["better"] for name in metrics}
+    orders = {
+        name: frame_order(record["systems"][main]["frames"][metrics[0]], better[metrics[0]])
+        for name, record in results["splits"].items()
+    }
+    images = _embedded(results, store, orders, megabytes)
+    splits = []
+    for name, record in results["splits"].items():
+        scores = {s: {m: record["systems"][s]["frames"].get(m, []) for m in metrics} for s in systems}
+        rounded = {
+            s: {m: [None if v is None else round(v, 4) for v in values] for m, values in own.items()}
+            for s, own in scores.items()
+        }
+        split = {"name": name, "dataset": record["dataset"], "given": len(record["context"]), "names": record["names"]}
+        plots = {m: frame_plot({s: scores[s][m] for s in systems}) for m in metrics}
+        splits.append({**split, "scores": rounded, "plots": plots, "images": images[name]})
     content = {
         "systems": systems,
         "main": main,
         "metrics": metrics,
         "titles": {name: title_of(name) for name in metrics},
-        "better": {name: better[name]["better"] for name in metrics},
+        "better": better,
         "colours": {name: colour_of(i) for i, name in enumerate(systems)},
-        "splits": [_split(name, record, systems, metrics, images[name]) for name, record in results["splits"].items()],
+        "splits": splits,
+    }
+    lines = [f"{name}: {spec['definition']}" for name, spec in specs.items()]
+    lines += [f"{name}: not computed: {reason}" for name, reason in results["metrics_absent"].items()]
+    lines += [f"weights {name}: SHA-256 {value}" for name, value in results["weights_sha256"].items()]
+    lines += [f"system {name}: {json.dumps(definition)}" for name, definition in definitions]
+    common = results["pictures"]["common_crop"]
+    facts = {
+        "protocol": results["protocol"],
+        "size": ", ".join(common["sizes"]) if common else _made_at(results),
+        "poses": results["poses"]["poses"],
+        "index": results["index"]["sha256"][:12],
+        "splits": results["index"]["splits"],
+        "on": machine_of(results),
+        "fvgen": results["software"]["fvgen"],
+        "revision": results["software"]["revision"][:10],
     }
     parts = {
-        "CHIPS": _chips(results),
-        "TABLE": _table(results, systems),
+        "CHIPS": chips(facts),
+        "TABLE": _html_table(results, systems),
         "NOTES": escape(notes(results)),
         "FOOTER": escape(_footer(results)),
-        "DEFINITIONS": escape(_definitions(results)),
+        "DEFINITIONS": escape("\n".join(lines)),
         "DATA": script_json(content),
     }
     return filled("fvgen.evaluation", "page.html", parts)
 
 
-def _main_system(results: dict[str, Any]) -> str:
-    """The system that is shown first: the last model, else the last of the others."""
-    kinds = {name: definition["kind"] for name, definition in results["systems"].items()}
-    models = [name for name, kind in kinds.items() if kind == "model"]
-    return models[-1] if models else list(kinds)[-1]
-
-
-def _split(
-    name: str, record: dict[str, Any], systems: Sequence[str], metrics: Sequence[str], images: dict[int, dict[str, str]]
-) -> dict[str, Any]:
-    """What the page's script needs of one split."""
-    scores = {s: record["systems"][s]["frames"] for s in systems}
-    plots = {m: frame_plot({s: scores[s].get(m, []) for s in systems}) for m in metrics}
-    rounded = {
-        s: {m: [None if v is None else round(v, 4) for v in scores[s].get(m, [])] for m in metrics} for s in systems
-    }
-    return {
-        "name": name,
-        "dataset": record["dataset"],
-        "given": len(record["context"]),
-        "names": record["names"],
-        "scores": rounded,
-        "plots": plots,
-        "images": images,
-    }
-
-
 def _embedded(
-    results: dict[str, Any], store: Store, systems: Sequence[str], main: str, metric: str, megabytes: float
+    results: dict[str, Any], store: Store, orders: Mapping[str, Sequence[int]], megabytes: float
 ) -> dict[str, dict[int, dict[str, str]]]:
     """Pictures as data URIs by split, frame and system, frame by frame from every split until there is no more room."""
-    found: dict[str, dict[int, dict[str, str]]] = {name: {} for name in results["splits"]}
-    better = {**results["metrics"], **results["metrics_of_guide"]}[metric]["better"]
-    orders = {n: frame_order(r["systems"][main]["frames"][metric], better) for n, r in results["splits"].items()}
+    found: dict[str, dict[int, dict[str, str]]] = {name: {} for name in orders}
+    turns = enumerate(zip_longest(*orders.values()))
+    queue = [(turn, name, i) for turn, frames in turns for name, i in zip(orders, frames) if i is not None]
     room = megabytes * 1e6
-    for turn, name in track(list(_turns(orders)), "page"):
-        frame = orders[name][turn]
-        uris = {
-            system: data_uri(_one(store, system, name, results["splits"][name], frame), QUALITY)
-            for system in ("truth", *systems)
-        }
+    for turn, name, frame in track(queue, "page"):
+        uris = {}
+        for system in ("truth", *results["systems"]):
+            picture = store.load_frame(system, name, results["splits"][name]["names"][frame])
+            if picture is None:
+                raise UserError(f"frames of {name} in {store.folder} were removed while this ran; start it again")
+            uris[system] = data_uri(picture, _QUALITY)
         size = sum(map(len, uris.values()))
         if size > room and turn > 0:  # the worst frame of each split is always there
             break
@@ -399,16 +422,10 @@ def _embedded(
     return {name: dict(sorted(frames.items())) for name, frames in found.items()}
 
 
-def _turns(orders: dict[str, list[int]]) -> Iterator[tuple[int, str]]:
-    """Every split's first frame, then every split's second, and so on."""
-    for turn in range(max(map(len, orders.values()))):
-        yield from ((turn, name) for name, order in orders.items() if turn < len(order))
-
-
 def frame_order(scores: Sequence[float | None], better: str) -> list[int]:
     """All frames, the worst first, then always the one farthest from all before."""
-    bad = {"higher": lambda v: -v, "lower": lambda v: v, "one": lambda v: abs(v - 1)}[better]
-    order = [max(range(len(scores)), key=lambda i: -np.inf if scores[i] is None else bad(scores[i]))]
+    badness = [-np.inf if score is None else _BADNESS[better](score) for score in scores]
+    order = [badness.index(max(badness))]
     distance = np.abs(np.arange(len(scores)) - order[0])
     while len(order) < len(scores):
         order.append(int(distance.argmax()))
@@ -416,45 +433,15 @@ def frame_order(scores: Sequence[float | None], better: str) -> list[int]:
     return order
 
 
-def _one(store: Store, system: str, split: str, record: dict[str, Any], frame: int) -> Tensor:
-    picture = store.load_frame(system, split, record["names"][frame])
-    if picture is None:
-        raise UserError(f"frames of {split} in {store.folder} were removed while this ran; start it again")
-    return picture
-
-
-def _chips(results: dict[str, Any]) -> str:
-    pictures, hardware = results["pictures"], results["hardware"]
-    common = pictures["common_crop"]
-    facts = {
-        "protocol": results["protocol"],
-        "size": ", ".join(common["sizes"]) if common else sizes(results),
-        "poses": results["poses"]["poses"],
-        "index": results["index"]["sha256"][:12],
-        "splits": str(results["index"]["splits"]),
-        "on": hardware.get("gpu") or hardware["cpu"],
-        "fvgen": results["software"]["fvgen"],
-        "revision": results["software"]["revision"][:10],
-    }
-    return "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in facts.items() if value)
-
-
-def _table(results: dict[str, Any], systems: Sequence[str]) -> str:
+def _html_table(results: dict[str, Any], systems: Sequence[str]) -> str:
     columns, rows = columns_of(results), rows_of(results)
-    places = [ranks(rows, column) for column in columns]
-    arrows = {"higher": " ↑", "lower": " ↓", "one": " → 1", "": ""}
-    heads = "".join(f"<th>{escape(c.title)}{arrows[c.better]}</th>" for c in columns)
-    body = []
-    for dataset, system, figures in rows:
-        cells = ""
-        for column, place in zip(columns, places):
-            kind = {0: ' class="first"', 1: ' class="second"', None: ""}[place.get((dataset, system))]
-            cells += f"<td{kind}>{column.text(figures.get(column.name)) or '–'}</td>"
+    heads = "".join(f"<th>{escape(column.head(_HTML))}</th>" for column in columns)
+    cells = marked(rows, columns, '<td class="first">{}</td>', '<td class="second">{}</td>', "<td>{}</td>", "–")
+    body = ""
+    for (dataset, system, _), line in zip(rows, cells):
         key = f'<span class="key" style="background:{colour_of(systems.index(system))}"></span>'
-        body.append(f"<tr><td>{escape(dataset)}</td><td>{key}{escape(system)}</td>{cells}</tr>")
-    return (
-        f"<table><thead><tr><th>data set</th><th>system</th>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
+        body += f"<tr><td>{escape(dataset)}</td><td>{key}{escape(system)}</td>{''.join(line)}</tr>"
+    return f"<table><thead><tr><th>data set</th><th>system</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _footer(results: dict[str, Any]) -> str:
@@ -470,16 +457,7 @@ def _footer(results: dict[str, Any]) -> str:
     )
 
 
-def _definitions(results: dict[str, Any]) -> str:
-    metrics = {**results["metrics"], **results["metrics_of_guide"]}
-    lines = [f"{name}: {spec['definition']}" for name, spec in metrics.items()]
-    lines += [f"{name}: not computed: {reason}" for name, reason in results["metrics_absent"].items()]
-    lines += [f"weights {name}: SHA-256 {value}" for name, value in results["weights_sha256"].items()]
-    lines += [f"system {name}: {json.dumps(definition)}" for name, definition in results["systems"].items()]
-    return "\n".join(lines)
-
-
-SHEET_FRAMES = 4
+_SHEET_FRAMES = 4
 
 
 def write_report(store: Store, results: dict[str, Any], megabytes: float) -> str:
@@ -497,23 +475,14 @@ def write_report(store: Store, results: dict[str, Any], megabytes: float) -> str
     table = markdown(results)
     write_text(store.folder / "table.md", table)
     write_text(store.folder / "table.tex", latex(results))
-    for name, record in track(results["splits"].items(), "sheets"):
-        _write_sheet(store, name, record, list(results["systems"]))
+    (store.folder / "sheets").mkdir(exist_ok=True)
+    for split, record in track(results["splits"].items(), "sheets"):
+        total = len(record["names"])
+        rows = sorted({round((k + 0.5) * total / _SHEET_FRAMES - 0.5) for k in range(min(_SHEET_FRAMES, total))})
+        clips = {}
+        for system in (*results["systems"], "truth"):
+            pictures = [store.load_frame(system, split, record["names"][row]) for row in rows]
+            clips[system] = torch.stack([picture for picture in pictures if picture is not None])
+        Image.fromarray(contact_sheet(clips)).save(store.folder / "sheets" / f"{safe_name(split)}.png")
     write_text(store.folder / "index.html", page(results, store, megabytes))
     return table
-
-
-def _write_sheet(store: Store, split: str, record: dict[str, Any], systems: list[str]) -> None:
-    from PIL import Image
-
-    from fvgen.evaluation.store import safe_name
-
-    total = len(record["names"])
-    rows = sorted({round((k + 0.5) * total / SHEET_FRAMES - 0.5) for k in range(min(SHEET_FRAMES, total))})
-    clips = {}
-    for system in (*systems, "truth"):
-        pictures = [store.load_frame(system, split, record["names"][row]) for row in rows]
-        clips[system] = torch.stack([picture for picture in pictures if picture is not None])
-    folder = store.folder / "sheets"
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(contact_sheet(clips)).save(folder / f"{safe_name(split)}.png")

@@ -1,8 +1,6 @@
 """A whole evaluation: every split, every system, and what is left behind; and photos handed out to other systems."""
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,11 +14,12 @@ from fvgen.cameras import Cameras
 from fvgen.devices import hardware
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene
-from fvgen.evaluation.protocols import Split, index_hash, write_index
+from fvgen.evaluation.protocols import Split, index_hash, index_text
 from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, code_hash, key_of, pictures_hash, safe_name, software
-from fvgen.evaluation.systems import Frames, System, check_systems
+from fvgen.evaluation.systems import Frames, System
 from fvgen.evaluation.task import Framing, Placing, Task
+from fvgen.files import sha256_of, write_json, write_text
 from fvgen.outputs import output_folder
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
@@ -62,21 +61,45 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
     Raises:
         UserError: whatever a system or a scene complains about; what was finished before stays.
     """
-    check_systems(systems)
-    _check_splits(plan)
+    seen = {"truth": "truth"}
+    for system in systems:
+        if safe_name(system.name) in seen:
+            raise UserError(
+                f"two systems are called {system.name}: every one needs a name of its own, other than truth"
+            )
+        seen[safe_name(system.name)] = system.name
+    seen = {}
+    for split in plan.splits:
+        if (name := safe_name(split.name)) in seen:
+            raise UserError(f"two splits are called {split.name} and {seen[name]}: every one needs a name of its own")
+        seen[name] = split.name
     store.begin()
-    write_index(store.folder / "index.json", plan.splits)
+    write_text(store.folder / "index.json", index_text(plan.splits))
     others = [system.framing for system in systems if system.framing not in (None, plan.framing)]
     records = {}
     for split in track(plan.splits, "scenes"):
         records[split.name] = _Worker(plan.task(split, others), plan, scorer, store).run(systems)
     names = [system.name for system in systems]
-    datasets = _datasets(plan, names, records, scorer, store)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, record in records.items():
+        groups.setdefault(record["dataset"], {})[name] = record
+    datasets = {
+        dataset: {name: _row(name, group, scorer, store) for name in track(names, dataset)}
+        for dataset, group in groups.items()
+    }
+    definitions = {name: next(iter(records.values()))["systems"][name]["definition"] for name in names}
+    index: dict[str, Any] = {"sha256": index_hash(plan.splits), "splits": len(plan.splits)}
+    if plan.index_file is not None:
+        index |= {
+            "file": plan.index_file.name,
+            "file_sha256": sha256_of(plan.index_file),
+            "entries_without_scene": len(plan.absent),
+        }
     return {
         "software": software(),
         "hardware": hardware(plan.placing.device),
         "protocol": plan.protocol,
-        "index": _index(plan),
+        "index": index,
         "poses": asdict(plan.placing),
         "pictures": {
             "size": plan.framing and list(plan.framing.size),
@@ -89,7 +112,10 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
         },
         **scorer.definition(),
         "metrics_absent": scorer.absent,
-        "systems": {system.name: _description(records, system.name) for system in systems},
+        "systems": {  # apart from what differs from split to split
+            name: {key: value for key, value in definition.items() if key not in ("frames_sha256", "seconds")}
+            for name, definition in definitions.items()
+        },
         "datasets": datasets,
         **({"mean_of_datasets": _mean_of_datasets(datasets, names)} if len(datasets) > 1 else {}),
         "splits": records,
@@ -187,12 +213,6 @@ class _Worker:
         self.record["systems"][system.name] = entry
 
 
-def _description(records: dict[str, Any], system: str) -> dict[str, Any]:
-    """What a system is, apart from what differs from split to split."""
-    definition = next(iter(records.values()))["systems"][system]["definition"]
-    return {key: value for key, value in definition.items() if key not in ("frames_sha256", "seconds")}
-
-
 def _common_crop(systems: Sequence[System], records: dict[str, Any]) -> dict[str, Any]:
     """Where systems made pictures of several framings: what was scored, and whose pictures were resampled for it."""
     by_system = {s.name: [record["systems"][s.name]["resampled"] for record in records.values()] for s in systems}
@@ -203,40 +223,6 @@ def _common_crop(systems: Sequence[System], records: dict[str, Any]) -> dict[str
         "resampled": [name for name, told in by_system.items() if any(told)],
         "only_cut": [name for name, told in by_system.items() if not any(told)],
         "by": "Lanczos, from parts of pixels too, to the coarsest's scale; the truth from the photograph itself",
-    }
-
-
-def _check_splits(plan: Plan) -> None:
-    seen: dict[str, str] = {}
-    for split in plan.splits:
-        name = safe_name(split.name)
-        if name in seen:
-            raise UserError(f"two splits are called {split.name} and {seen[name]}: every one needs a name of its own")
-        seen[name] = split.name
-
-
-def _index(plan: Plan) -> dict[str, Any]:
-    """What identifies the splits."""
-    found: dict[str, Any] = {"sha256": index_hash(plan.splits), "splits": len(plan.splits)}
-    if plan.index_file is not None:
-        found |= {
-            "file": plan.index_file.name,
-            "file_sha256": hashlib.sha256(plan.index_file.read_bytes()).hexdigest(),
-            "entries_without_scene": len(plan.absent),
-        }
-    return found
-
-
-def _datasets(
-    plan: Plan, names: Sequence[str], records: dict[str, Any], scorer: Scorer, store: Store
-) -> dict[str, Any]:
-    """By data set and system: means over splits of means over frames, set distances, seconds, number of images."""
-    groups: dict[str, list[str]] = {}
-    for split in plan.splits:
-        groups.setdefault(plan.scenes[split.scene].dataset, []).append(split.name)
-    return {
-        dataset: {name: _row(name, [(s, records[s]) for s in splits], scorer, store) for name in track(names, dataset)}
-        for dataset, splits in groups.items()
     }
 
 
@@ -254,11 +240,13 @@ def _mean_of_datasets(datasets: dict[str, Any], names: Sequence[str]) -> dict[st
     return found
 
 
-def _row(system: str, records: list[tuple[str, dict[str, Any]]], scorer: Scorer, store: Store) -> dict[str, Any]:
-    entries = [record["systems"][system] for _, record in records]
-    row: dict[str, Any] = {"splits": len(records), "images": sum(record["given"].count(False) for _, record in records)}
+def _row(system: str, records: dict[str, dict[str, Any]], scorer: Scorer, store: Store) -> dict[str, Any]:
+    """Means over splits of means over frames, set distances, seconds, number of images."""
+    entries = [record["systems"][system] for record in records.values()]
+    given = [record["given"] for record in records.values()]
+    row: dict[str, Any] = {"splits": len(records), "images": sum(own.count(False) for own in given)}
     row["mean"] = mean_of_means([entry["mean"] for entry in entries])
-    if any(any(record["given"]) for _, record in records):
+    if any(map(any, given)):
         row["mean_with_given"] = mean_of_means([entry["mean_with_given"] for entry in entries])
     row["distances"] = scorer.distances(_pictures(system, records, store))
     totals = [sum(entry["seconds"].values()) for entry in entries if entry["seconds"]]
@@ -266,17 +254,15 @@ def _row(system: str, records: list[tuple[str, dict[str, Any]]], scorer: Scorer,
     return row
 
 
-def _pictures(
-    system: str, records: list[tuple[str, dict[str, Any]]], store: Store
-) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _pictures(system: str, records: dict[str, dict[str, Any]], store: Store) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Split by split its name and, of the frames asked for and not given, the system's pictures and the true ones."""
-    for split, record in records:
+    for split, record in records.items():
         asked = torch.tensor([not given for given in record["given"]])
         hashes = {system: record["systems"][system]["frames_sha256"], "truth": record["truth_sha256"]}
-        pictures = [store.load_frames(name, split, record["names"], like) for name, like in hashes.items()]
-        if pictures[0] is None or pictures[1] is None:
+        made, truth = (store.load_frames(name, split, record["names"], like) for name, like in hashes.items())
+        if made is None or truth is None:
             raise UserError(f"frames of {split} in {store.folder} were changed while this ran; start it again")
-        yield split, pictures[0][asked], pictures[1][asked]
+        yield split, made[asked], truth[asked]
 
 
 def write_handout(plan: Plan, folder: Path) -> None:
@@ -296,33 +282,25 @@ def write_handout(plan: Plan, folder: Path) -> None:
         for number, split in enumerate(track(plan.splits, "handout")):
             rows = sorted({*split.context, *split.target})
             task = plan.task(replace(split, target=rows))
-            file = f"{number:06d}.torch"
-            torch.save([_scene(split.name, rows, task)], out / "test" / file)
-            chunks[split.name] = file
-            questions[split.name] = {
-                "context": [rows.index(i) for i in split.context],
-                "target": [rows.index(i) for i in split.target],
-            }
+            chunks[split.name] = f"{number:06d}.torch"
+            torch.save([_chunk_scene(split.name, rows, task)], out / "test" / chunks[split.name])
+            places = {"context": split.context, "target": split.target}
+            questions[split.name] = {part: [rows.index(i) for i in frames] for part, frames in places.items()}
             names[split.name] = task.names
-        for file, content in (
-            ("test/index.json", chunks),
-            ("evaluation_index.json", questions),
-            ("frames.json", names),
-        ):
-            (out / file).write_text(json.dumps(content, indent=1) + "\n")
+        contents = {"test/index.json": chunks, "evaluation_index.json": questions, "frames.json": names}
+        for file, content in contents.items():
+            write_json(out / file, content)
 
 
-def _scene(key: str, rows: list[int], task: Task) -> dict[str, Any]:
+def _chunk_scene(key: str, rows: list[int], task: Task) -> dict[str, Any]:
     cameras = Cameras.concatenate([camera for _, camera in task.targets])
     k, (width, height) = cameras.intrinsics, cameras.sizes.double().unbind(1)
     shares = torch.stack([k[:, 0, 0] / width, k[:, 1, 1] / height, k[:, 0, 2] / width, k[:, 1, 2] / height], 1)
     matrices = cameras.camera_from_world[:, :3].flatten(1)
     numbers = torch.cat([shares, torch.zeros(len(rows), 2, dtype=torch.float64), matrices], 1)
-    images = [_png(picture) for picture in task.truth]
+    images = []
+    for picture in task.truth:
+        with io.BytesIO() as buffer:
+            Image.fromarray(to_bytes(picture).numpy()).save(buffer, "PNG")
+            images.append(torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8))
     return {"key": key, "url": "", "timestamps": torch.tensor(rows), "cameras": numbers.float(), "images": images}
-
-
-def _png(picture: Tensor) -> Tensor:
-    with io.BytesIO() as buffer:
-        Image.fromarray(to_bytes(picture).numpy()).save(buffer, "PNG")
-        return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)

@@ -19,7 +19,7 @@ from fvgen.evaluation.metrics import (
     available,
     neighbour_metrics,
 )
-from fvgen.evaluation.metrics.registry import FrameSpec, SetSpec
+from fvgen.evaluation.metrics.registry import Features
 
 DEFAULT = (
     "psnr",
@@ -75,22 +75,20 @@ class Scorer:
         self.absent = {name: reason for name, reason in available(wanted, weights).items() if reason}
         asked = [name for name in self.absent if name in names]
         if asked:
-            raise UserError(f"--metrics {asked[0]}: {self.absent[asked[0]]}")
+            raise UserError(f"`metrics` {asked[0]}: {self.absent[asked[0]]}")
         usable = [name for name in wanted if name not in self.absent]
-        self.frame_names = [name for name in usable if name in FRAME_METRICS]
-        self.set_names = [name for name in usable if name in SET_METRICS]
-        self._frames = FrameMetrics(self.frame_names, device, weights)
-        self._sets = SetMetrics(self.set_names, device, weights)
-        self._truths: dict[str, dict[str, Tensor]] = {}
+        self._frame_names = [name for name in usable if name in FRAME_METRICS]
+        self._set_names = [name for name in usable if name in SET_METRICS]
+        self._frames = FrameMetrics(self._frame_names, device, weights)
+        self._sets = SetMetrics(self._set_names, device, weights)
+        self._truths: dict[str, Features] = {}
 
     def definition(self) -> dict[str, Any]:
         """Everything that scores of given pictures depend on."""
-        specs: dict[str, FrameSpec | SetSpec] = {**FRAME_METRICS, **SET_METRICS}
+        known = {**FRAME_METRICS, **SET_METRICS}
+        used = {name: known[name] for name in (*self._frame_names, *self._set_names)}
         return {
-            "metrics": {
-                name: {"definition": specs[name].definition, "better": specs[name].better}
-                for name in (*self.frame_names, *self.set_names)
-            },
+            "metrics": {name: {"definition": m.definition, "better": m.better} for name, m in used.items()},
             "metrics_of_guide": {name: {"definition": d, "better": b} for name, (d, b) in GUIDED.items()},
             "weights_sha256": {**self._frames.weights.used, **self._sets.weights.used},
         }
@@ -120,20 +118,19 @@ class Scorer:
         Args:
             parts: of each split, one after the other, its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
         """
-        if not self.set_names:
+        if not self._set_names:
             return {}
-        metrics = self._sets
-        metrics.reset()
+        self._sets.reset()
         for name, predicted, truth in parts:
             if name not in self._truths:
-                self._truths[name] = metrics.features(truth)
-            metrics.add_features(metrics.features(predicted), self._truths[name])
-        result = metrics.result()
-        return {name: result[name] if math.isfinite(result[name]) else None for name in self.set_names}
+                self._truths[name] = self._sets.features(truth)
+            self._sets.add_features(self._sets.features(predicted), self._truths[name])
+        result = self._sets.result()
+        return {name: result[name] if math.isfinite(result[name]) else None for name in self._set_names}
 
 
 def region_psnr(predicted: Tensor, truth: Tensor, region: Tensor) -> list[float | None]:
-    """PSNR of each frame over the pixels of a region ``[F, H, W]``; ``None`` where it has none."""
+    """PSNR of each of ``[F, H, W, 3]`` uint8 frames over a region ``[F, H, W]``; ``None`` where that has no pixel."""
     error = ((predicted.double() - truth.double()) / 255).square().mean(-1)
     return [
         float(-10 * torch.log10(e[m].mean().clamp_min(1e-10))) if bool(m.any()) else None for e, m in zip(error, region)
@@ -152,7 +149,7 @@ def means(
 
 
 def mean_of_means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Mean over splits by metric."""
+    """Mean over splits by metric; splits without a number are left out."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return means({name: [row.get(name) for row in rows] for name in names})
 

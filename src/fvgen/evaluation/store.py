@@ -26,7 +26,7 @@ _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with transparency", 6: "
 
 
 def safe_name(name: str) -> str:
-    """A name of a system, scene or frame as that of a file: no separators, and never hidden or a way up."""
+    """A name of a system, scene or frame made fit for a file: without separators, and never hidden or a way up."""
     return "".join(c if c.isalnum() or c in "+-_." else "-" for c in name).lstrip(".") or "-"
 
 
@@ -49,33 +49,24 @@ def read_frames(folder: Path, names: Sequence[str], numbers: Sequence[int], size
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; frames of outside systems lie in DIR/SPLIT/FRAME.png")
     files = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".png"}
-    others = [
-        p.name for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".webp", ".mp4", ".tif", ".tiff")
-    ]
+    lossy = (".jpg", ".jpeg", ".webp", ".mp4", ".tif", ".tiff")
+    others = [path.name for path in folder.iterdir() if path.suffix.lower() in lossy]
     if others:
         raise UserError(f"{folder}: {min(others)} is no PNG; only losslessly stored frames are scored")
-    chosen = _matched(folder, files, names, numbers)
-    return torch.stack([_read_png(path, size) for path in chosen])
-
-
-def _matched(folder: Path, files: dict[str, Path], names: Sequence[str], numbers: Sequence[int]) -> list[Path]:
-    """One file per frame asked for, in its order."""
     if set(files) == set(names):
-        return [files[name] for name in names]
+        return torch.stack([_read_png(files[name], size) for name in names])
     by_number = {int(stem): path for stem, path in files.items() if stem.isdecimal()}
     if len(by_number) == len(files) and set(by_number) == set(numbers):
-        return [by_number[number] for number in numbers]
-    missing = [name for name in names if name not in files]
-    extra = sorted(set(files) - set(names))
+        return torch.stack([_read_png(by_number[number], size) for number in numbers])
+    missing, extra = [name for name in names if name not in files], sorted(set(files) - set(names))
     if by_number and len(missing) == len(names):  # called by numbers, then
         missing = [f"frame {i}" for i in numbers if i not in by_number]
-        extra = sorted(p.name for i, p in by_number.items() if i not in set(numbers))
-    told = [
-        f"{len(what)} {word} (such as {what[0]})" for word, what in (("missing", missing), ("extra", extra)) if what
-    ]
-    wrong = " and ".join(told) or "doubled numbers"
+        extra = sorted(path.name for i, path in by_number.items() if i not in numbers)
+    both = (("missing", missing), ("extra", extra))
+    told = [f"{len(what)} {word} (such as {what[0]})" for word, what in both if what]
     raise UserError(
-        f"{folder}: its {len(files)} frames are not the {len(names)} asked for: {wrong}; "
+        f"{folder}: its {len(files)} frames are not the {len(names)} asked for: "
+        f"{' and '.join(told) or 'doubled numbers'}; "
         f"they must be called as the scene's frames ({names[0]}.png) or by their numbers ({numbers[0]:05d}.png)"
     )
 
@@ -94,7 +85,7 @@ def _read_png(path: Path, size: tuple[int, int]) -> Tensor:
     if (width, height) != size:
         raise UserError(
             f"{path}: {width}x{height} pixels, not {size[0]}x{size[1]}; make frames of that size, or say how they were "
-            f"cut from the photographs: --frames NAME=FOLDER@{width}x{height}[/WIDTHxHEIGHT scaled to cover]"
+            f"cut from the photographs: `frames` NAME=FOLDER@{width}x{height}[/WIDTHxHEIGHT scaled to cover]"
         )
     try:
         with Image.open(path) as image:
@@ -135,7 +126,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 _ROOMS = ("cameras", "diffusion", "scene", "rendering", "models", "pipeline.py", "evaluation")
 
-_REPORTS = ("tables.py", "paper.py", "page.py", "plots.py", "sheets.py", "report.py", "provenance.py")
+_REPORTS = ("paper.py", "report.py")
 
 
 @cache
@@ -231,16 +222,25 @@ class Store:
         """Replace the record of a split."""
         write_json(self.folder / "scenes" / f"{safe_name(split)}.json", record)
 
-    def frames_folder(self, system: str, split: str, part: str = "frames") -> Path:
-        """Where frames lie; ``--frames NAME=OUT/frames/SYSTEM`` reads them."""
+    def _folder(self, system: str, split: str, part: str) -> Path:
         return self.folder / part / safe_name(system) / safe_name(split)
 
     def save_frames(self, system: str, split: str, names: Sequence[str], pictures: Tensor, part: str = "frames") -> str:
-        """Write uint8 pictures, in the place of whatever else is there; their hash."""
+        """Write pictures, in the place of whatever else is there.
+
+        Args:
+            system, split: whose pictures they are.
+            names: of the frames.
+            pictures: ``[F, H, W, 3]`` uint8.
+            part: ``frames`` for what is scored, ``made`` for what was made before it was cut to that.
+
+        Returns:
+            The hash of the pictures.
+        """
         like = pictures_hash(pictures)
         if self.load_frames(system, split, names, like, part) is not None:
             return like
-        folder = self.frames_folder(system, split, part)
+        folder = self._folder(system, split, part)
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.png"):
             path.unlink()
@@ -251,7 +251,7 @@ class Store:
     def load_frames(
         self, system: str, split: str, names: Sequence[str], like: str | None, part: str = "frames"
     ) -> Tensor | None:
-        """The pictures of hash ``like``, ``None`` where they are not there any more."""
+        """The pictures ``[F, H, W, 3]`` uint8 of hash ``like``, ``None`` where they are not there any more."""
         if like is None:
             return None
         found = [self.load_frame(system, split, name, part) for name in names]
@@ -262,8 +262,8 @@ class Store:
         return pictures if pictures_hash(pictures) == like else None
 
     def load_frame(self, system: str, split: str, name: str, part: str = "frames") -> Tensor | None:
-        """One picture, ``None`` where it is not there or damaged."""
+        """One picture ``[H, W, 3]`` uint8, ``None`` where it is not there or damaged."""
         try:
-            return read_photo(self.frames_folder(system, split, part) / f"{safe_name(name)}.png").image
+            return read_photo(self._folder(system, split, part) / f"{safe_name(name)}.png").image
         except UserError:
             return None

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +16,11 @@ from fvgen.evaluation.task import Framing, Task
 from fvgen.pictures import to_bytes
 from fvgen.pipeline import Clock, NovelViewPipeline
 
-BLURS = (0.7, 1.0, 1.4)
 PLAIN = ("guide", "guide+telea", "completed-guide")
+_WIDTHS = ("", "+blur0.7", "+blur1.0", "+blur1.4")
 BLURRED = (
     "guide",
-    "guide+telea",
-    *(f"guide+telea+blur{s}" for s in BLURS),
-    "points+telea",
-    *(f"points+telea+blur{s}" for s in BLURS),
+    *(f"{base}{blur}" for base in ("guide+telea", "points+telea") for blur in _WIDTHS),
     "completed-guide",
 )
 
@@ -83,14 +79,14 @@ class Baseline:
         except ValueError:
             self._sigma = -1.0
         if self._base not in BLURRED or self._sigma < 0 or (blur and not self._sigma):
-            raise UserError(f"--baselines {name}: choose of {', '.join(BLURRED)}")
+            raise UserError(f"`baselines` {name}: choose of {', '.join(BLURRED)}")
 
     def definition(self, task: Task) -> dict[str, Any]:
-        """The baseline's name says it all."""
+        """The name of the baseline, on which alone its answer depends."""
         return {"kind": "baseline", "name": self.name}
 
     def make(self, task: Task) -> Made:
-        """Its frames; the seconds are those of rendering the guide and of the filling."""
+        """Its frames ``[F, H, W, 3]``; the seconds are those of rendering the guide and of the filling."""
         guide, chosen = task.guide, task.positions
         start = time.perf_counter()
         completed, coverage = guide.completed[chosen].float() / 255, guide.coverage[chosen]
@@ -102,8 +98,11 @@ class Baseline:
         else:
             pictures = completed * coverage[..., None]
             pictures = telea(pictures, coverage) if self._base == "guide+telea" else pictures
-        frames = to_bytes(blurred(pictures, self._sigma) if self._sigma else pictures)
-        return Made(frames, {"render": task.seconds["render"], "fill": time.perf_counter() - start})
+        if self._sigma:
+            from scipy.ndimage import gaussian_filter
+
+            pictures = torch.from_numpy(gaussian_filter(pictures.numpy(), (0, self._sigma, self._sigma, 0)))
+        return Made(to_bytes(pictures), {"render": task.seconds["render"], "fill": time.perf_counter() - start})
 
 
 def model_and_steps(text: str) -> tuple[str, int | None]:
@@ -116,7 +115,7 @@ def model_and_steps(text: str) -> tuple[str, int | None]:
     if not colon or not steps.isdigit():
         model, steps = text, ""
     if not model or model.endswith(":"):
-        raise UserError(f"--models {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
+        raise UserError(f"`models` {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
     return model, int(steps) if steps else None
 
 
@@ -138,10 +137,15 @@ class Model:
         self.seed = seed
         self.framing: Framing | None = None
         self.name = f"{Path(model).name}:{self.steps}" if self.steps else Path(model).name
-        self._weights = weights_hash(self.pipeline)
+        digest = hashlib.sha256()
+        weights = {} if self.pipeline.model is None else self.pipeline.model.state_dict()
+        for name, value in sorted(weights.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        self._weights = digest.hexdigest() if weights else ""
 
     def definition(self, task: Task) -> dict[str, Any]:
-        """Weights and how they are sampled."""
+        """The hash of its weights, and how they are sampled."""
         sampling = None if self.pipeline.model is None else self.pipeline.model.config.sampling
         return {
             "kind": "model",
@@ -184,9 +188,9 @@ class Frames:
             folder, self.framing = plain, Framing.parse(framing)
         self.folder = Path(folder)
         if not equals or not self.name or not folder:
-            raise UserError(f"--frames {text}: write NAME=FOLDER, or NAME=FOLDER@WIDTHxHEIGHT[/WIDTHxHEIGHT]")
+            raise UserError(f"`frames` {text}: write NAME=FOLDER, or NAME=FOLDER@WIDTHxHEIGHT[/WIDTHxHEIGHT]")
         if not self.folder.is_dir():
-            raise UserError(f"--frames {text}: there is no folder {folder}")
+            raise UserError(f"`frames` {text}: there is no folder {folder}")
 
     def _read(self, task: Task) -> Tensor:
         named = self.folder / safe_name(task.split.name)
@@ -211,42 +215,24 @@ class Frames:
         return Made(self._read(task), self._seconds(task))
 
 
-def check_systems(systems: Sequence[System]) -> None:
-    """Complain, before any work, about two systems of one name."""
-    seen: set[str] = {"truth"}
-    for system in systems:
-        if safe_name(system.name) in seen:
-            raise UserError(
-                f"two systems are called {system.name}: every one needs a name of its own, other than truth"
-            )
-        seen.add(safe_name(system.name))
-
-
-def weights_hash(pipeline: NovelViewPipeline) -> str:
-    """SHA-256 over the names and numbers of a model's weights, empty without a model."""
-    if pipeline.model is None:
-        return ""
-    digest = hashlib.sha256()
-    for name, value in sorted(pipeline.model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def telea(pictures: Tensor, known: Tensor) -> Tensor:
-    """Holes of ``[F, H, W, 3]`` filled by OpenCV's inpainting of Telea (2004), radius 3."""
+    """Pictures with their holes filled by OpenCV's inpainting of Telea (2004), radius 3.
+
+    Args:
+        pictures: ``[F, H, W, 3]`` float 0..1.
+        known: ``[F, H, W]`` bool, False in the holes.
+
+    Returns:
+        ``[F, H, W, 3]`` float32 0..1.
+
+    Raises:
+        UserError: OpenCV is not installed.
+    """
     try:
         import cv2
     except ImportError:
-        raise UserError("inpainted baselines need OpenCV: pip install 'fvgen[eval]', or choose --baselines") from None
+        raise UserError("inpainted baselines need OpenCV: pip install 'fvgen[eval]', or choose `baselines`") from None
     filled = []
     for picture, mask in zip(to_bytes(pictures).numpy(), known):
         filled.append(cv2.inpaint(np.ascontiguousarray(picture), (~mask).byte().numpy(), 3, cv2.INPAINT_TELEA))
     return torch.from_numpy(np.stack(filled)).float() / 255
-
-
-def blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur in the plane of each picture."""
-    from scipy.ndimage import gaussian_filter
-
-    return torch.from_numpy(gaussian_filter(pictures.numpy(), (0, sigma, sigma, 0)))

@@ -25,30 +25,6 @@ from fvgen.rendering.guide import Guide, resample_photo
 from fvgen.scene.build import build_scene
 from fvgen.scene.types import Photos, Scene
 
-
-def aligned_scene(scene: Scene, given: Cameras) -> tuple[Scene, dict[str, float]]:
-    """A scene with estimated cameras in the world of the given ones.
-
-    Args:
-        scene: ``N`` photos.
-        given: their true cameras, at the same sizes.
-
-    Returns:
-        The scene, and how well it fits: see `fvgen.cameras.alignment.residual`.
-
-    Raises:
-        UserError: they cannot be aligned.
-    """
-    try:
-        found = similarity_between(scene.cameras, given)
-    except ValueError as error:
-        raise UserError(f"the estimated cameras do not fit the given ones ({error}); use --poses given") from None
-    points = replace(scene.points, positions=found.points(scene.points.positions))
-    depths = [replace(own, depth=own.depth * found.scale, cameras=found.cameras(own.cameras)) for own in scene.depths]
-    fit = residual(scene.cameras, given, found)
-    return replace(scene, cameras=found.cameras(scene.cameras), points=points, depths=depths), fit
-
-
 Box = tuple[float, float, float, float]
 
 LEAST = 64  # pixels on a side that metrics need
@@ -56,7 +32,7 @@ LEAST = 64  # pixels on a side that metrics need
 
 @dataclass(frozen=True)
 class Framing:
-    """Size and crop.
+    """How pictures are made of photographs: their size, and what they show.
 
     Attributes:
         size: (width, height) of the pictures.
@@ -71,7 +47,7 @@ class Framing:
 
     @staticmethod
     def parse(text: str) -> "Framing":
-        """``WIDTHxHEIGHT`` or ``WIDTHxHEIGHT/WIDTHxHEIGHT``: size, and what it is cut out of.
+        """A framing from text: ``WIDTHxHEIGHT``, or ``WIDTHxHEIGHT/WIDTHxHEIGHT`` for what that is cut out of.
 
         Raises:
             UserError: written otherwise, too small to be scored, or larger than what it is cut out of.
@@ -79,16 +55,15 @@ class Framing:
         match = re.fullmatch(r"(\d+)x(\d+)(?:/(\d+)x(\d+))?", text)
         if match is None:
             raise UserError(f"{text}: write WIDTHxHEIGHT, or WIDTHxHEIGHT/WIDTHxHEIGHT, such as 448x256/480x270")
-        size = (int(match[1]), int(match[2]))
-        through = (int(match[3]), int(match[4])) if match[3] else None
-        if min(size) < LEAST:
+        width, height, *outer = (int(number) for number in match.groups() if number)
+        if min(width, height) < LEAST:
             raise UserError(f"{text}: pictures of {LEAST}x{LEAST} at least are scored")
-        if through is not None and (through[0] < size[0] or through[1] < size[1]):
+        if outer and (outer[0] < width or outer[1] < height):
             raise UserError(f"{text}: {match[1]}x{match[2]} cannot be cut out of {match[3]}x{match[4]}")
-        return Framing(size, None if through == size else through)
+        return Framing((width, height), (outer[0], outer[1]) if outer and outer != [width, height] else None)
 
     def turned(self, landscape: bool) -> "Framing":
-        """For portrait pictures with width and height swapped."""
+        """This framing, or for portrait pictures (not ``landscape``) the one with width and height swapped."""
         if landscape:
             return self
         swapped = (pair[::-1] if pair else None for pair in (self.through, self.corner))
@@ -113,8 +88,8 @@ class Framing:
         cut = []
         for x0, y0, x1, y1 in boxes:
             pixel = (x1 - x0) / self.through[0]  # of the photograph, per pixel of the scaled picture
-            corner = (x0 + left * pixel, y0 + top * pixel)
-            cut.append((*corner, min(corner[0] + self.size[0] * pixel, x1), min(corner[1] + self.size[1] * pixel, y1)))
+            x, y = x0 + left * pixel, y0 + top * pixel
+            cut.append((x, y, min(x + self.size[0] * pixel, x1), min(y + self.size[1] * pixel, y1)))
         return covering.cropped(left, top, *self.size), cut
 
     @property
@@ -124,7 +99,7 @@ class Framing:
         return self.corner or ((outer[0] - self.size[0]) // 2, (outer[1] - self.size[1]) // 2)
 
     def picture(self, image: Tensor, box: Box) -> Tensor:
-        """``[H, W, 3]`` float 0..1 of 256 levels."""
+        """What a box of a photograph ``[H', W', 3]`` uint8 shows, ``[H, W, 3]`` float 0..1 of 256 levels."""
         return resample_photo(image, box, *self.size)
 
     def windows(self, shown: "Framing", cameras: Cameras) -> list[Box]:
@@ -172,7 +147,13 @@ class Framing:
 
 
 def nearest(values: Tensor, window: Box, size: tuple[int, int]) -> Tensor:
-    """What cannot be averaged, ``[H, W]``, in a window at another size: at each pixel's centre the nearest value."""
+    """Values ``[H, W]`` that cannot be averaged, in a window of them at another size ``[height, width]``.
+
+    Args:
+        values: of a picture.
+        window: left, top, right, bottom in its pixels.
+        size: (width, height) of the result; at each pixel's centre it has the nearest value.
+    """
     left, top, right, bottom = window
     columns, rows = (
         (start + (torch.arange(count) + 0.5) * ((end - start) / count)).long().clamp(0, most - 1).to(values.device)
@@ -199,7 +180,7 @@ class Placing:
         weights: of the network that estimates cameras or depth.
         device: where it runs, and where guides are rendered.
         seed: of the estimation.
-        depth: see `fvgen.scene.build.build_scene`.
+        depth: where depth comes from, see `fvgen.scene.build.build_scene`.
     """
 
     poses: str = "given"
@@ -283,7 +264,7 @@ class Task:
 
     @cached_property
     def targets(self) -> list[tuple[Tensor, Cameras]]:
-        """Picture and camera of each frame asked for, as it is scored."""
+        """Picture ``[H, W, 3]`` float 0..1 and camera of each frame asked for, as it is scored."""
         made = []
         for i in self.split.target:
             shot = self.source.read(i)
@@ -341,15 +322,10 @@ class Task:
         return built
 
     def _built(self, photos: Photos) -> Scene:
-        placing = self.placing
+        where = self.placing
         try:
             built = build_scene(
-                photos,
-                placing.cameras_from,
-                placing.device,
-                seed=placing.seed,
-                weights=placing.weights,
-                depth=placing.depth,
+                photos, where.cameras_from, where.device, seed=where.seed, weights=where.weights, depth=where.depth
             )
         except UserError as error:
             raise UserError(f"{self.split.name}: {error}") from None
@@ -358,36 +334,43 @@ class Task:
 
     def _estimated(self) -> Scene:
         """Cameras from the photos alone; only the alignment of the whole knows the given ones."""
-        given = self.photos.cameras
-        assert given is not None
-        found = self._built(replace(self.photos, cameras=None))
-        placed = [self.photos.names.index(name) for name in found.photos.names]
-        aligned, fit = aligned_scene(found, given[placed])
-        self.fit |= {**fit, "placed": len(placed)}
-        return aligned
+        assert self.photos.cameras is not None
+        scene = self._built(replace(self.photos, cameras=None))
+        placed = [self.photos.names.index(name) for name in scene.photos.names]
+        given = self.photos.cameras[placed]
+        try:
+            found = similarity_between(scene.cameras, given)
+        except ValueError as error:
+            raise UserError(f"the estimated cameras do not fit the given ones ({error}); use `poses` given") from None
+        self.fit |= {**residual(scene.cameras, given, found), "placed": len(placed)}
+        points = replace(scene.points, positions=found.points(scene.points.positions))
+        depths = [replace(d, depth=d.depth * found.scale, cameras=found.cameras(d.cameras)) for d in scene.depths]
+        return replace(scene, cameras=found.cameras(scene.cameras), points=points, depths=depths)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        """The number among the placed photos of each given frame; photos that could not be placed are left out."""
+        return {self.split.context[self.photos.names.index(n)]: k for k, n in enumerate(self.scene.photos.names)}
 
     @cached_property
     def path(self) -> CameraPath:
-        """Given photos and frames asked for in the scene's order; photos that could not be placed are left out."""
-        width, height = self.framing.size
-        fitted, _ = self.scene.cameras.covering(width, height)
-        places = {self.split.context[self.photos.names.index(n)]: k for k, n in enumerate(self.scene.photos.names)}
+        """Given photos and frames asked for in the scene's order."""
+        fitted, _ = self.scene.cameras.covering(*self.framing.size)
         asked = {i: self.cameras[k] for k, i in enumerate(self.split.target)}
-        order = sorted(set(places) | set(asked))
-        cameras = [asked[i] if i in asked else fitted[places[i]] for i in order]
-        return CameraPath(Cameras.concatenate(cameras), [places.get(i) for i in order])
+        order = sorted(self._places.keys() | asked.keys())
+        cameras = [asked[i] if i in asked else fitted[self._places[i]] for i in order]
+        return CameraPath(Cameras.concatenate(cameras), [self._places.get(i) for i in order])
 
     @cached_property
     def positions(self) -> list[int]:
         """Where the frames asked for are on the path."""
-        given = {self.split.context[self.photos.names.index(n)] for n in self.scene.photos.names}
-        order = sorted(given | set(self.split.target))
+        order = sorted(self._places.keys() | set(self.split.target))
         return [order.index(i) for i in self.split.target]
 
     @cached_property
     def guide(self) -> Guide:
         """What is known along the path without a model: the same for every system, and for what metrics ask."""
-        scene, path = self.scene, self.path
+        scene, path = self.scene, self.path  # before the clock starts
         start = time.perf_counter()
         made = NovelViewPipeline(None).to(self.placing.device).guide(scene, path)
         self.seconds["render"] = time.perf_counter() - start

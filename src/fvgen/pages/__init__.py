@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -41,3 +42,9 @@ def data_uri(picture: Tensor, quality: int, longest: int | None = None) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def chips(facts: Mapping[str, object]) -> str:
+    """HTML for ``class="chips"``: names and values of some facts; those that are ``None`` or empty are left out."""
+    known = {name: str(value) for name, value in facts.items() if value is not None and value != ""}
+    return "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in known.items())

@@ -159,4 +159,5 @@ class KernelDistance:
 
     def result(self) -> float:
         """The distance, ``nan`` before two of each have come."""
-        return kernel_distance(*map(torch.cat, self._sides)) if self._sides[0] else float("nan")
+        predicted, truth = self._sides
+        return kernel_distance(torch.cat(predicted), torch.cat(truth)) if predicted else float("nan")
