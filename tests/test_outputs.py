@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_empty_needs_overwrite(views: Any, tmp_path: Path) 
     write_outputs(views, out)
     (out / "notes.txt").write_text("mine")
     (out / "images" / "99999.png").write_text("from a longer run")
-    with pytest.raises(UserError, match=r"out is not empty; .*--overwrite"):
+    with pytest.raises(UserError, match=r"out is not empty; .*`overwrite`"):
         write_outputs(views, out)
     views.frames = views.frames.flip(0)
     write_outputs(views, out, overwrite=True)

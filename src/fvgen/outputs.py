@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from fvgen import __version__
 from fvgen.errors import UserError
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.types import Scene
 
-SECONDS = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write", "total")
+_STAGES = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
 _PHOTO_FORMATS: dict[str, dict[str, Any]] = {
@@ -50,7 +48,7 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
 
 
 def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "PngWriter | None" = None) -> None:
-    """Write every file of an output into ``folder``, which exists and is empty.
+    """Write every file of a result into ``folder``, which exists and is empty.
 
     ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json`` (of the frames),
     ``transforms_photos.json``, ``sparse/0/``, ``points.ply`` and ``summary.json``; frame ``i`` is
@@ -60,11 +58,12 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
         views: what the pipeline returned.
         folder: for the files.
         fps: frames per second of the videos.
-        images: has ``images/`` in its hands already, with the frames that were ready earlier.
+        images: the writer of ``images/``, where frames that were ready earlier have gone to it already.
     """
     from fvgen.scene.formats.colmap import write_colmap
     from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.formats.ply import write_ply
+    from fvgen.scene.formats.transforms_json import write_transforms_json
     from fvgen.scene.formats.video import write_video
 
     start = time.perf_counter()
@@ -81,7 +80,10 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
         coverage.finish()
     names = [frames.name(i) for i in range(count)]
     write_photos(views.scene, folder)
-    _write_transforms(views, folder / "transforms.json", names)
+    files = _photo_files(views.scene)
+    extras = [{"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo]
+    top = {"ply_file_path": "points.ply"}
+    write_transforms_json(folder / "transforms.json", views.cameras, [f"images/{name}" for name in names], extras, top)
     write_colmap(folder / "sparse" / "0", views.cameras, names, positions, colors)
     write_ply(folder / "points.ply", positions, colors)
     summary = _summary(views, time.perf_counter() - start)
@@ -95,12 +97,15 @@ def write_photos(scene: "Scene", folder: Path) -> None:
     That file is an input like any other: ``fvgen generate OUT/transforms_photos.json`` works in the same world, so
     that a path file can be followed in it.
     """
+    from PIL import Image
+
     from fvgen.scene.formats.transforms_json import write_transforms_json
 
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     files = _photo_files(scene)
     for name, image in zip(files, scene.photos.images):
-        _write_photo(folder / "photos" / name, image)
+        form = _PHOTO_FORMATS[Path(name).suffix.lower()]
+        Image.fromarray(image.cpu().contiguous().numpy()).save(folder / "photos" / name, **form)
     write_transforms_json(folder / "transforms_photos.json", scene.cameras, [f"photos/{name}" for name in files])
 
 
@@ -130,18 +135,24 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
         _move_into_place(fresh, target, temporary / "old")
         made.clear()
     except OSError as error:
-        if error.errno in _FULL and _concerns(error, temporary):
+        if error.errno not in _FULL:
+            raise
+        if temporary is None or error.filename is None or Path(error.filename).is_relative_to(temporary):
             raise UserError(f"no space left on the disk for {output}: free some or choose another folder") from None
-        raise
+        raise  # a file of somebody else's
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        for parent in reversed(made):
-            _remove_if_empty(parent)
+        with contextlib.suppress(OSError):  # somebody else put something there
+            for parent in reversed(made):
+                parent.rmdir()
 
 
 def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> Path:
     """Say at once whether ``output`` may be written, before any work is done. Changes nothing.
+
+    Args:
+        output, overwrite, inputs: see `output_folder`.
 
     Returns:
         The folder, with symbolic links followed.
@@ -160,32 +171,21 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
     except OSError as error:
         raise UserError(f"output folder {output} cannot be read ({error.strerror}); choose another") from None
     if present and not overwrite:
-        raise UserError(f"output folder {output} is not empty; choose another, or add --overwrite")
-    if present:
-        _check_replaceable(output, target, present, inputs)
-    return target
-
-
-def _concerns(error: OSError, temporary: Path | None) -> bool:
-    """Whether the file that did not fit is one of the output's (writers do not always tell)."""
-    return temporary is None or error.filename is None or Path(error.filename).is_relative_to(temporary)
-
-
-def _check_replaceable(output: Path, target: Path, present: set[str], inputs: Iterable[str | Path]) -> None:
-    for item in map(Path, inputs):
+        raise UserError(f"output folder {output} is not empty; choose another, or add `overwrite`")
+    for item in map(Path, inputs) if present else ():
         if Path(os.path.realpath(item)).is_relative_to(target):
             raise UserError(f"output folder {output} holds the input {item}; choose another folder")
     folders = sorted(present & {"images", "coverage", "photos", "sparse"})
-    if folders and not _is_ours(target / "summary.json"):
-        raise UserError(f"output folder {output}: {folders[0]}/ in it was not written by fvgen; choose another folder")
-
-
-def _is_ours(summary: Path) -> bool:
-    try:
-        content = json.loads(summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "version" in content and "seconds" in content
+    if folders:
+        try:
+            content = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict) or not {"version", "seconds"} <= content.keys():
+            raise UserError(
+                f"output folder {output}: {folders[0]}/ in it was not written by fvgen; choose another folder"
+            )
+    return target
 
 
 def _temporary_beside(target: Path, made: list[Path]) -> Path:
@@ -212,33 +212,22 @@ def _move_into_place(fresh: Path, target: Path, old: Path) -> None:
         return
     old.mkdir()
     done: list[tuple[Path, Path]] = []  # (from, to)
+
+    def rename(source: Path, destination: Path) -> None:
+        done.append((source, destination))  # before: an interrupt in between must not lose it
+        source.rename(destination)
+
     try:
         for entry in sorted(fresh.iterdir()):
             place = target / entry.name
             if os.path.lexists(place):
-                _rename(place, old / entry.name, done)
-            _rename(entry, place, done)
+                rename(place, old / entry.name)
+            rename(entry, place)
     except BaseException:
         for source, moved in reversed(done):
             if os.path.lexists(moved):
                 moved.rename(source)
         raise
-
-
-def _rename(source: Path, destination: Path, done: list[tuple[Path, Path]]) -> None:
-    done.append((source, destination))  # before: an interrupt in between must not lose it
-    source.rename(destination)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # somebody else put something there
-        folder.rmdir()
-
-
-def _write_photo(path: Path, image: Tensor) -> None:
-    from PIL import Image
-
-    Image.fromarray(image.cpu().contiguous().numpy()).save(path, **_PHOTO_FORMATS[path.suffix.lower()])
 
 
 def _photo_files(scene: "Scene") -> list[str]:
@@ -247,27 +236,15 @@ def _photo_files(scene: "Scene") -> list[str]:
     return [n if Path(n).suffix.lower() in _PHOTO_FORMATS else f"{n}.png" for n in names]
 
 
-def _write_transforms(views: "NovelViews", path: Path, names: list[str]) -> None:
-    from fvgen.scene.formats.transforms_json import write_transforms_json
-
-    files = _photo_files(views.scene)
-    extras: list[dict[str, Any]] = [
-        {"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo
-    ]
-    top = {"ply_file_path": "points.ply"}
-    write_transforms_json(path, views.cameras, [f"images/{name}" for name in names], extras, top)
-
-
 def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
     """The content of ``summary.json``."""
-    photos, width_height = views.scene.photos, views.cameras.size
-    spent = {key: float(value) for key, value in views.seconds.items()}
-    spent["write"] = write_seconds
-    stages = {key: spent.get(key, 0.0) for key in SECONDS if key != "total"}
+    photos = views.scene.photos
+    spent = {**{key: float(value) for key, value in views.seconds.items()}, "write": write_seconds}
+    stages = {key: spent.get(key, 0.0) for key in _STAGES}
     total = spent["total"] + write_seconds if "total" in spent else sum(stages.values())
     known = {
         "frames": len(views.photo),
-        "size": list(width_height),
+        "size": list(views.cameras.size),
         "geometry": views.scene.geometry,
         "depth": views.scene.depth,
         **({"fit": views.scene.fit} if views.scene.fit else {}),

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -68,19 +69,14 @@ class Latest(Generic[T]):
                 traceback.print_exc()
 
 
-INSTALL = "pip install -c constraints.txt -e .[viewer]"
-
-
 def require_viser() -> None:
     """Say at once what is missing.
 
     Raises:
         UserError: viser is not installed.
     """
-    from importlib.util import find_spec
-
     if find_spec("viser") is None:
-        raise UserError(f"fvgen view needs the package viser: {INSTALL}")
+        raise UserError("fvgen view needs the package viser: pip install -c constraints.txt -e .[viewer]")
 
 
 def check_port(host: str, port: int) -> None:
@@ -90,7 +86,7 @@ def check_port(host: str, port: int) -> None:
         UserError: the port is taken or not allowed, or the host is no address of this machine.
     """
     if not 0 <= port <= 65535:
-        raise UserError(f"--port {port}: choose 1 to 65535")
+        raise UserError(f"`port` {port}: choose 1 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -99,13 +95,13 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
             probe.listen(1)
     except (socket.gaierror, UnicodeError):
-        raise UserError(f"--host {host}: no such address") from None
+        raise UserError(f"`host` {host}: no such address") from None
     except PermissionError:
-        raise UserError(f"--port {port}: not allowed here; choose one above 1023") from None
+        raise UserError(f"`port` {port}: not allowed here; choose one above 1023") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} on {host} is taken: end the other server or choose another --port") from None
-        raise UserError(f"--host {host}: cannot be listened on ({error.strerror})") from None
+            raise UserError(f"port {port} on {host} is taken: end the other server or choose another `port`") from None
+        raise UserError(f"`host` {host}: cannot be listened on ({error.strerror})") from None
 
 
 def open_server(host: str, port: int, label: str) -> Any:
@@ -133,34 +129,24 @@ def open_server(host: str, port: int, label: str) -> Any:
         server = Server(host=host, port=port, label=label, verbose=False)
     if port and server.get_port() != port:  # taken since the check: it went on to the next
         close_server(server)
-        raise UserError(f"port {port} on {host} is taken: end the other server or choose another --port")
-    if is_local(host):
+        raise UserError(f"port {port} on {host} is taken: end the other server or choose another `port`")
+    if _is_local(host):
         _turn_strangers_away(server)
     return server
 
 
 def close_server(server: Any) -> None:
-    """End it, silently."""
+    """End a server, silently."""
     with contextlib.redirect_stdout(io.StringIO()):
         server.stop()
 
 
-def is_local(host: str | None) -> bool:
+def _is_local(host: str | None) -> bool:
     """Whether a host name means this machine alone."""
-    if host is None:
-        return False
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
-
-
-def address_of(server: Any, host: str) -> str:
-    """What to type into a browser on this machine."""
-    shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{server.get_port()}"
 
 
 def _turn_strangers_away(server: Any) -> None:
@@ -170,7 +156,7 @@ def _turn_strangers_away(server: Any) -> None:
     async def check(connection: Any) -> None:
         opened = sockets._live_connections.get(connection.client_id)
         origin = None if opened is None else opened.request.headers.get("Origin")
-        if origin is not None and not is_local(urlsplit(origin).hostname):
+        if origin is not None and not _is_local(urlsplit(origin).hostname):
             await opened.close(1008, "this page is for this machine alone")
 
     sockets.on_client_connect(check)
@@ -184,6 +170,9 @@ class Page:
         host, port: where it listens; port 0 takes a free one.
         splats: a PLY of Gaussians to show.
 
+    Attributes:
+        address: what to type into a browser on this machine.
+
     Raises:
         UserError: see `fvgen.viewer.app.open_server`; or a file of Gaussians that is none.
     """
@@ -192,14 +181,14 @@ class Page:
         gaussians = None if splats is None else read_gaussians(splats)
         self.session = session
         self.server = open_server(host, port, "fvgen")
-        self.address = address_of(self.server, host)
+        shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.address = f"http://{shown}:{self.server.get_port()}"
         self.server.gui.configure_theme(show_share_button=False, show_logo=False, brand_color=(235, 140, 20))
         self.scenery = Scenery(self.server)
         self._previews: Latest[int] = Latest(self._preview)
         self.controls = Controls(self.server, session, self.scenery, self._previews.request)
         self._painter: Latest[set[str]] = Latest(self._paint, operator.or_)
-        if session.opened is not None:
-            opened = session.opened
+        if (opened := session.opened) is not None:
             self.scenery.place(opened.photo_cameras, opened.positions)
             self.scenery.photos(opened.photo_cameras, session.photos.images)
             self.scenery.points(opened.positions, opened.colors)
@@ -236,9 +225,10 @@ class Page:
             self.controls.path.show_preview(None)
             self.scenery.here(None)
             return
-        camera = path.cameras()[min(frame, path.count - 1)] if len(path) > 1 else path.keys[:1]
+        frame = min(frame, path.count - 1)
+        camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
         try:
-            picture = self.session.preview(min(frame, path.count - 1))
+            picture = self.session.preview(frame)
         except UserError:  # no scene yet: it is asked for again when there is one
             return
         self.controls.path.show_preview(larger(picture))

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,11 +20,10 @@ STEP = 15  # frames from key to key: one window of the models
 
 MOST_FRAMES = 1000
 
-PRESETS = ("through", "orbit", "spiral", "dolly")
+# How a path is made, its frames, and its keys: so many follow the curve to a hundredth of its size.
+_CURVES = {"orbit": (path_orbit, 61, 13), "spiral": (path_spiral, 73, 25), "dolly": (path_dolly, 31, 7)}
 
-_PRESET_KEYS = {"orbit": 13, "spiral": 25, "dolly": 7}  # so many follow the curve to a hundredth of its size
-
-_PRESET_FRAMES = {"orbit": 61, "spiral": 73, "dolly": 31}
+PRESETS = ("through", *_CURVES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class KeyPath:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in zip(self.frames, self.frames[1:]))
+        ascending = all(a < b for a, b in pairwise(self.frames))
         if len(self.keys) != len(self.frames) or not ascending or (self.frames and self.frames[0] != 0):
             raise ValueError(f"keys need ascending frames from 0, got {self.frames} for {len(self.keys)}")
 
@@ -65,7 +65,7 @@ class KeyPath:
 
 
 def empty_path(size: tuple[int, int]) -> KeyPath:
-    """No keys yet."""
+    """A path without keys, for pictures of ``size`` (width, height)."""
     nothing = torch.empty(0, 4, 4), torch.empty(0, 3, 3), torch.empty(0, 2)
     return KeyPath(Cameras(*nothing), (), size)
 
@@ -77,11 +77,20 @@ def key_camera(world_from_camera: Tensor, fov: float, size: tuple[int, int]) -> 
         world_from_camera: ``[4, 4]``.
         fov: vertical field of view in degrees.
         size: (width, height).
+
+    Raises:
+        UserError: a field of view outside 5..120 degrees.
     """
     width, height = size
-    focal = height / 2 / math.tan(math.radians(checked_fov(fov)) / 2)
+    focal = _focal(fov, height)
     intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     return Cameras(world_from_camera[None], intrinsics[None], torch.tensor([size]))
+
+
+def _focal(fov: float, height: int) -> float:
+    if not 5 <= fov <= 120:
+        raise UserError(f"field of view {fov:g}: choose 5 to 120 degrees")
+    return height / 2 / math.tan(math.radians(fov) / 2)
 
 
 def fov_of(camera: Cameras) -> float:
@@ -89,36 +98,23 @@ def fov_of(camera: Cameras) -> float:
     return math.degrees(2 * math.atan(float(camera.sizes[0, 1]) / 2 / float(camera.intrinsics[0, 1, 1])))
 
 
-def checked_fov(fov: float) -> float:
-    """``fov`` if it is one.
-
-    Raises:
-        UserError: not in 5..120 degrees.
-    """
-    if not 5 <= fov <= 120:
-        raise UserError(f"field of view {fov:g}: choose 5 to 120 degrees")
-    return fov
-
-
 def added(path: KeyPath, camera: Cameras) -> KeyPath:
-    """Another key after the last, one window later."""
+    """The path with another key after the last, one window later."""
     frame = path.frames[-1] + STEP if path.frames else 0
-    check_count(frame + 1)
+    _check_count(frame + 1)
     return replace(path, keys=Cameras.concatenate([path.keys, camera]), frames=(*path.frames, frame))
 
 
 def changed(path: KeyPath, index: int, camera: Cameras) -> KeyPath:
-    """Key ``index`` with another camera."""
+    """The path with another camera as key ``index``."""
     _check_key(path, index)
-    parts = [path.keys[:index], camera, path.keys[index + 1 :]]
-    return replace(path, keys=Cameras.concatenate(parts))
+    return replace(path, keys=Cameras.concatenate([path.keys[:index], camera, path.keys[index + 1 :]]))
 
 
 def removed(path: KeyPath, index: int) -> KeyPath:
-    """Without key ``index``; the path begins at frame 0 again."""
+    """The path without key ``index``; it begins at frame 0 again."""
     _check_key(path, index)
-    rest = [i for i in range(len(path)) if i != index]
-    return _from_zero(path, rest, [path.frames[i] for i in rest])
+    return _ordered(path, [i for i in range(len(path)) if i != index], path.frames)
 
 
 def retimed(path: KeyPath, index: int, frame: int) -> tuple[KeyPath, int]:
@@ -131,16 +127,16 @@ def retimed(path: KeyPath, index: int, frame: int) -> tuple[KeyPath, int]:
         UserError: another key is there, or the path would be too long.
     """
     _check_key(path, index)
-    check_count(frame + 1)
+    _check_count(frame + 1)
     frames = [frame if i == index else f for i, f in enumerate(path.frames)]
     if frames.count(frame) > 1:
         raise UserError(f"another key is at frame {frame} already")
     order = sorted(range(len(frames)), key=frames.__getitem__)
-    return _from_zero(path, order, [frames[i] for i in order]), order.index(index)
+    return _ordered(path, order, frames), order.index(index)
 
 
 def swapped(path: KeyPath, index: int, other: int) -> KeyPath:
-    """Two keys in each other's place; the frames stay."""
+    """The path with two keys in each other's place; the frames stay."""
     _check_key(path, index)
     _check_key(path, other)
     order = list(range(len(path)))
@@ -149,21 +145,21 @@ def swapped(path: KeyPath, index: int, other: int) -> KeyPath:
 
 
 def with_count(path: KeyPath, count: int) -> KeyPath:
-    """As many frames in all, the keys spread as before: more frames make a slower walk.
+    """The path with ``count`` frames in all, the keys spread as before: more frames make a slower walk.
 
     Raises:
         UserError: fewer frames than keys, or too many.
     """
     if len(path) < 2:
         return path
-    check_count(count)
+    _check_count(count)
     if count < len(path):
         raise UserError(f"{count} frames cannot pass through {len(path)} keys")
     return replace(path, frames=_spread([f / (path.count - 1) for f in path.frames], count))
 
 
 def at_even_speed(path: KeyPath) -> KeyPath:
-    """The same keys and number of frames, spread so that the camera moves and turns evenly.
+    """The path with its keys spread over its frames so that the camera moves and turns evenly.
 
     The way between two keys is the share of the whole path that it moves plus the share that it turns.
     """
@@ -180,10 +176,14 @@ def at_even_speed(path: KeyPath) -> KeyPath:
 
 
 def with_fov(path: KeyPath, fov: float, index: int | None = None) -> KeyPath:
-    """One key, or all, with another vertical field of view in degrees; principal points stay."""
+    """Key ``index``, or all keys, with another vertical field of view in degrees; principal points stay.
+
+    Raises:
+        UserError: no such key, or a field of view outside 5..120 degrees.
+    """
     if index is not None:
         _check_key(path, index)
-    focal = path.size[1] / 2 / math.tan(math.radians(checked_fov(fov)) / 2)
+    focal = _focal(fov, path.size[1])
     intrinsics = path.keys.intrinsics.clone()
     chosen = slice(None) if index is None else slice(index, index + 1)
     intrinsics[chosen, 0, 0] *= focal / intrinsics[chosen, 1, 1]
@@ -202,9 +202,8 @@ def preset(name: str, scene: Scene, size: tuple[int, int]) -> KeyPath:
     if name == "through":
         path = path_through(scene.cameras, STEP + 1, size)
         frames = [i for i, photo in enumerate(path.photo) if photo is not None]
-    elif name in _PRESET_KEYS:
-        make = {"orbit": path_orbit, "spiral": path_spiral, "dolly": path_dolly}[name]
-        count, keys = _PRESET_FRAMES[name], _PRESET_KEYS[name]
+    elif name in _CURVES:
+        make, count, keys = _CURVES[name]
         path = make(scene.cameras, scene.points.positions, frames=count, size=size)
         frames = [round(k * (count - 1) / (keys - 1)) for k in range(keys)]
     else:
@@ -222,8 +221,9 @@ def _spread(shares: Sequence[float], count: int) -> tuple[int, ...]:
     return tuple(frames)
 
 
-def _from_zero(path: KeyPath, order: list[int], frames: list[int]) -> KeyPath:
-    return replace(path, keys=path.keys[order], frames=tuple(f - frames[0] for f in frames))
+def _ordered(path: KeyPath, order: list[int], frames: Sequence[int]) -> KeyPath:
+    """Some keys in another order and at other frames, from frame 0 on."""
+    return replace(path, keys=path.keys[order], frames=tuple(frames[i] - frames[order[0]] for i in order))
 
 
 def _check_key(path: KeyPath, index: int) -> None:
@@ -231,9 +231,8 @@ def _check_key(path: KeyPath, index: int) -> None:
         raise UserError("there is no such key frame: add one first" if len(path) == 0 else f"there is no key {index}")
 
 
-def check_count(count: int) -> None:
-    """Raise `UserError` for more frames than a path may have."""
-    if not 2 <= count <= MOST_FRAMES and count != 1:
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MOST_FRAMES:
         raise UserError(f"{count} frames: a path has 2 to {MOST_FRAMES}")
 
 
@@ -241,7 +240,7 @@ _KEYS = "key_frames"
 
 
 def save_path(path: KeyPath, file: Path) -> None:
-    """Write the path as ``fvgen generate --path`` takes it: one camera per frame, and which frames are keys.
+    """Write the path as a transforms.json: one camera per frame, and which frames are keys.
 
     Raises:
         UserError: fewer than two keys.
@@ -263,21 +262,13 @@ def load_path(file: Path, size: tuple[int, int], default: Cameras) -> KeyPath:
         UserError: see `fvgen.scene.formats.transforms_json.read_camera_path`; or too many frames.
     """
     cameras = read_camera_path(file, default.size, default.intrinsics[0]).covering(*size)[0]
-    check_count(len(cameras))
-    frames = _listed_keys(file, len(cameras))
-    if frames is not None:
-        path = KeyPath(cameras[frames], tuple(frames), size)
+    _check_count(len(cameras))
+    keys = json.loads(file.read_text(encoding="utf-8-sig")).get(_KEYS)
+    whole = isinstance(keys, list) and len(keys) > 1 and all(type(f) is int for f in keys)
+    if whole and [keys[0], keys[-1]] == [0, len(cameras) - 1] and all(a < b for a, b in pairwise(keys)):
+        path = KeyPath(cameras[keys], tuple(keys), size)
         again = path.cameras()
-        close = (again.world_from_camera - cameras.world_from_camera).abs().max() < 1e-6
-        if close and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
+        moved = (again.world_from_camera - cameras.world_from_camera).abs().max()
+        if moved < 1e-6 and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
             return path
     return KeyPath(cameras, tuple(range(len(cameras))), size)
-
-
-def _listed_keys(file: Path, count: int) -> list[int] | None:
-    """The frames that the file calls keys, if they can be."""
-    listed = json.loads(file.read_text(encoding="utf-8-sig")).get(_KEYS)
-    if not isinstance(listed, list) or len(listed) < 2 or any(type(f) is not int for f in listed):
-        return None
-    right = listed[0] == 0 and listed[-1] == count - 1 and all(a < b for a, b in zip(listed, listed[1:]))
-    return listed if right else None

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fvgen import __version__
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.files import write_whole
-from fvgen.pages import data_uri, filled, script_json
+from fvgen.pages import chips, data_uri, filled, script_json
 from fvgen.progress import track
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
@@ -23,11 +22,7 @@ from fvgen.viewer.result import Result, read_result
 
 WIDTH, HEIGHT = 560, 400
 
-_MARGIN = 24
-
-_CELL = 2  # pixels
-
-_REACH = 0.06  # of the drawing's width, how long a camera is drawn
+_MARGIN, _CELL = 24, 2  # pixels
 
 _FLAT = 1e-9
 
@@ -45,22 +40,18 @@ class Overhead:
             ahead = poses[0, :3, 2] - (poses[0, :3, 2] @ up) * up
         ahead = F.normalize(ahead, dim=0)
         self._axes = torch.stack([torch.linalg.cross(ahead, up), -ahead, up])  # right, down on the page, towards us
-        self._middle, self._scale = self._frame(result)
-
-    def _frame(self, result: Result) -> tuple[Tensor, float]:
-        """What lies in the middle of the drawing, and pixels per unit."""
-        centers = torch.cat([result.cameras.centers, result.photo_cameras.centers]) @ self._axes.T
-        shown = centers[:, :2]
+        shown = torch.cat([result.cameras.centers, result.photo_cameras.centers]) @ self._axes[:2].T
         if len(result.positions):
             flat = result.positions[:: max(1, len(result.positions) // 50_000)].double() @ self._axes[:2].T
             ends = torch.quantile(flat, torch.tensor([0.02, 0.98], dtype=torch.float64), dim=0)
             shown = torch.cat([shown, ends])
         low, high = shown.amin(0), shown.amax(0)
         room = torch.tensor([WIDTH - 2 * _MARGIN, HEIGHT - 2 * _MARGIN], dtype=torch.float64)
-        return (low + high) / 2, float((room / (high - low).clamp_min(_FLAT)).min())
+        self._middle = (low + high) / 2
+        self._scale = float((room / (high - low).clamp_min(_FLAT)).min())  # pixels per unit
 
     def flat(self, positions: Tensor) -> Tensor:
-        """World points ``[P, 3]`` to pixels of the drawing ``[P, 2]``."""
+        """Pixels ``[P, 2]`` of the drawing where world points ``[P, 3]`` lie."""
         half = torch.tensor([WIDTH / 2, HEIGHT / 2], dtype=torch.float64)
         return (positions.double() @ self._axes[:2].T - self._middle) * self._scale + half
 
@@ -69,7 +60,7 @@ class Overhead:
         width, height = camera.sizes[0].tolist()
         corners = torch.tensor([[0.0, height / 2, 1], [width, height / 2, 1]], dtype=torch.float64)
         rays = corners @ torch.linalg.inv(camera.intrinsics[0]).T @ camera.world_from_camera[0, :3, :3].T
-        reach = _REACH * WIDTH / self._scale
+        reach = 0.06 * WIDTH / self._scale
         points = torch.cat([camera.centers[:1], camera.centers[:1] + reach * rays])
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.flat(points).tolist())
 
@@ -106,10 +97,6 @@ class Overhead:
 
 _DETAIL = ((None, 88), (None, 76), (1024, 80), (768, 78), (512, 76), (384, 72), (256, 68))  # long side, JPEG quality
 
-_PHOTO = 360
-
-_TRIED = 4
-
 
 def write_page(out: Path, output: Path, title: str | None = None, megabytes: float = 12.0) -> int:
     """Write the page of a result.
@@ -134,15 +121,17 @@ def write_page(out: Path, output: Path, title: str | None = None, megabytes: flo
     try:
         write_whole(output, lambda file: file.write(page))
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror}); choose another") from None
+        raise UserError(f"`output` {output}: cannot be written ({error.strerror}); choose another") from None
     return len(page)
 
 
 def render_page(result: Result, rate: float, title: str, megabytes: float) -> str:
-    """The page as text; see `write_page`.
+    """The page as text.
 
     Args:
+        result: what is shown.
         rate: frames per second.
+        title, megabytes: see `write_page`.
     """
     (longest, quality), stride = _fitting(result, megabytes)
     overhead = Overhead(result)
@@ -158,17 +147,34 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         for i in track(numbers, "page")
     ]
     height, width = result.frames.shape[1:3]
+    photos = sum(p is not None for p in result.photo)
+    note = "Left of the line the point render that guided the model, right of it what came out."
+    note += f" {photos} of the {len(result.photo)} frames are photographs." if photos else ""
+    note += f" Every {stride}. frame is in this file." if stride > 1 else ""
+    summary, seconds = result.summary, result.summary.get("seconds", {})
+    facts = {
+        "model": summary.get("model"),
+        "steps": summary.get("steps"),
+        "frames": len(result.frames),
+        "size": f"{width}x{height}",
+        "photos": len(result.photo_names),
+        "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
+    }
+    figures = []
+    for name, file in zip(result.photo_names, track(result.photo_files, "photos")):
+        uri, alt = data_uri(read_photo(file).image, 80, 360), escape(name)
+        figures.append(f'<figure><img src="{uri}" alt="{alt}"><figcaption>{alt}</figcaption></figure>')
     parts = {
         "TITLE": escape(title),
         "ASPECT": f"{width}/{height}",
-        "CHIPS": _chips(result),
+        "CHIPS": chips(facts),
         "LAST": str(len(numbers) - 1),
-        "NOTE": escape(_note(result, stride)),
+        "NOTE": escape(note),
         "MAP": overhead.svg(result),
-        "PHOTOS": "".join(_photos(result)),
-        "FACTS": _facts(result),
+        "PHOTOS": "".join(figures),
+        "FACTS": _facts(summary),
         "FOOTER": f"Made by fvgen {escape(__version__)}. This file needs no network.",
-        "SUMMARY": escape(json.dumps(result.summary, indent=2, ensure_ascii=False)),
+        "SUMMARY": escape(json.dumps(summary, indent=2, ensure_ascii=False)),
         "DATA": script_json({"frames": frames, "rate": round(rate / stride, 3)}),
     }
     return filled("fvgen.viewer", "page.html", parts)
@@ -177,7 +183,7 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
 def _fitting(result: Result, megabytes: float) -> tuple[tuple[int | None, int], int]:
     """How long and how good the pictures may be, and which frames are embedded (every n-th)."""
     count, size = len(result.frames), 0.0
-    tried = sorted({round(k * (count - 1) / (_TRIED - 1)) for k in range(_TRIED)})
+    tried = sorted({round(k * (count - 1) / 3) for k in range(4)})
     for detail in _DETAIL:
         longest, quality = detail
         pictures = [p for i in tried for p in (result.guide[i], result.frames[i])]
@@ -187,33 +193,9 @@ def _fitting(result: Result, megabytes: float) -> tuple[tuple[int | None, int], 
     return _DETAIL[-1], math.ceil(size / (megabytes * 1e6))
 
 
-def _note(result: Result, stride: int) -> str:
-    photos = sum(p is not None for p in result.photo)
-    text = "Left of the line the point render that guided the model, right of it what came out."
-    text += f" {photos} of the {len(result.photo)} frames are photographs." if photos else ""
-    return text if stride == 1 else f"{text} Every {stride}. frame is in this file."
-
-
-def _text(value: Any) -> str:
-    return escape(str(value))
-
-
-def _chips(result: Result) -> str:
-    summary, seconds = result.summary, result.summary.get("seconds", {})
-    facts = {
-        "model": summary.get("model"),
-        "steps": summary.get("steps"),
-        "frames": len(result.frames),
-        "size": f"{result.frames.shape[2]}x{result.frames.shape[1]}",
-        "photos": len(result.photo_names),
-        "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
-    }
-    return "".join(f"<span>{name} <b>{_text(value)}</b></span>" for name, value in facts.items() if value is not None)
-
-
-def _facts(result: Result) -> str:
-    rows = []
-    for key, value in result.summary.items():
+def _facts(summary: dict[str, Any]) -> str:
+    rows = ""
+    for key, value in summary.items():
         if key == "photos" and isinstance(value, dict):
             dropped = [d for d in value.get("dropped", []) if isinstance(d, dict)]
             value = f"{len(value.get('used', []))} used"
@@ -222,11 +204,5 @@ def _facts(result: Result) -> str:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = " x ".join(map(str, value))
-        rows.append(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>")
-    return "".join(rows)
-
-
-def _photos(result: Result) -> Iterator[str]:
-    for name, file in zip(result.photo_names, track(result.photo_files, "photos")):
-        uri = data_uri(read_photo(file).image, 80, _PHOTO)
-        yield f'<figure><img src="{uri}" alt="{_text(name)}"><figcaption>{_text(name)}</figcaption></figure>'
+        rows += f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>"
+    return rows

@@ -11,7 +11,7 @@ import torch
 
 from fvgen.errors import UserError
 from fvgen.viewer import keyframes as keys
-from fvgen.viewer.runs import Ending, Phase, Status
+from fvgen.viewer.runs import Ending, Phase
 from fvgen.viewer.scenery import Scenery, camera_pose, larger, side_by_side, wxyz_of
 from fvgen.viewer.session import Session
 
@@ -78,7 +78,7 @@ class PathPanel:
         self._fov.on_update(answer(lambda e: self._set_fov()))
         gui.add_button_group(" ", ("go to key", "view for all", "even speed", "clear")).on_click(answer(self._more))
         self._count = gui.add_number("Frames", initial_value=2, min=2, max=keys.MOST_FRAMES, step=1)
-        self._count.on_update(answer(lambda e: self._set_count(int(self._count.value))))
+        self._count.on_update(answer(lambda e: self._edit(keys.with_count, int(self._count.value))))
         self._time = gui.add_slider("Time line", min=0, max=1, step=1, initial_value=0)
         self._time.on_update(answer(self._scrub))
         self._through = gui.add_checkbox("Look through", False)
@@ -88,7 +88,7 @@ class PathPanel:
         self._preview = gui.add_image(self._empty, label="Guide at the time line", visible=False)
 
     def show_preview(self, picture: np.ndarray | None) -> None:
-        """The guide at the time line, if there is one."""
+        """Show the guide at the time line, ``[H, W, 3]`` uint8, or that there is none."""
         self._preview.visible = picture is not None
         self._preview.image = self._empty if picture is None else picture
 
@@ -110,17 +110,20 @@ class PathPanel:
             node.on_click(self._desk.answer(partial(self._pick, i)))
         self._wanted(self._frame)
 
-    def _edit(self, change: Callable[[keys.KeyPath], keys.KeyPath]) -> None:
-        self._desk.session.edit(change)
+    def _edit(self, change: Callable[..., keys.KeyPath], *values: Any) -> None:
+        """Change the path by a function of it and of some values."""
+        self._desk.session.edit(lambda path: change(path, *values))
         self._desk.say("")
+
+    def _replace(self, path: keys.KeyPath, selected: int, frame: int) -> None:
+        self._selected, self._frame = selected, frame  # before the path is shown
+        self._edit(lambda before: path)
 
     def _preset(self, name: str) -> None:
         session = self._desk.session
         if session.scene is None:
             raise UserError("the scene is not there yet: wait for it")
-        made = keys.preset(name, session.scene, session.size)
-        self._selected = self._frame = 0
-        self._edit(lambda path: made)
+        self._replace(keys.preset(name, session.scene, session.size), 0, 0)
 
     def _here(self, event: Any) -> Any:
         """The camera of the browser that asks, with the panel's field of view."""
@@ -129,10 +132,8 @@ class PathPanel:
         return keys.key_camera(pose, float(self._fov.value), self._desk.session.size)
 
     def _add(self, event: Any) -> None:
-        camera = self._here(event)
-        made = keys.added(self._desk.session.path, camera)
-        self._selected, self._frame = len(made) - 1, made.count - 1  # before it is shown
-        self._edit(lambda path: made)
+        path = keys.added(self._desk.session.path, self._here(event))
+        self._replace(path, len(path) - 1, path.count - 1)
 
     def _pick(self, index: int, event: Any) -> None:
         frames = self._desk.session.path.frames
@@ -146,16 +147,15 @@ class PathPanel:
 
     def _change(self, event: Any) -> None:
         i, chosen = self._selected, event.target.value
-        last = len(self._desk.session.path) - 1
         if chosen == "move here":
-            camera = self._here(event)
-            self._edit(lambda path: keys.changed(path, i, camera))
+            self._edit(keys.changed, i, self._here(event))
         elif chosen == "delete":
-            self._edit(lambda path: keys.removed(path, i))
-        elif (chosen == "earlier" and i > 0) or (chosen == "later" and i < last):
+            self._edit(keys.removed, i)
+        else:
             other = i - 1 if chosen == "earlier" else i + 1
-            self._selected = other
-            self._edit(lambda path: keys.swapped(path, i, other))
+            if 0 <= other < len(self._desk.session.path):
+                self._selected = other
+                self._edit(keys.swapped, i, other)
 
     def _retime(self, frame: int) -> None:
         session = self._desk.session
@@ -164,24 +164,18 @@ class PathPanel:
         except UserError:
             session.on_change("path")  # shows the old number again
             raise
-        self._selected, self._frame = index, path.frames[index]
-        self._edit(lambda before: path)
+        self._replace(path, index, path.frames[index])
 
     def _set_fov(self) -> None:
-        i, fov = self._selected, float(self._fov.value)
         if len(self._desk.session.path):
-            self._edit(lambda path: keys.with_fov(path, fov, i))
-
-    def _set_count(self, count: int) -> None:
-        self._edit(lambda path: keys.with_count(path, count))
+            self._edit(keys.with_fov, float(self._fov.value), self._selected)
 
     def _more(self, event: Any) -> None:
         session, chosen = self._desk.session, event.target.value
         if chosen == "even speed":
             self._edit(keys.at_even_speed)
         elif chosen == "view for all":
-            fov = float(self._fov.value)
-            self._edit(lambda path: keys.with_fov(path, fov))
+            self._edit(keys.with_fov, float(self._fov.value))
         elif chosen == "clear":
             self._edit(lambda path: keys.empty_path(session.size))
         elif len(session.path):
@@ -209,6 +203,8 @@ _JOBS = {"scene": "Building the scene", "generate": "Generating"}
 
 _BLUE, _ORANGE, _RED, _GREEN = "#1971c2", "#e8590c", "#c92a2a", "#2f9e44"
 
+_ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _ORANGE)}
+
 
 class StatusPanel:
     """What the runner does, and the message line."""
@@ -222,7 +218,10 @@ class StatusPanel:
     def refresh(self) -> None:
         """Show it as it is now."""
         status = self._desk.session.status
-        title, color = _title(status)
+        title, color = _ENDINGS.get(status.ending, ("Ready", _GREEN))
+        if status.phase is not Phase.IDLE:
+            running = status.phase is Phase.RUNNING
+            title, color = (_JOBS[status.job], _BLUE) if running else ("Cancelling", _ORANGE)
         doing = f"{status.doing} ({status.done} of {status.total})" if status.total else status.doing
         doing = "" if doing == title.lower() else doing
         self._line.content = (
@@ -231,17 +230,6 @@ class StatusPanel:
         )
         self._progress.visible = status.phase is not Phase.IDLE
         self._progress.value = round(100 * status.share, 1)
-
-
-def _title(status: Status) -> tuple[str, str]:
-    """The status in a word or two, and its colour."""
-    if status.phase is Phase.CANCELLING:
-        return "Cancelling", _ORANGE
-    if status.phase is Phase.RUNNING:
-        return _JOBS[status.job], _BLUE
-    if status.ending is Ending.FAILED:
-        return "Failed", _RED
-    return ("Cancelled", _ORANGE) if status.ending is Ending.CANCELLED else ("Ready", _GREEN)
 
 
 class RunPanel:
@@ -341,7 +329,7 @@ class Controls:
     """All panels of a ``viser.ViserServer``.
 
     Args:
-        server: it.
+        server: on which they are put.
         session: what is shown and done.
         scenery: what is drawn in space.
         wanted: told the frame whose preview is wanted.
@@ -358,16 +346,18 @@ class Controls:
         with tabs.add_tab("Generate"):
             self._run = RunPanel(desk)
         with tabs.add_tab("Show"):
-            self._switches = {kind: _switch(desk, kind, title) for kind, title in _KINDS.items()}
-            self._switches["splats"] = _switch(desk, "splats", "splats")
-            self._switches["splats"].visible = False
+            switches = {kind: gui.add_checkbox(title, True) for kind, title in {**_KINDS, "splats": "splats"}.items()}
+            for kind, switch in switches.items():
+                switch.on_update(lambda e, kind=kind: scenery.show(kind, e.target.value))
+            self._splats = switches["splats"]
+            self._splats.visible = False
             size = gui.add_slider("Point size", min=0.2, max=5.0, step=0.1, initial_value=1.0)
             size.on_update(lambda e: scenery.point_size(size.value))
         self._result = ResultPanel(desk)
 
     def offer_splats(self) -> None:
         """Show the switch for splats."""
-        self._switches["splats"].visible = True
+        self._splats.visible = True
 
     def refresh(self, what: set[str]) -> None:
         """Show the session as it is now; ``what`` names the parts that changed."""
@@ -379,9 +369,3 @@ class Controls:
                 self.path.refresh()
             if what & {"result", "frames", "frame"}:
                 self._result.refresh()
-
-
-def _switch(desk: PanelContext, kind: str, title: str) -> Any:
-    box = desk.gui.add_checkbox(title, True)
-    box.on_update(lambda e: desk.scenery.show(kind, box.value))
-    return box

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fvgen.cameras import Cameras
@@ -72,64 +74,52 @@ def read_result(folder: Path) -> Result:
         raise UserError(f"{folder} is incomplete: {missing[0]} is missing; run fvgen generate again")
     cameras, records = read_transforms_json(folder / "transforms.json")
     photo_cameras, photo_records = read_transforms_json(folder / "transforms_photos.json")
-    files = [_image(folder, record, "transforms_photos.json") for record in photo_records]
-    frames = _frames(folder, records)
+    photo_files = _images(folder, photo_records, "transforms_photos.json")
+    pictures = [_pixels(file) for file in track(_images(folder, records, "transforms.json"), "reading frames")]
+    if any(picture.shape != pictures[0].shape for picture in pictures):
+        raise UserError(f"{folder}: its images differ in size; run fvgen generate again")
+    frames = torch.stack(pictures)
     guide = read_video(folder / "guide.mp4")[0]
     height, width = frames.shape[1:3]
     if len(guide) != len(frames) or guide.shape[1] < height or guide.shape[2] < width:
         raise UserError(f"{folder}: guide.mp4 and the {len(frames)} images do not belong together; generate it again")
     positions, colors = read_ply(folder / "points.ply")
+    summary = folder / "summary.json"
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{summary}: not a JSON file; run fvgen generate again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{summary}: not a summary; run fvgen generate again")
     return Result(
         name=folder.resolve().name,
         cameras=cameras,
         photo=[record["photo"] if record.get("source") == "photo" else None for record in records],
         frames=frames,
         guide=guide[:, :height, :width],  # H.264 has even sides
-        photo_names=[file.name for file in files],
-        photo_files=files,
+        photo_names=[file.name for file in photo_files],
+        photo_files=photo_files,
         photo_cameras=photo_cameras,
         positions=positions,
         colors=colors,
-        summary=_summary(folder / "summary.json"),
+        summary=content,
     )
 
 
-def _frames(folder: Path, records: list[dict[str, Any]]) -> Tensor:
-    files = [_image(folder, record, "transforms.json") for record in records]
-    frames = [_pixels(file) for file in track(files, "reading frames")]
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise UserError(f"{folder}: its images differ in size; run fvgen generate again")
-    return torch.stack(frames)
+def _images(folder: Path, records: list[dict[str, Any]], name: str) -> list[Path]:
+    paths = [record.get("file_path") for record in records]
+    if not all(isinstance(path, str) for path in paths):
+        raise UserError(f"{folder / name}: a frame without file_path; run fvgen generate again")
+    return [image_inside(folder, str(path), f"{folder} is incomplete") for path in paths]
 
 
 def _pixels(file: Path) -> Tensor:
     """``[H, W, 3]`` uint8; unlike a photograph a frame may be tiny."""
-    from PIL import Image
-
     try:
         with Image.open(file) as image:
-            return torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(
-                image.height, image.width, 3
-            )
+            return torch.from_numpy(np.array(image.convert("RGB")))
     except (OSError, ValueError, SyntaxError):
         raise UserError(f"{file}: damaged or cut off; run fvgen generate again") from None
-
-
-def _image(folder: Path, record: dict[str, Any], name: str) -> Path:
-    path = record.get("file_path")
-    if not isinstance(path, str):
-        raise UserError(f"{folder / name}: a frame without file_path; run fvgen generate again")
-    return image_inside(folder, path, f"{folder} is incomplete")
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{path}: not a JSON file; run fvgen generate again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a summary; run fvgen generate again")
-    return content
 
 
 @dataclass
@@ -152,7 +142,7 @@ class LiveResult:
 
 
 def shown_whole(result: Result) -> LiveResult:
-    """A result that is complete."""
+    """A complete result as the page shows one: all its frames done."""
     return LiveResult(result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))))
 
 

@@ -57,27 +57,11 @@ class Status:
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
 
-class Reporter:
-    """What a job tells the runner by; every call is a place where a cancelled job ends."""
-
-    def __init__(self, runner: "Runner") -> None:
-        self._runner = runner
-
-    def __call__(self, doing: str, done: int = 0, total: int | None = None) -> None:
-        """Say what is done now.
-
-        Raises:
-            Cancelled: if that was asked for.
-        """
-        self._runner._report(doing, done, total or 0)
-
-    def check(self) -> None:
-        """Raise `Cancelled` if that was asked for."""
-        self._runner._check()
+Reporter = Callable[..., None]  # what is done now, items done (0), items in all (None): see Runner.report
 
 
 class Runner:
-    """Runs jobs in a thread of its own, never two at once.
+    """Runs jobs in a thread of its own, never two at once. Every report is a place where a cancelled job ends.
 
     Args:
         on_change: told each new status, in the order in which they came about.
@@ -100,7 +84,8 @@ class Runner:
 
         Args:
             name: of the job.
-            job: does it, and returns what is said at the end. Ending well it was not cancelled, whatever was asked.
+            job: does it, given :meth:`report` to tell what it does, and returns what is said at the end. Ending well
+                it was not cancelled, whatever was asked.
 
         Returns:
             Whether it was started.
@@ -112,6 +97,21 @@ class Runner:
             self._thread = threading.Thread(target=self._run, args=(job,), name=f"fvgen {name}", daemon=True)
             self._thread.start()
             return True
+
+    def report(self, doing: str, done: int = 0, total: int | None = None) -> None:
+        """Say what the job under way does now.
+
+        Raises:
+            Cancelled: if that was asked for.
+        """
+        with self._lock:
+            self.check()
+            self._set(replace(self._status, doing=doing, done=done, total=total or 0))
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the job under way was asked to end."""
+        if self._status.phase is Phase.CANCELLING:
+            raise Cancelled
 
     def cancel(self) -> bool:
         """Ask the job to end; it does at its next report. Returns whether there was one that had not been asked."""
@@ -137,7 +137,7 @@ class Runner:
     def _run(self, job: Callable[[Reporter], str]) -> None:
         ending, words = Ending.DONE, ""
         try:
-            words = job(Reporter(self))
+            words = job(self.report)
         except Cancelled:
             ending, words = Ending.CANCELLED, "nothing was kept"
         except UserError as error:
@@ -147,15 +147,6 @@ class Runner:
             ending, words = Ending.FAILED, f"an error of the program, told in the terminal: {error}"
         with self._lock:
             self._set(Status(Phase.IDLE, self._status.job, words, ending=ending, started=self._status.started))
-
-    def _report(self, doing: str, done: int, total: int) -> None:
-        with self._lock:
-            self._check()
-            self._set(replace(self._status, doing=doing, done=done, total=total))
-
-    def _check(self) -> None:
-        if self._status.phase is Phase.CANCELLING:
-            raise Cancelled
 
     def _set(self, status: Status) -> None:
         self._status = status

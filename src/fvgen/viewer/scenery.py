@@ -5,42 +5,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.paths import middle_photo
-from fvgen.cameras.poses import rotation_log
 from fvgen.reconstruction.gaussians import Gaussians
+from fvgen.reconstruction.render import rotation_matrices
 from fvgen.viewer.keyframes import KeyPath
 from fvgen.viewer.result import LiveResult
 
-_GAP = 4
-
-_BACK = 24
-
-WIDE = 640
-
 
 def side_by_side(left: Tensor | None, right: Tensor | None, size: tuple[int, int]) -> np.ndarray:
-    """Two pictures ``[H, W, 3]`` uint8 in one, dark where one is not there yet.
+    """Two pictures ``[H, W, 3]`` uint8 in one ``[h, w, 3]``, dark where one is not there yet.
 
     Args:
         left, right: the pictures.
         size: (width, height) of each.
-
-    Returns:
-        ``[h, w, 3]`` uint8.
     """
     width, height = size
-    empty = torch.full((height, width, 3), _BACK, dtype=torch.uint8)
-    gap = torch.full((height, _GAP, 3), 255, dtype=torch.uint8)
+    empty = torch.full((height, width, 3), 24, dtype=torch.uint8)
+    gap = torch.full((height, 4, 3), 255, dtype=torch.uint8)
     parts = [empty if left is None else left, gap, empty if right is None else right]
     return larger(torch.cat(parts, 1))
 
 
-def larger(image: Tensor, width: int = WIDE) -> np.ndarray:
-    """``[H, W, 3]`` uint8, scaled up to ``width`` where it is narrower, so that small frames fill their panel."""
+def larger(image: Tensor) -> np.ndarray:
+    """``[H, W, 3]`` uint8, scaled up to 640 columns where it has fewer, so that small frames fill their panel."""
+    width = 640
     height, own = image.shape[:2]
     if own < width:
         size = (round(height * width / own), width)
@@ -59,9 +52,9 @@ def smaller(image: Tensor, longest: int) -> np.ndarray:
     return image.contiguous().numpy()
 
 
-MOST_POINTS = 250_000
+_MOST_POINTS = 250_000
 
-MOST_SPLATS = 500_000
+_MOST_SPLATS = 500_000
 
 _THUMBNAIL = 192
 
@@ -69,22 +62,34 @@ _FRAMES = 16  # pictures in space at once
 
 _NEAREST = 0.06  # nearer is not drawn: from where a frame was taken its own small picture would hide everything
 
-PHOTO, PATH, KEY, HERE, FRAME = (60, 110, 220), (235, 140, 20), (235, 140, 20), (215, 40, 60), (40, 160, 110)
+_PHOTO, _PATH, _HERE, _FRAME = (60, 110, 220), (235, 140, 20), (215, 40, 60), (40, 160, 110)
 
 
 class Scenery:
-    """BatchRandom into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again."""
+    """Draws into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again.
+
+    Args:
+        server: the ``viser.ViserServer``.
+
+    Attributes:
+        unit: how far away things are, in world units; what is drawn is as large as suits that.
+    """
 
     def __init__(self, server: Any) -> None:
         self._server = server
         self._nodes: dict[str, list[Any]] = {}
         self._visible: dict[str, bool] = {}
         server.scene.configure_default_lights(enabled=True, cast_shadow=False)
-        self.unit = 1.0  # how far away things are; what is drawn is as large as suits that
+        self.unit = 1.0
         self._point_size = 1.0
 
     def place(self, cameras: Cameras, positions: Tensor) -> None:
-        """Choose up, the size of things, and where new visitors stand: behind the middle photo."""
+        """Choose up, the size of things, and where new visitors stand: behind the middle photo.
+
+        Args:
+            cameras: of the photos.
+            positions: ``[P, 3]`` points of the scene.
+        """
         middle = middle_photo(cameras)
         pose = cameras.world_from_camera[middle]
         ahead = (positions.double() - pose[:3, 3]) @ pose[:3, 2]
@@ -106,22 +111,22 @@ class Scenery:
                 client.camera.near, client.camera.far, client.camera.fov = start.near, start.far, start.fov
 
     def photos(self, cameras: Cameras, images: list[Tensor]) -> None:
-        """Photographs as frusta ``N`` with their pictures."""
+        """Draw photographs as frusta with their pictures: ``N`` cameras, ``N`` images ``[H, W, 3]`` uint8."""
         self._clear("photos")
         for i, image in enumerate(images):
-            self._frustum("photos", f"/photos/{i}", cameras[i], 0.12, PHOTO, smaller(image, _THUMBNAIL))
+            self._frustum("photos", f"/photos/{i}", cameras[i], 0.12, _PHOTO, smaller(image, _THUMBNAIL))
 
     def points(self, positions: Tensor, colors: Tensor) -> None:
-        """The cloud, thinned out evenly where it is too large for a browser."""
+        """Draw a cloud, ``[P, 3]`` float32 and ``[P, 3]`` uint8, thinned out where it is too large for a browser."""
         self._clear("points")
-        if len(positions) > MOST_POINTS:
-            chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:MOST_POINTS]
+        if len(positions) > _MOST_POINTS:
+            chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:_MOST_POINTS]
             positions, colors = positions[chosen], colors[chosen]
         node = self._server.scene.add_point_cloud(
             "/points",
             points=positions.numpy(),
             colors=colors.numpy(),
-            point_size=self._size_of_points(),
+            point_size=0.004 * self.unit * self._point_size,
             point_shape="circle",
             precision="float32",
             point_shading="flat",
@@ -130,52 +135,51 @@ class Scenery:
         self._keep("points", node)
 
     def point_size(self, factor: float) -> None:
-        """Points larger or smaller than usual."""
+        """Draw points ``factor`` times as large as usual."""
         self._point_size = factor
         for node in self._nodes.get("points", []):
-            node.point_size = self._size_of_points()
+            node.point_size = 0.004 * self.unit * factor
 
     def path(self, path: KeyPath, selected: int | None) -> list[Any]:
-        """The path as a line, its keys as frusta. Returns the keys' nodes."""
+        """Draw the path as a line, its keys as frusta, key ``selected`` in another colour. Returns the keys' nodes."""
         self._clear("path")
         if len(path) > 1:
             centers = path.cameras().centers.numpy()
             node = self._server.scene.add_line_segments(
                 "/path/line",
                 points=np.stack([centers[:-1], centers[1:]], 1).astype(np.float32),
-                colors=PATH,
+                colors=_PATH,
                 thickness=3.0,
                 thickness_units="screen",
                 visible=self._visible.get("path", True),
             )
             self._keep("path", node)
         for i in range(len(path)):
-            color = HERE if i == selected else KEY
+            color = _HERE if i == selected else _PATH
             self._frustum("path", f"/path/key/{i}", path.keys[i], 0.07 if i == selected else 0.05, color)
         return self._nodes.get("path", [])[1 if len(path) > 1 else 0 :]
 
     def here(self, camera: Cameras | None) -> None:
-        """The camera under the time line; without a picture, which would hide the scene from who just added a key."""
+        """Draw the camera under the time line; a picture in it would hide the scene from who just added a key."""
         self._clear("here")
         if camera is not None:
-            self._frustum("here", "/here", camera, 0.1, HERE, group="path")
+            self._frustum("here", "/here", camera, 0.1, _HERE, group="path")
 
     def frames(self, shown: LiveResult | None) -> None:
-        """Some of the frames of a result, evenly, as frusta with their pictures."""
+        """Draw some of the frames of a result, spread evenly, as frusta with their pictures."""
         self._clear("frames")
         if shown is None:
             return
         count = len(shown.cameras)
-        chosen = sorted({round(k * (count - 1) / (_FRAMES - 1)) for k in range(_FRAMES)})
-        for i in chosen:
+        for i in sorted({round(k * (count - 1) / (_FRAMES - 1)) for k in range(_FRAMES)}):
             picture = smaller(shown.frames[i], _THUMBNAIL) if i in shown.done else None
-            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.02, FRAME, picture)
+            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.02, _FRAME, picture)
 
     def splats(self, gaussians: Gaussians) -> None:
-        """Gaussians, the most opaque where there are too many for a browser."""
+        """Draw Gaussians, the most opaque where there are too many for a browser."""
         self._clear("splats")
-        if len(gaussians) > MOST_SPLATS:
-            gaussians = gaussians[gaussians.opacity_logits.topk(MOST_SPLATS).indices]
+        if len(gaussians) > _MOST_SPLATS:
+            gaussians = gaussians[gaussians.opacity_logits.topk(_MOST_SPLATS).indices]
         node = self._server.scene.add_gaussian_splats(
             "/splats",
             centers=gaussians.means.numpy(),
@@ -221,9 +225,6 @@ class Scenery:
         )
         self._keep(kind, node)
 
-    def _size_of_points(self) -> float:
-        return 0.004 * self.unit * self._point_size
-
     def _keep(self, kind: str, node: Any) -> None:
         self._nodes.setdefault(kind, []).append(node)
 
@@ -233,29 +234,18 @@ class Scenery:
 
 
 def covariances(gaussians: Gaussians) -> Tensor:
-    """``[N, 3, 3]``, R S S R^T of rotations R and standard deviations S."""
-    w, x, y, z = torch.nn.functional.normalize(gaussians.quaternions, dim=1).unbind(1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    half = torch.stack(rows, 1).view(-1, 3, 3) * gaussians.scales[:, None]
+    """``[N, 3, 3]`` covariances R S S R^T of N Gaussians with rotations R and standard deviations S."""
+    half = rotation_matrices(gaussians.quaternions) * gaussians.scales[:, None]
     return half @ half.transpose(1, 2)
 
 
 def wxyz_of(camera: Cameras) -> np.ndarray:
-    """Unit quaternion of the first camera's ``world_from_camera``."""
-    vector = rotation_log(camera.world_from_camera[0, :3, :3])
-    angle = float(vector.norm())
-    axis = vector / angle if angle > 1e-12 else torch.zeros(3, dtype=torch.float64)
-    return np.array([math.cos(angle / 2), *(math.sin(angle / 2) * axis).tolist()])
+    """Unit quaternion ``[4]`` of the first camera's ``world_from_camera``."""
+    return np.roll(Rotation.from_matrix(camera.world_from_camera[0, :3, :3].numpy()).as_quat(), 1)
 
 
 def camera_pose(wxyz: np.ndarray, position: np.ndarray) -> Tensor:
-    """``[4, 4]`` world_from_camera of a browser's camera (OpenCV axes)."""
-    from scipy.spatial.transform import Rotation
-
+    """``[4, 4]`` world_from_camera of a browser's camera (OpenCV axes): quaternion ``[4]`` and position ``[3]``."""
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, :3] = torch.from_numpy(Rotation.from_quat(np.roll(wxyz, -1)).as_matrix())
     pose[:3, 3] = torch.from_numpy(np.asarray(position, dtype=np.float64))

@@ -12,7 +12,7 @@ from torch import Tensor
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
 from fvgen.outputs import output_folder, write_files, write_photos
-from fvgen.pipeline import NovelViewPipeline, NovelViews, Size
+from fvgen.pipeline import NovelViewPipeline, Size
 from fvgen.progress import watched
 from fvgen.rendering.guide import Guide, render_points_guide
 from fvgen.rendering.lookup import LookupRenderer
@@ -24,34 +24,13 @@ from fvgen.viewer.result import LiveResult, Result, Workspace, is_result, read_r
 from fvgen.viewer.runs import Phase, Reporter, Runner, Status
 
 
-def saved_scene(workspace: Workspace, scene: Scene) -> Path:
-    """The ``transforms_photos.json`` of exactly these cameras, written now if it is not there."""
-    for folder in workspace.scene_folders():
-        listed = folder / "transforms_photos.json"
-        if not folder.exists():
-            with output_folder(folder) as fresh:
-                write_photos(scene, fresh)
-            return listed
-        if listed.is_file() and _same(read_transforms_json(listed)[0], scene.cameras):
-            return listed
-    raise AssertionError("there is always a free folder")
-
-
-def _same(a: Cameras, b: Cameras) -> bool:
-    """Whether these are the same cameras of the same photos, up to the digits of a file."""
-    if len(a) != len(b) or not torch.equal(a.sizes, b.sizes):
-        return False
-    moved = (a.world_from_camera - b.world_from_camera).abs().max()
-    return bool(moved < 1e-9) and bool((a.intrinsics - b.intrinsics).abs().max() < 1e-6)
-
-
 @dataclass(frozen=True)
 class Options:
     """How to build a scene and to generate.
 
     Attributes:
         geometry, weights, depth: see `fvgen.scene.build.build_scene`.
-        fps: of the videos.
+        fps: frames per second of the videos.
         size: of the frames, see `NovelViewPipeline.frame_size`.
     """
 
@@ -71,7 +50,7 @@ class Session:
         workspace: where paths and results go.
         source: how the user names the photos, for the command that is shown.
         result: what to show at once.
-        options: see there.
+        options: how to build the scene and to generate.
 
     Attributes:
         on_change: told what changed: ``"status"``, ``"scene"``, ``"path"``, ``"result"`` or ``"frames"``; it is
@@ -105,13 +84,6 @@ class Session:
         """What the runner does now."""
         return self.runner.status
 
-    @property
-    def cameras(self) -> Cameras | None:
-        """The photographs' cameras, as soon as they are known."""
-        if self.scene is not None:
-            return self.scene.cameras
-        return None if self.opened is None else self.opened.photo_cameras
-
     def build(self) -> bool:
         """Start to build the scene. Returns whether it was started."""
         return self.runner.start("scene", self._build)
@@ -143,7 +115,7 @@ class Session:
         temporary = file.with_suffix(".partial")
         save_path(path, temporary)
         temporary.replace(file)
-        source = self.source if scene.geometry == "given" else [str(saved_scene(self.workspace, scene))]
+        source = self.source if scene.geometry == "given" else [str(self._saved_scene(scene))]
         size = f"{path.size[0]}x{path.size[1]}"
         return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
 
@@ -154,9 +126,8 @@ class Session:
             UserError: no such path, or one that cannot be read.
         """
         file = self.workspace.path_file(name)
-        cameras = self.cameras
-        if cameras is None:
-            raise UserError("the scene is not there yet: wait for it")
+        early = self.scene is None and self.opened is not None
+        cameras = self.opened.photo_cameras if early else self._ready().cameras
         loaded = load_path(file, self.size, cameras[0])
         self.edit(lambda path: loaded)
 
@@ -171,7 +142,7 @@ class Session:
         opened = self.opened is not None and name == self.opened.name
         result = self.opened if opened else read_result(self.workspace.result(name))
         assert result is not None
-        self._show(shown_whole(result), "result")
+        self._show(shown_whole(result))
 
     def generate(self, name: object, seed: int = 0) -> bool:
         """Start to generate along the drawn path.
@@ -193,11 +164,7 @@ class Session:
         path = follow(self.path.cameras(), scene.cameras, self.size)
         if folder.exists():
             raise UserError(f"there is a result {name} already: choose another name")
-
-        def job(report: Reporter) -> str:
-            return self._generate(report, scene, path, folder, seed)
-
-        return self.runner.start("generate", job)
+        return self.runner.start("generate", lambda report: self._generate(report, scene, path, folder, seed))
 
     def cancel(self) -> bool:
         """Ask a generation to end. Returns whether there was one."""
@@ -211,19 +178,17 @@ class Session:
         with self.lock:
             path, scene, opened = self.path, self.scene, self.opened
         camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
-        if scene is not None:
-            shown = follow_one(camera, scene.cameras)
-            with self._previewing:
-                if self._renderer is None:
-                    self._renderer = self.pipeline.renderer(scene, self.size)
-                return self.pipeline.guide(scene, shown, self._renderer).images()[0]
-        if opened is not None:
-            count = len(opened.positions)
-            cloud = PointCloud(
-                opened.positions, opened.colors, torch.zeros(count, dtype=torch.int64), torch.ones(count)
-            )
+        if scene is None and opened is not None:
+            source, share = torch.zeros(len(opened.positions), dtype=torch.int64), torch.ones(len(opened.positions))
+            cloud = PointCloud(opened.positions, opened.colors, source, share)
             return render_points_guide(camera, cloud.to(self.pipeline.device)).images()[0]
-        raise UserError("the scene is not there yet: wait for it")
+        scene = self._ready()
+        twice = follow(Cameras.concatenate([camera, camera]), scene.cameras)  # a path has two frames at least
+        with self._previewing:
+            if self._renderer is None:
+                self._renderer = self.pipeline.renderer(scene, self.size)
+            shown = CameraPath(twice.cameras[:1], twice.photo[:1])
+            return self.pipeline.guide(scene, shown, self._renderer).images()[0]
 
     def close(self, seconds: float | None = None) -> bool:
         """End what runs. Returns whether it ended in time."""
@@ -234,6 +199,22 @@ class Session:
         if self.scene is None:
             raise UserError("the scene is not there yet: wait for it")
         return self.scene
+
+    def _saved_scene(self, scene: Scene) -> Path:
+        """The ``transforms_photos.json`` of exactly these cameras, written now if it is not there."""
+        for folder in self.workspace.scene_folders():
+            listed = folder / "transforms_photos.json"
+            if not folder.exists():
+                with output_folder(folder) as fresh:
+                    write_photos(scene, fresh)
+                return listed
+            if listed.is_file():
+                found, own = read_transforms_json(listed)[0], scene.cameras
+                if torch.equal(found.sizes, own.sizes):  # else other photos; numbers are equal up to a file's digits
+                    moved = (found.world_from_camera - own.world_from_camera).abs().max()
+                    if moved < 1e-9 and (found.intrinsics - own.intrinsics).abs().max() < 1e-6:
+                        return listed
+        raise AssertionError("there is always a free folder")
 
     def _build(self, report: Reporter) -> str:
         with watched(report):
@@ -248,18 +229,8 @@ class Session:
         before = self.shown
         width, height = path.cameras.size
         shown = LiveResult(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
-        self._show(shown, "result")
-        try:
-            with watched(report), output_folder(folder) as fresh:
-                views = self._along(report, scene, path, seed, shown)
-                write_files(views, fresh, self.options.fps)
-                report.check()  # the last place where a cancelled run leaves nothing
-        except BaseException:
-            self._show(before, "result")
-            raise
-        return f"{len(path)} frames in {folder}"
+        self._show(shown)
 
-    def _along(self, report: Reporter, scene: Scene, path: CameraPath, seed: int, shown: LiveResult) -> NovelViews:
         def on_guide(guide: Guide, numbers: list[int]) -> None:
             if shown.guide is None:
                 shown.guide = torch.zeros_like(shown.frames)
@@ -277,24 +248,26 @@ class Session:
         def on_step(pipeline: NovelViewPipeline, step: int, t: int, values: dict[str, Tensor]) -> None:
             report(f"denoising, {len(shown.done)} of {len(path)} frames done", step + 1, steps)
 
-        return self.pipeline(
-            scene,
-            path=path,
-            seed=seed,
-            callback_on_step_end=on_step,
-            callback_on_guide=on_guide,
-            callback_on_frames=on_frames,
-        )
+        try:
+            with watched(report), output_folder(folder) as fresh:
+                views = self.pipeline(
+                    scene,
+                    path=path,
+                    seed=seed,
+                    callback_on_step_end=on_step,
+                    callback_on_guide=on_guide,
+                    callback_on_frames=on_frames,
+                )
+                write_files(views, fresh, self.options.fps)
+                self.runner.check()  # the last place where a cancelled run leaves nothing
+        except BaseException:
+            self._show(before)
+            raise
+        return f"{len(path)} frames in {folder}"
 
-    def _show(self, shown: LiveResult | None, what: str) -> None:
+    def _show(self, shown: LiveResult | None) -> None:
         self.shown = shown
-        self.on_change(what)
-
-
-def follow_one(camera: Cameras, photos: Cameras) -> CameraPath:
-    """A path of one frame, marked where it is a photo's."""
-    path = follow(Cameras.concatenate([camera, camera]), photos)
-    return CameraPath(path.cameras[:1], path.photo[:1])
+        self.on_change("result")
 
 
 def open_session(
@@ -310,7 +283,7 @@ def open_session(
     Args:
         sources: one folder that ``fvgen generate`` wrote, or what `fvgen.scene.photos.load_photos` takes.
         workspace: default ``OUT-viewer`` beside OUT, or ``fvgen-viewer`` in the current folder.
-        options: see there.
+        options: how to build the scene and to generate.
         model, device, dtype: see `NovelViewPipeline.from_pretrained`.
 
     Raises:
@@ -326,6 +299,6 @@ def open_session(
         workspace = workspace or folder.resolve().parent / f"{folder.resolve().name}-viewer"
     workspace = workspace or Path("fvgen-viewer")
     if workspace.exists() and not workspace.is_dir():
-        raise UserError(f"--workspace {workspace}: a file; choose a folder")
+        raise UserError(f"`workspace` {workspace}: a file; choose a folder")
     photos = load_photos(list(sources))
     return Session(photos, pipeline, Workspace(workspace), sources, result, options)
