@@ -192,9 +192,9 @@ class _Worker:
             if whole is None:
                 whole = self.store.load_frames(system.name, name, task.names, old.get("made_sha256"), part)
         if whole is None:
-            made = system.make(task)
-            whole, old = made.frames, {**old, "seconds": made.seconds}
-        frames, resampled = task.cut(whole, task.framing if system.framing is None else task.turned(system.framing))
+            whole, seconds = system.make(task)
+            old = {**old, "seconds": seconds}
+        frames, resampled = task.cut(whole, task.turned(system.framing))
         if frames is not whole and definition["kind"] != "frames":
             self.store.save_frames(system.name, name, task.names, whole, "made")
         entry = {**old, "key": made_key, "definition": definition, "made_sha256": pictures_hash(whole)}

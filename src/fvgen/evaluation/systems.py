@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,17 +24,7 @@ BLURRED = (
 )
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a system answered.
-
-    Attributes:
-        frames: ``[F, H, W, 3]`` uint8.
-        seconds: per stage; empty where unknown.
-    """
-
-    frames: Tensor
-    seconds: dict[str, float] = field(default_factory=dict)
+Made = tuple[Tensor, dict[str, float]]  # frames [F, H, W, 3] uint8, and seconds by stage, none where unknown
 
 
 class System(Protocol):
@@ -53,7 +42,7 @@ class System(Protocol):
         """Everything that its answer to a task depends on, besides the task."""
 
     def make(self, task: Task) -> Made:
-        """Its answer."""
+        """The frames that it answers with, ``[F, H, W, 3]`` uint8, and seconds by stage."""
 
 
 class Baseline:
@@ -102,7 +91,7 @@ class Baseline:
             from scipy.ndimage import gaussian_filter
 
             pictures = torch.from_numpy(gaussian_filter(pictures.numpy(), (0, self._sigma, self._sigma, 0)))
-        return Made(to_bytes(pictures), {"render": task.seconds["render"], "fill": time.perf_counter() - start})
+        return to_bytes(pictures), {"render": task.seconds["render"], "fill": time.perf_counter() - start}
 
 
 def model_and_steps(text: str) -> tuple[str, int | None]:
@@ -167,7 +156,7 @@ class Model:
         with clock.stage("compose"):
             frames = pipeline.compose(task.guide, completed, task.positions)
         seconds = {stage: s for stage, s in clock.seconds.items() if stage not in ("load", "geometry")}
-        return Made(frames, {**seconds, "render": seconds["render"] + task.seconds["render"]})
+        return frames, {**seconds, "render": seconds["render"] + task.seconds["render"]}
 
 
 class Frames:
@@ -192,27 +181,21 @@ class Frames:
         if not self.folder.is_dir():
             raise UserError(f"`frames` {text}: there is no folder {folder}")
 
-    def _read(self, task: Task) -> Tensor:
-        named = self.folder / safe_name(task.split.name)
-        folder = named if named.is_dir() else self.folder / safe_name(task.split.scene)
-        framing = task.framing if self.framing is None else task.turned(self.framing)
-        return read_frames(folder, task.names, task.split.target, framing.size)
-
-    def _seconds(self, task: Task) -> dict[str, float]:
-        told = read_seconds(self.folder, task.split.name, task.split.scene)
-        return {} if told is None else {"told": told}
-
     def definition(self, task: Task) -> dict[str, Any]:
-        """The pictures themselves, and how long they are told to have taken."""
-        digest = hashlib.sha256(self._read(task).numpy().tobytes()).hexdigest()
+        """The hash of its frames, and how long they are told to have taken."""
+        frames, seconds = self.make(task)
+        digest = hashlib.sha256(frames.numpy().tobytes()).hexdigest()
         declared = {"declared": self.framing.text} if self.framing else {}
-        seconds = self._seconds(task)
         told = {"seconds_from": "seconds.json", "seconds": seconds["told"]} if seconds else {}
         return {"kind": "frames", "name": self.name, **declared, **told, "frames_sha256": digest}
 
     def make(self, task: Task) -> Made:
-        """The pictures as they are."""
-        return Made(self._read(task), self._seconds(task))
+        """Its frames as they are, ``[F, H, W, 3]`` uint8, and the seconds that are told of them."""
+        split, named = task.split, self.folder / safe_name(task.split.name)
+        folder = named if named.is_dir() else self.folder / safe_name(split.scene)
+        frames = read_frames(folder, task.names, split.target, task.turned(self.framing).size)
+        told = read_seconds(self.folder, split.name, split.scene)
+        return frames, {} if told is None else {"told": told}
 
 
 def telea(pictures: Tensor, known: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Framing:
 
     @property
     def text(self) -> str:
-        """What is done, in words, for the results."""
+        """How the pictures are made, in words, for the results."""
         width, height = self.size
         if self.through is None:
             return f"scaled to cover {width}x{height} (Lanczos), cut from the centre"
@@ -80,7 +80,7 @@ class Framing:
         return f"scaled to cover {outer} (Lanczos), {width}x{height} cut {where} unscaled"
 
     def cameras(self, cameras: Cameras) -> tuple[Cameras, list[Box]]:
-        """The cameras of the framed pictures, and of each the box of its photograph's pixels that it shows."""
+        """The cameras of the framed pictures, and for each the box of its photograph, in pixels, that it shows."""
         if self.through is None:
             return cameras.covering(*self.size)
         covering, boxes = cameras.covering(*self.through)
@@ -112,8 +112,13 @@ class Framing:
         Returns:
             For each photograph (left, top, right, bottom) in pixels of its framed picture, to a millionth.
         """
-        places = zip(self.cameras(cameras)[1], shown.cameras(cameras)[1])
-        return [_pixels(box, own, self.size) for own, box in places]
+        (width, height), found = self.size, []
+        for own, box in zip(self.cameras(cameras)[1], shown.cameras(cameras)[1]):
+            across, down = width / (own[2] - own[0]), height / (own[3] - own[1])
+            left, right = (min(max(round((x - own[0]) * across, 6), 0), width) for x in (box[0], box[2]))
+            top, bottom = (min(max(round((y - own[1]) * down, 6), 0), height) for y in (box[1], box[3]))
+            found.append((left, top, right, bottom))
+        return found
 
     @staticmethod
     def common(framings: Sequence["Framing"], cameras: Cameras) -> "Framing":
@@ -128,17 +133,17 @@ class Framing:
         Raises:
             UserError: they have too little in common.
         """
-        boxes = {framing: framing.cameras(cameras)[1] for framing in framings}
-        coarse = min(boxes, key=lambda f: sum(f.size[0] / (x1 - x0) for x0, _, x1, _ in boxes[f]))
-        low, high = [0, 0], list(coarse.size)
-        for i, own in enumerate(boxes[coarse]):
-            for framed in boxes.values():
-                x0, y0, x1, y1 = _pixels(framed[i], own, coarse.size)
-                low = [max(low[0], math.ceil(x0)), max(low[1], math.ceil(y0))]
-                high = [min(high[0], math.floor(x1)), min(high[1], math.floor(y1))]
-        size = (high[0] - low[0], high[1] - low[1])
+
+        def scale(framing: Framing) -> float:
+            return sum(framing.size[0] / (x1 - x0) for x0, _, x1, _ in framing.cameras(cameras)[1])
+
+        coarse = min(framings, key=scale)
+        windows = [window for framing in framings for window in coarse.windows(framing, cameras)]
+        x0, y0, x1, y1 = zip(*windows)
+        low = (math.ceil(max(x0)), math.ceil(max(y0)))
+        size = (math.floor(min(x1)) - low[0], math.floor(min(y1)) - low[1])
         if min(size) < LEAST:
-            told = ", ".join(dict.fromkeys("x".join(map(str, framing.size)) for framing in boxes))
+            told = ", ".join(dict.fromkeys("x".join(map(str, framing.size)) for framing in framings))
             raise UserError(f"pictures of {told} pixels have too little in common to be scored: {size[0]}x{size[1]}")
         if size == coarse.size:
             return coarse
@@ -160,14 +165,6 @@ def nearest(values: Tensor, window: Box, size: tuple[int, int]) -> Tensor:
         for start, end, count, most in zip((left, top), (right, bottom), size, reversed(values.shape))
     )
     return values[rows[:, None], columns]
-
-
-def _pixels(box: Box, outer: Box, size: tuple[int, int]) -> Box:
-    """What a picture of ``size`` that shows ``outer`` has of a box, in its pixels, to a millionth."""
-    across, down = size[0] / (outer[2] - outer[0]), size[1] / (outer[3] - outer[1])
-    left, right = (min(max(round((x - outer[0]) * across, 6), 0), size[0]) for x in (box[0], box[2]))
-    top, bottom = (min(max(round((y - outer[1]) * down, 6), 0), size[1]) for y in (box[1], box[3]))
-    return left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,7 @@ class Placing:
 
     @property
     def cameras_from(self) -> str:
-        """``"given"`` or the estimator."""
+        """``"given"``, or the name of the estimator."""
         return "given" if self.poses == "given" else self.geometry
 
 
@@ -228,14 +225,14 @@ class Task:
             return Framing(NovelViewPipeline(None).frame_size(self.photos))
         return self.turned(self._framing)
 
-    def turned(self, framing: Framing) -> Framing:
-        """A framing in the orientation of the first given photo."""
-        image = self.photos.images[0]
-        return framing.turned(image.shape[1] >= image.shape[0])
+    def turned(self, framing: Framing | None) -> Framing:
+        """A framing in the orientation of the first given photo; for ``None`` that of our systems."""
+        height, width = self.photos.images[0].shape[:2]
+        return self.framing if framing is None else framing.turned(width >= height)
 
     @cached_property
     def framings(self) -> list[Framing]:
-        """Those of all systems, ours first."""
+        """The framings of all systems, ours first."""
         return list(dict.fromkeys([self.framing, *map(self.turned, self._others)]))
 
     @cached_property
@@ -310,7 +307,7 @@ class Task:
 
     @property
     def is_given(self) -> list[bool]:
-        """Of each frame asked for whether it is among the given photos."""
+        """For each frame asked for, whether it is among the given photos."""
         return [i in self.split.context for i in self.split.target]
 
     @cached_property

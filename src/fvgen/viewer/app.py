@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -36,33 +37,26 @@ class Latest(Generic[T]):
 
     def __init__(self, work: Callable[[T], None], merge: Callable[[T, T], T] = lambda old, new: new) -> None:
         self._work, self._merge = work, merge
-        self._wake = threading.Condition()
-        self._request: T | None = None
-        self._closed = False
+        self._requests: SimpleQueue[T | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fvgen page", daemon=True)
         self._thread.start()
 
     def request(self, what: T) -> None:
         """Ask for ``what``. Returns at once."""
-        with self._wake:
-            self._request = what if self._request is None else self._merge(self._request, what)
-            self._wake.notify()
+        self._requests.put(what)
 
     def close(self) -> None:
         """End the thread after the request it works on."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
+        self._requests.put(None)
         self._thread.join(10)
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._request is not None or self._closed)
-                if self._closed:
+        while (what := self._requests.get()) is not None:
+            while not self._requests.empty():
+                newer = self._requests.get()
+                if newer is None:
                     return
-                what, self._request = self._request, None
-            assert what is not None
+                what = self._merge(what, newer)
             try:
                 self._work(what)
             except Exception:  # what fails must not end all that comes later

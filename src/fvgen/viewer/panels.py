@@ -17,9 +17,17 @@ from fvgen.viewer.session import Session
 
 NONE = "(none)"
 
+_KINDS = {"photos": "photographs", "points": "points", "path": "path", "frames": "generated frames"}
+
+_JOBS = {"scene": "Building the scene", "generate": "Generating"}
+
+_BLUE, _ORANGE, _RED, _GREEN = "#1971c2", "#e8590c", "#c92a2a", "#2f9e44"
+
+_ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _ORANGE)}
+
 
 class PanelContext:
-    """One page's session, scenery and message line.
+    """One page's session and scenery, and the lines that say what the runner does and what became of a click.
 
     Args:
         server: a ``viser.ViserServer``.
@@ -29,19 +37,36 @@ class PanelContext:
 
     def __init__(self, server: Any, session: Session, scenery: Scenery) -> None:
         self.gui, self.session, self.scenery = server.gui, session, scenery
-        self._message: Any = None
-
-    def add_message(self) -> None:
-        """Put the message line here."""
+        self._line = self.gui.add_html("")
+        self._progress = self.gui.add_progress_bar(0.0, visible=False)
         self._message = self.gui.add_html("")
 
+    def refresh(self) -> None:
+        """Show what the runner does now."""
+        status = self.session.status
+        title, color = _ENDINGS.get(status.ending, ("Ready", _GREEN))
+        if status.phase is not Phase.IDLE:
+            running = status.phase is Phase.RUNNING
+            title, color = (_JOBS[status.job], _BLUE) if running else ("Cancelling", _ORANGE)
+        doing = f"{status.doing} ({status.done} of {status.total})" if status.total else status.doing
+        doing = "" if doing == title.lower() else doing
+        self._line.content = (
+            f'<div id="fvgen-status" style="padding:2px 12px 4px;font-size:13px"><b style="color:{color}">{title}</b>'
+            f'<span style="overflow-wrap:anywhere"> {escape(doing)}</span></div>'
+        )
+        self._progress.visible = status.phase is not Phase.IDLE
+        self._progress.value = round(100 * status.share, 1)
+
     def say(self, text: str, bad: bool = False) -> None:
-        """One line, until the next one."""
-        style = f"padding:0 12px 4px;font-size:12.5px;color:{'#c92a2a' if bad else '#495057'};overflow-wrap:anywhere"
+        """Say one line, until the next one, in red if it is ``bad``."""
+        style = f"padding:0 12px 4px;font-size:12.5px;color:{_RED if bad else '#495057'};overflow-wrap:anywhere"
         self._message.content = f'<div id="fvgen-message" style="{style}">{escape(text)}</div>'
 
     def answer(self, action: Callable[[Any], Any]) -> Callable[[Any], None]:
-        """A callback: the user's mistakes become a line on the page. What the program itself set is not answered."""
+        """A callback that does ``action`` for a visitor's clicks; their mistakes become a line on the page.
+
+        Nothing is done for what the program itself set, which has no client.
+        """
 
         def callback(event: Any) -> None:
             if event.client is None:
@@ -197,41 +222,6 @@ def _stand_at(client: Any, camera: Any) -> None:
         client.camera.fov = float(np.radians(keys.fov_of(camera)))
 
 
-_KINDS = {"photos": "photographs", "points": "points", "path": "path", "frames": "generated frames"}
-
-_JOBS = {"scene": "Building the scene", "generate": "Generating"}
-
-_BLUE, _ORANGE, _RED, _GREEN = "#1971c2", "#e8590c", "#c92a2a", "#2f9e44"
-
-_ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _ORANGE)}
-
-
-class StatusPanel:
-    """What the runner does, and the message line."""
-
-    def __init__(self, desk: PanelContext) -> None:
-        self._desk = desk
-        self._line = desk.gui.add_html("")
-        self._progress = desk.gui.add_progress_bar(0.0, visible=False)
-        desk.add_message()
-
-    def refresh(self) -> None:
-        """Show it as it is now."""
-        status = self._desk.session.status
-        title, color = _ENDINGS.get(status.ending, ("Ready", _GREEN))
-        if status.phase is not Phase.IDLE:
-            running = status.phase is Phase.RUNNING
-            title, color = (_JOBS[status.job], _BLUE) if running else ("Cancelling", _ORANGE)
-        doing = f"{status.doing} ({status.done} of {status.total})" if status.total else status.doing
-        doing = "" if doing == title.lower() else doing
-        self._line.content = (
-            f'<div id="fvgen-status" style="padding:2px 12px 4px;font-size:13px"><b style="color:{color}">{title}</b>'
-            f'<span style="overflow-wrap:anywhere"> {escape(doing)}</span></div>'
-        )
-        self._progress.visible = status.phase is not Phase.IDLE
-        self._progress.value = round(100 * status.share, 1)
-
-
 class RunPanel:
     """Generate and cancel; save and load paths."""
 
@@ -336,10 +326,9 @@ class Controls:
     """
 
     def __init__(self, server: Any, session: Session, scenery: Scenery, wanted: Callable[[int], None]) -> None:
-        desk, gui = PanelContext(server, session, scenery), server.gui
-        self._drawing = threading.Lock()
+        gui, self._drawing = server.gui, threading.Lock()
         gui.main_panel.float(x=-12, y=12, width=350)
-        self._status = StatusPanel(desk)
+        self._status = desk = PanelContext(server, session, scenery)
         tabs = gui.add_tab_group()
         with tabs.add_tab("Path"):
             self.path = PathPanel(desk, wanted)

@@ -162,9 +162,11 @@ def unit_range(pictures: Tensor) -> Tensor:
 
 
 class _Metrics:
-    def __init__(self, names: Sequence[str], known: Mapping[str, Metric], device: str, weights: Path | None):
+    _known: Mapping[str, Metric]
+
+    def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
         self.weights, self.device = Weights(weights), torch.device(device)
-        self._metrics = _chosen(names, known)
+        self._metrics = _chosen(names, self._known)
         built = Networks(self.weights, self.device)
         self._loaded = {load: load(built) for load in dict.fromkeys(m.load for m in self._metrics.values())}
 
@@ -184,8 +186,7 @@ class FrameMetrics(_Metrics):
         UserError: for an unknown name or missing weights.
     """
 
-    def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
-        super().__init__(names, FRAME_METRICS, device, weights)
+    _known = FRAME_METRICS
 
     @torch.no_grad()
     def __call__(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -219,20 +220,14 @@ Features = Mapping[Load, Tensor]  # [F, D] by network
 class SetMetrics(_Metrics):
     """Set distances by name. Pictures come in batches of any number and size and are not kept.
 
-    Args:
-        names: of :data:`~fvgen.evaluation.metrics.registry.SET_METRICS`.
-        device: where features and distances are computed.
-        weights: folder that is looked in first for files of weights.
-
-    Attributes:
-        weights: their hashes are in ``weights.used``.
-
-    Raises:
-        UserError: for an unknown name or missing weights.
+    Arguments, attributes and errors are those of :class:`FrameMetrics`, the names those of
+    :data:`~fvgen.evaluation.metrics.registry.SET_METRICS`.
     """
 
+    _known = SET_METRICS
+
     def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
-        super().__init__(names, SET_METRICS, device, weights)
+        super().__init__(names, device, weights)
         self.reset()
 
     def reset(self) -> None:
