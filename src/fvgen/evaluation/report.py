@@ -373,10 +373,10 @@ def page(results: dict[str, Any], store: Store, megabytes: float) -> str:
         "colours": {name: colour_of(i) for i, name in enumerate(systems)},
         "splits": splits,
     }
-    lines = [f"{name}: {spec['definition']}" for name, spec in specs.items()]
-    lines += [f"{name}: not computed: {reason}" for name, reason in results["metrics_absent"].items()]
-    lines += [f"weights {name}: SHA-256 {value}" for name, value in results["weights_sha256"].items()]
-    lines += [f"system {name}: {json.dumps(definition)}" for name, definition in definitions]
+    told = [f"{name}: {spec['definition']}" for name, spec in specs.items()]
+    told += [f"{name}: not computed: {reason}" for name, reason in results["metrics_absent"].items()]
+    told += [f"weights {name}: SHA-256 {value}" for name, value in results["weights_sha256"].items()]
+    told += [f"system {name}: {json.dumps(definition)}" for name, definition in definitions]
     common = results["pictures"]["common_crop"]
     facts = {
         "protocol": results["protocol"],
@@ -388,12 +388,19 @@ def page(results: dict[str, Any], store: Store, megabytes: float) -> str:
         "fvgen": results["software"]["fvgen"],
         "revision": results["software"]["revision"][:10],
     }
+    columns, rows = columns_of(results), rows_of(results)
+    cells = marked(rows, columns, '<td class="first">{}</td>', '<td class="second">{}</td>', "<td>{}</td>", "–")
+    lines = ""
+    for (dataset, system, _), line in zip(rows, cells):
+        key = f'<span class="key" style="background:{colour_of(systems.index(system))}"></span>'
+        lines += f"<tr><td>{escape(dataset)}</td><td>{key}{escape(system)}</td>{''.join(line)}</tr>"
     parts = {
         "CHIPS": chips(facts),
-        "TABLE": _html_table(results, systems),
+        "HEADS": "".join(f"<th>{escape(column.head(_HTML))}</th>" for column in columns),
+        "ROWS": lines,
         "NOTES": escape(notes(results)),
         "FOOTER": escape(_footer(results)),
-        "DEFINITIONS": escape("\n".join(lines)),
+        "DEFINITIONS": escape("\n".join(told)),
         "DATA": script_json(content),
     }
     return filled("fvgen.evaluation", "page.html", parts)
@@ -431,17 +438,6 @@ def frame_order(scores: Sequence[float | None], better: str) -> list[int]:
         order.append(int(distance.argmax()))
         distance = np.minimum(distance, np.abs(np.arange(len(scores)) - order[-1]))
     return order
-
-
-def _html_table(results: dict[str, Any], systems: Sequence[str]) -> str:
-    columns, rows = columns_of(results), rows_of(results)
-    heads = "".join(f"<th>{escape(column.head(_HTML))}</th>" for column in columns)
-    cells = marked(rows, columns, '<td class="first">{}</td>', '<td class="second">{}</td>', "<td>{}</td>", "–")
-    body = ""
-    for (dataset, system, _), line in zip(rows, cells):
-        key = f'<span class="key" style="background:{colour_of(systems.index(system))}"></span>'
-        body += f"<tr><td>{escape(dataset)}</td><td>{key}{escape(system)}</td>{''.join(line)}</tr>"
-    return f"<table><thead><tr><th>data set</th><th>system</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _footer(results: dict[str, Any]) -> str:

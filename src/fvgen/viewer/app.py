@@ -124,8 +124,17 @@ def open_server(host: str, port: int, label: str) -> Any:
     if port and server.get_port() != port:  # taken since the check: it went on to the next
         close_server(server)
         raise UserError(f"port {port} on {host} is taken: end the other server or choose another `port`")
+    sockets = server._websock_server
+
+    async def turn_strangers_away(connection: Any) -> None:
+        """Close a socket that a page of another site opened, before it can send anything that is heard."""
+        opened = sockets._live_connections.get(connection.client_id)
+        origin = None if opened is None else opened.request.headers.get("Origin")
+        if origin is not None and not _is_local(urlsplit(origin).hostname):
+            await opened.close(1008, "this page is for this machine alone")
+
     if _is_local(host):
-        _turn_strangers_away(server)
+        sockets.on_client_connect(turn_strangers_away)
     return server
 
 
@@ -141,19 +150,6 @@ def _is_local(host: str | None) -> bool:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
-
-
-def _turn_strangers_away(server: Any) -> None:
-    """Close sockets that a page of another site opened, before it can send anything that is heard."""
-    sockets = server._websock_server
-
-    async def check(connection: Any) -> None:
-        opened = sockets._live_connections.get(connection.client_id)
-        origin = None if opened is None else opened.request.headers.get("Origin")
-        if origin is not None and not _is_local(urlsplit(origin).hostname):
-            await opened.close(1008, "this page is for this machine alone")
-
-    sockets.on_client_connect(check)
 
 
 class Page:

@@ -40,11 +40,6 @@ class KeyPath:
     frames: tuple[int, ...]
     size: tuple[int, int]
 
-    def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in pairwise(self.frames))
-        if len(self.keys) != len(self.frames) or not ascending or (self.frames and self.frames[0] != 0):
-            raise ValueError(f"keys need ascending frames from 0, got {self.frames} for {len(self.keys)}")
-
     def __len__(self) -> int:
         return len(self.frames)
 

@@ -20,7 +20,7 @@ from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
 from fvgen.viewer.result import Result, read_result
 
-WIDTH, HEIGHT = 560, 400
+WIDTH, HEIGHT = 560, 400  # of the drawing, in page.html too
 
 _MARGIN, _CELL = 24, 2  # pixels
 
@@ -64,22 +64,11 @@ class Overhead:
         points = torch.cat([camera.centers[:1], camera.centers[:1] + reach * rays])
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.flat(points).tolist())
 
-    def svg(self, result: Result) -> str:
-        """The drawing; the element ``here`` is the camera of one frame, to be moved."""
-        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in self.flat(result.cameras.centers).tolist())
-        photos = "".join(
-            f'<polygon class="photo" points="{self.frustum(result.photo_cameras[i])}">'
-            f"<title>{escape(name)}</title></polygon>"
-            for i, name in enumerate(result.photo_names)
-        )
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="the camera path from above">'
-            f'<image width="{WIDTH}" height="{HEIGHT}" href="{data_uri(self._ground(result), 85)}"/>'
-            f'{photos}<polyline class="way" points="{way}"/>'
-            f'<polygon class="here" id="here" points="{self.frustum(result.cameras[:1])}"/></svg>'
-        )
+    def way(self, result: Result) -> str:
+        """The path as the points of a line."""
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.flat(result.cameras.centers).tolist())
 
-    def _ground(self, result: Result) -> Tensor:
+    def ground(self, result: Result) -> Tensor:
         """``[h, w, 3]`` uint8: in each cell the points, those nearest to the cameras' height over the others."""
         width, height = WIDTH // _CELL, HEIGHT // _CELL
         picture = torch.tensor([13, 16, 22], dtype=torch.uint8).repeat(height * width, 1)
@@ -160,18 +149,23 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         "photos": len(result.photo_names),
         "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
     }
-    figures = []
-    for name, file in zip(result.photo_names, track(result.photo_files, "photos")):
-        uri, alt = data_uri(read_photo(file).image, 80, 360), escape(name)
-        figures.append(f'<figure><img src="{uri}" alt="{alt}"><figcaption>{alt}</figcaption></figure>')
+    figures = cameras = ""
+    for i, file in enumerate(track(result.photo_files, "photos")):
+        uri, name = data_uri(read_photo(file).image, 80, 360), escape(result.photo_names[i])
+        figures += f'<figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+        points = overhead.frustum(result.photo_cameras[i])
+        cameras += f'<polygon class="photo" points="{points}"><title>{name}</title></polygon>'
     parts = {
         "TITLE": escape(title),
         "ASPECT": f"{width}/{height}",
         "CHIPS": chips(facts),
         "LAST": str(len(numbers) - 1),
         "NOTE": escape(note),
-        "MAP": overhead.svg(result),
-        "PHOTOS": "".join(figures),
+        "GROUND": data_uri(overhead.ground(result), 85),
+        "CAMERAS": cameras,
+        "WAY": overhead.way(result),
+        "HERE": overhead.frustum(result.cameras[:1]),
+        "PHOTOS": figures,
         "FACTS": _facts(summary),
         "FOOTER": f"Made by fvgen {escape(__version__)}. This file needs no network.",
         "SUMMARY": escape(json.dumps(summary, indent=2, ensure_ascii=False)),
