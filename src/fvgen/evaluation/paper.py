@@ -29,7 +29,7 @@ BOTH = ""  # in the place of a data set: the mean of both
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of a table, once in each of its data sets.
+    """A row of a table, which stands once in each of the table's data sets.
 
     Attributes:
         name: as the paper calls it.
@@ -46,15 +46,15 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table.
+    """A table of the paper with its own numbers.
 
     Attributes:
-        number: in the paper.
+        number: its number in the paper.
         title: what it compares.
         protocol: the reading of the paper's protocol that fills it.
         heads: of the columns before the numbers.
         timed: whether the last column is time, seconds.
-        rows: in its order.
+        rows: its rows in their order.
     """
 
     number: int
@@ -66,7 +66,7 @@ class PaperTable:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Its data sets in their order, or the mean of both."""
+        """The data sets of its rows in their order, or ``BOTH`` alone."""
         return tuple(self.rows[0].numbers)
 
 

@@ -76,15 +76,8 @@ def farthest_points(centers: Tensor, count: int) -> list[int]:
 
 
 def strided_targets(frames: int, context: Sequence[int], count: int) -> list[int]:
-    """MVSplat360's targets: every ``n``-th frame that is not given, ``n = rest // count``, the first ``count``.
-
-    Raises:
-        UserError: fewer frames than that.
-    """
-    given = set(context)
-    rest = [i for i in range(frames) if i not in given]
-    if len(rest) < count:
-        raise UserError(f"{count} targets beside {len(context)} views need {count + len(context)} frames, not {frames}")
+    """MVSplat360's targets: of the frames that are not given, ``count`` at least, every ``rest // count``-th."""
+    rest = sorted(set(range(frames)) - set(context))
     return rest[:: len(rest) // count][:count]
 
 
@@ -260,7 +253,7 @@ def index_text(splits: Sequence[Split]) -> str:
 
 
 def index_hash(splits: Sequence[Split]) -> str:
-    """SHA-256 of :func:`index_text`, which is that of the file ``index.json`` in an output folder."""
+    """SHA-256 of the index file of some splits, ``index.json`` in an output folder."""
     return hashlib.sha256(index_text(splits).encode()).hexdigest()
 
 

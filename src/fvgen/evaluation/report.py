@@ -70,7 +70,7 @@ MEAN = "mean of data sets"
 
 
 def title_of(metric: str) -> str:
-    """A metric's name for a heading, its definition kept."""
+    """A metric as headings call it: ``lpips_vgg_norm`` is ``LPIPS vgg norm``."""
     if metric in _SHORT:
         return _SHORT[metric]
     head, _, rest = metric.partition("_")
@@ -216,7 +216,7 @@ def latex(results: dict[str, Any]) -> str:
 
 
 def tex(text: str) -> str:
-    """Text with what is special to LaTeX escaped."""
+    """Text for LaTeX, its special characters escaped."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)
 

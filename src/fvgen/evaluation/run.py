@@ -56,7 +56,10 @@ class Plan:
 
 
 def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store) -> dict[str, Any]:
-    """Answer and score every split, in the store; the content of ``results.json``.
+    """Let every system answer every split, and score the answers; what the store has already is not made again.
+
+    Returns:
+        The content of ``results.json``.
 
     Raises:
         UserError: whatever a system or a scene complains about; what was finished before stays.

@@ -77,16 +77,13 @@ class Scorer:
         if asked:
             raise UserError(f"`metrics` {asked[0]}: {self.absent[asked[0]]}")
         usable = [name for name in wanted if name not in self.absent]
-        self._frame_names = [name for name in usable if name in FRAME_METRICS]
-        self._set_names = [name for name in usable if name in SET_METRICS]
-        self._frames = FrameMetrics(self._frame_names, device, weights)
-        self._sets = SetMetrics(self._set_names, device, weights)
+        self._frames = FrameMetrics([name for name in usable if name in FRAME_METRICS], device, weights)
+        self._sets = SetMetrics([name for name in usable if name in SET_METRICS], device, weights)
         self._truths: dict[str, Features] = {}
 
     def definition(self) -> dict[str, Any]:
         """Everything that scores of given pictures depend on."""
-        known = {**FRAME_METRICS, **SET_METRICS}
-        used = {name: known[name] for name in (*self._frame_names, *self._set_names)}
+        used = {**self._frames.metrics, **self._sets.metrics}
         return {
             "metrics": {name: {"definition": m.definition, "better": m.better} for name, m in used.items()},
             "metrics_of_guide": {name: {"definition": d, "better": b} for name, (d, b) in GUIDED.items()},
@@ -118,7 +115,7 @@ class Scorer:
         Args:
             parts: of each split, one after the other, its name, predicted and true uint8 pictures ``[F, H, W, 3]``.
         """
-        if not self._set_names:
+        if not self._sets.metrics:
             return {}
         self._sets.reset()
         for name, predicted, truth in parts:
@@ -126,7 +123,7 @@ class Scorer:
                 self._truths[name] = self._sets.features(truth)
             self._sets.add_features(self._sets.features(predicted), self._truths[name])
         result = self._sets.result()
-        return {name: result[name] if math.isfinite(result[name]) else None for name in self._set_names}
+        return {name: result[name] if math.isfinite(result[name]) else None for name in self._sets.metrics}
 
 
 def region_psnr(predicted: Tensor, truth: Tensor, region: Tensor) -> list[float | None]:

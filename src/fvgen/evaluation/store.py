@@ -31,7 +31,7 @@ def safe_name(name: str) -> str:
 
 
 def read_frames(folder: Path, names: Sequence[str], numbers: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """The frames of one split.
+    """The frames that an outside system made for one split.
 
     Args:
         folder: holds exactly one PNG for each frame asked for, called by the frame's name or by its number in the scene
@@ -191,7 +191,7 @@ class Store:
         folder: new, empty, or left by an earlier run.
 
     Raises:
-        UserError: it is a file, or holds something else.
+        UserError: the folder is a file, or holds something else.
     """
 
     def __init__(self, folder: Path) -> None:

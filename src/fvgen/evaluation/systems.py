@@ -28,7 +28,7 @@ Made = tuple[Tensor, dict[str, float]]  # frames [F, H, W, 3] uint8, and seconds
 
 
 class System(Protocol):
-    """Anything that answers tasks.
+    """Anything that makes the frames that a task asks for.
 
     Attributes:
         name: unique in a run; heads its column.
@@ -39,7 +39,7 @@ class System(Protocol):
     framing: Framing | None
 
     def definition(self, task: Task) -> dict[str, Any]:
-        """Everything that its answer to a task depends on, besides the task."""
+        """Plain values on which its frames depend, besides the task: where they change, frames are made again."""
 
     def make(self, task: Task) -> Made:
         """The frames that it answers with, ``[F, H, W, 3]`` uint8, and seconds by stage."""
@@ -148,7 +148,7 @@ class Model:
         }
 
     def make(self, task: Task) -> Made:
-        """Its frames along the task's path."""
+        """The frames that it generates, ``[F, H, W, 3]`` uint8, and the seconds of every stage."""
         pipeline, clock = self.pipeline, Clock(self.pipeline.device)
         completed = None
         if pipeline.config is not None:

@@ -285,7 +285,8 @@ class Task:
             framing: that they were made in.
 
         Returns:
-            The part of them at the scored size, uint8, and whether it was resampled (Lanczos) or only cut out.
+            The part of them at the scored size, ``[F, h, w, 3]`` uint8, and whether it was resampled (Lanczos) or only
+            cut out.
         """
         if framing == self.scored:
             return frames, False

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Calls ``work`` with what was asked for since it last began.
+    """Calls ``work``, never twice at once, with what was asked for since it last began.
 
     Args:
         work: in a thread of its own.
@@ -64,7 +64,7 @@ class Latest(Generic[T]):
 
 
 def require_viser() -> None:
-    """Say at once what is missing.
+    """Refuse to go on without viser.
 
     Raises:
         UserError: viser is not installed.
@@ -74,7 +74,7 @@ def require_viser() -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Whether the server can listen there.
+    """Refuse an address at which no server can listen.
 
     Raises:
         UserError: the port is taken or not allowed, or the host is no address of this machine.
@@ -124,7 +124,7 @@ def open_server(host: str, port: int, label: str) -> Any:
     if port and server.get_port() != port:  # taken since the check: it went on to the next
         close_server(server)
         raise UserError(f"port {port} on {host} is taken: end the other server or choose another `port`")
-    sockets = server._websock_server
+    sockets: Any = server._websock_server
 
     async def turn_strangers_away(connection: Any) -> None:
         """Close a socket that a page of another site opened, before it can send anything that is heard."""

@@ -17,7 +17,7 @@ from fvgen.viewer.session import Session
 
 NONE = "(none)"
 
-_KINDS = {"photos": "photographs", "points": "points", "path": "path", "frames": "generated frames"}
+_KINDS = {"photos": "photographs", "points": "points", "path": "path", "frames": "generated frames", "splats": "splats"}
 
 _JOBS = {"scene": "Building the scene", "generate": "Generating"}
 
@@ -27,13 +27,7 @@ _ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _OR
 
 
 class PanelContext:
-    """One page's session and scenery, and the lines that say what the runner does and what became of a click.
-
-    Args:
-        server: a ``viser.ViserServer``.
-        session: what is shown and done.
-        scenery: what is drawn in space.
-    """
+    """One page's session and scenery, and the lines that say what the runner does and what became of a click."""
 
     def __init__(self, server: Any, session: Session, scenery: Scenery) -> None:
         self.gui, self.session, self.scenery = server.gui, session, scenery
@@ -82,9 +76,7 @@ class PanelContext:
 class PathPanel:
     """Edits the session's path; which key is selected, and where the time line stands, is the page's own.
 
-    Args:
-        desk: where it stands.
-        wanted: told the frame whose preview is wanted.
+    ``wanted`` is told the frame whose preview is wanted.
     """
 
     def __init__(self, desk: PanelContext, wanted: Callable[[int], None]) -> None:
@@ -146,9 +138,7 @@ class PathPanel:
 
     def _preset(self, name: str) -> None:
         session = self._desk.session
-        if session.scene is None:
-            raise UserError("the scene is not there yet: wait for it")
-        self._replace(keys.preset(name, session.scene, session.size), 0, 0)
+        self._replace(keys.preset(name, session.ready(), session.size), 0, 0)
 
     def _here(self, event: Any) -> Any:
         """The camera of the browser that asks, with the panel's field of view."""
@@ -316,14 +306,7 @@ class ResultPanel:
 
 
 class Controls:
-    """All panels of a ``viser.ViserServer``.
-
-    Args:
-        server: on which they are put.
-        session: what is shown and done.
-        scenery: what is drawn in space.
-        wanted: told the frame whose preview is wanted.
-    """
+    """All panels of a ``viser.ViserServer``; ``wanted`` is told the frame whose preview is wanted."""
 
     def __init__(self, server: Any, session: Session, scenery: Scenery, wanted: Callable[[int], None]) -> None:
         gui, self._drawing = server.gui, threading.Lock()
@@ -335,7 +318,7 @@ class Controls:
         with tabs.add_tab("Generate"):
             self._run = RunPanel(desk)
         with tabs.add_tab("Show"):
-            switches = {kind: gui.add_checkbox(title, True) for kind, title in {**_KINDS, "splats": "splats"}.items()}
+            switches = {kind: gui.add_checkbox(title, True) for kind, title in _KINDS.items()}
             for kind, switch in switches.items():
                 switch.on_update(lambda e, kind=kind: scenery.show(kind, e.target.value))
             self._splats = switches["splats"]

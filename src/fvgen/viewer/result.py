@@ -28,7 +28,7 @@ _SIGNS = ("summary.json", "views.mp4", "guide.mp4", "coverage")
 
 @dataclass(frozen=True)
 class Result:
-    """A result, all of it in memory.
+    """What ``fvgen generate`` wrote, all of it in memory.
 
     Attributes:
         name: of its folder.
@@ -62,7 +62,7 @@ def is_result(folder: Path) -> bool:
 
 
 def read_result(folder: Path) -> Result:
-    """Read all of a result.
+    """Read all that ``fvgen generate`` wrote into a folder.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
@@ -150,7 +150,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
 def checked_name(name: object) -> str:
-    """``name`` if it can be a file's and leads nowhere else.
+    """The name as it is, if it can be that of a file and leads nowhere else.
 
     Raises:
         UserError: other characters than letters, digits, ``-`` and ``_``, none, or more than 64.

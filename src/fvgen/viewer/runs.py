@@ -32,7 +32,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Status:
-    """What everybody who watches sees.
+    """The state of the runner, as everybody who watches sees it.
 
     Attributes:
         phase: whether a job is under way.
@@ -76,7 +76,7 @@ class Runner:
 
     @property
     def status(self) -> Status:
-        """The current one."""
+        """The current status."""
         return self._status
 
     def start(self, name: str, job: Callable[[Reporter], str]) -> bool:

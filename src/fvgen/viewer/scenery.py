@@ -1,6 +1,7 @@
 """What is drawn in space and as pictures: points, photographs, the path, frames of a result."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,9 @@ def smaller(image: Tensor, longest: int) -> np.ndarray:
     return image.contiguous().numpy()
 
 
-_MOST_POINTS = 250_000
+_MOST_POINTS, _MOST_SPLATS = 250_000, 500_000
 
-_MOST_SPLATS = 500_000
-
-_THUMBNAIL = 192
-
-_FRAMES = 16  # pictures in space at once
+_FRAMES, _THUMBNAIL = 16, 192  # pictures in space at once, and the pixels of their long sides
 
 _NEAREST = 0.06  # nearer is not drawn: from where a frame was taken its own small picture would hide everything
 
@@ -67,9 +64,6 @@ _PHOTO, _PATH, _HERE, _FRAME = (60, 110, 220), (235, 140, 20), (215, 40, 60), (4
 
 class Scenery:
     """Draws into a ``viser.ViserServer``; everything of one kind is removed before it is drawn again.
-
-    Args:
-        server: the ``viser.ViserServer``.
 
     Attributes:
         unit: how far away things are, in world units; what is drawn is as large as suits that.
@@ -122,7 +116,9 @@ class Scenery:
         if len(positions) > _MOST_POINTS:
             chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:_MOST_POINTS]
             positions, colors = positions[chosen], colors[chosen]
-        node = self._server.scene.add_point_cloud(
+        self._add(
+            "points",
+            self._server.scene.add_point_cloud,
             "/points",
             points=positions.numpy(),
             colors=colors.numpy(),
@@ -130,9 +126,7 @@ class Scenery:
             point_shape="circle",
             precision="float32",
             point_shading="flat",
-            visible=self._visible.get("points", True),
         )
-        self._keep("points", node)
 
     def point_size(self, factor: float) -> None:
         """Draw points ``factor`` times as large as usual."""
@@ -145,15 +139,15 @@ class Scenery:
         self._clear("path")
         if len(path) > 1:
             centers = path.cameras().centers.numpy()
-            node = self._server.scene.add_line_segments(
+            self._add(
+                "path",
+                self._server.scene.add_line_segments,
                 "/path/line",
                 points=np.stack([centers[:-1], centers[1:]], 1).astype(np.float32),
                 colors=_PATH,
                 thickness=3.0,
                 thickness_units="screen",
-                visible=self._visible.get("path", True),
             )
-            self._keep("path", node)
         for i in range(len(path)):
             color = _HERE if i == selected else _PATH
             self._frustum("path", f"/path/key/{i}", path.keys[i], 0.07 if i == selected else 0.05, color)
@@ -163,7 +157,7 @@ class Scenery:
         """Draw the camera under the time line; a picture in it would hide the scene from who just added a key."""
         self._clear("here")
         if camera is not None:
-            self._frustum("here", "/here", camera, 0.1, _HERE, group="path")
+            self._frustum("here", "/here", camera, 0.1, _HERE)
 
     def frames(self, shown: LiveResult | None) -> None:
         """Draw some of the frames of a result, spread evenly, as frusta with their pictures."""
@@ -180,22 +174,23 @@ class Scenery:
         self._clear("splats")
         if len(gaussians) > _MOST_SPLATS:
             gaussians = gaussians[gaussians.opacity_logits.topk(_MOST_SPLATS).indices]
-        node = self._server.scene.add_gaussian_splats(
+        self._add(
+            "splats",
+            self._server.scene.add_gaussian_splats,
             "/splats",
             centers=gaussians.means.numpy(),
             covariances=covariances(gaussians).numpy(),
             rgbs=gaussians.base_colors.clamp(0, 1).numpy(),
             opacities=gaussians.opacities[:, None].numpy(),
-            visible=self._visible.get("splats", True),
         )
-        self._keep("splats", node)
 
     def show(self, kind: str, visible: bool) -> None:
         """Show or hide ``photos``, ``points``, ``path``, ``frames`` or ``splats``."""
         self._visible[kind] = visible
-        kinds = (kind, "here") if kind == "path" else (kind,)
-        for node in (node for k in kinds for node in self._nodes.get(k, [])):
+        for node in self._nodes.get(kind, []):
             node.visible = visible
+        if kind == "path":  # the camera under the time line is seen with it
+            self.show("here", visible)
 
     def _frustum(
         self,
@@ -205,10 +200,11 @@ class Scenery:
         scale: float,
         color: tuple[int, int, int],
         image: np.ndarray | None = None,
-        group: str | None = None,
     ) -> None:
         width, height = camera.size
-        node = self._server.scene.add_camera_frustum(
+        self._add(
+            kind,
+            self._server.scene.add_camera_frustum,
             name,
             fov=2 * math.atan(height / 2 / float(camera.intrinsics[0, 1, 1])),
             aspect=width / height,
@@ -221,11 +217,10 @@ class Scenery:
             position=camera.centers[0].numpy(),
             cast_shadow=False,
             receive_shadow=False,
-            visible=self._visible.get(group or kind, True),
         )
-        self._keep(kind, node)
 
-    def _keep(self, kind: str, node: Any) -> None:
+    def _add(self, kind: str, add: Callable[..., Any], name: str, **options: Any) -> None:
+        node = add(name, visible=self._visible.get(kind, True), **options)
         self._nodes.setdefault(kind, []).append(node)
 
     def _clear(self, kind: str) -> None:

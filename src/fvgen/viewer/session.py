@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
+from fvgen.files import write_whole
 from fvgen.outputs import output_folder, write_files, write_photos
 from fvgen.pipeline import NovelViewPipeline, Size
 from fvgen.progress import watched
@@ -84,6 +85,16 @@ class Session:
         """What the runner does now."""
         return self.runner.status
 
+    def ready(self) -> Scene:
+        """The scene.
+
+        Raises:
+            UserError: it is not built yet.
+        """
+        if self.scene is None:
+            raise UserError("the scene is not there yet: wait for it")
+        return self.scene
+
     def build(self) -> bool:
         """Start to build the scene. Returns whether it was started."""
         return self.runner.start("scene", self._build)
@@ -108,13 +119,11 @@ class Session:
             UserError: a name that is none, a path with fewer than two keys, a scene that is not there yet.
         """
         file = self.workspace.path_file(name)
-        scene = self._ready()
+        scene = self.ready()
         path = self.path
         path.cameras()
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".partial")
-        save_path(path, temporary)
-        temporary.replace(file)
+        write_whole(file, lambda partial: save_path(path, Path(partial.name)))
         source = self.source if scene.geometry == "given" else [str(self._saved_scene(scene))]
         size = f"{path.size[0]}x{path.size[1]}"
         return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
@@ -126,8 +135,8 @@ class Session:
             UserError: no such path, or one that cannot be read.
         """
         file = self.workspace.path_file(name)
-        early = self.scene is None and self.opened is not None
-        cameras = self.opened.photo_cameras if early else self._ready().cameras
+        opened = self.opened if self.scene is None else None
+        cameras = self.ready().cameras if opened is None else opened.photo_cameras
         loaded = load_path(file, self.size, cameras[0])
         self.edit(lambda path: loaded)
 
@@ -160,7 +169,7 @@ class Session:
         folder = self.workspace.result(name)
         if not 0 <= seed < 2**63:
             raise UserError(f"seed {seed}: choose a whole number from 0")
-        scene = self._ready()
+        scene = self.ready()
         path = follow(self.path.cameras(), scene.cameras, self.size)
         if folder.exists():
             raise UserError(f"there is a result {name} already: choose another name")
@@ -182,7 +191,7 @@ class Session:
             source, share = torch.zeros(len(opened.positions), dtype=torch.int64), torch.ones(len(opened.positions))
             cloud = PointCloud(opened.positions, opened.colors, source, share)
             return render_points_guide(camera, cloud.to(self.pipeline.device)).images()[0]
-        scene = self._ready()
+        scene = self.ready()
         twice = follow(Cameras.concatenate([camera, camera]), scene.cameras)  # a path has two frames at least
         with self._previewing:
             if self._renderer is None:
@@ -194,11 +203,6 @@ class Session:
         """End what runs. Returns whether it ended in time."""
         self.runner.close()
         return self.runner.wait(seconds)
-
-    def _ready(self) -> Scene:
-        if self.scene is None:
-            raise UserError("the scene is not there yet: wait for it")
-        return self.scene
 
     def _saved_scene(self, scene: Scene) -> Path:
         """The ``transforms_photos.json`` of exactly these cameras, written now if it is not there."""

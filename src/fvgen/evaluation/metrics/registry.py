@@ -166,9 +166,9 @@ class _Metrics:
 
     def __init__(self, names: Sequence[str], device: str = "cpu", weights: Path | None = None):
         self.weights, self.device = Weights(weights), torch.device(device)
-        self._metrics = _chosen(names, self._known)
+        self.metrics = _chosen(names, self._known)
         built = Networks(self.weights, self.device)
-        self._loaded = {load: load(built) for load in dict.fromkeys(m.load for m in self._metrics.values())}
+        self._loaded = {load: load(built) for load in dict.fromkeys(m.load for m in self.metrics.values())}
 
 
 class FrameMetrics(_Metrics):
@@ -180,7 +180,8 @@ class FrameMetrics(_Metrics):
         weights: folder that is looked in first for files of weights.
 
     Attributes:
-        weights: their hashes are in ``weights.used``.
+        metrics: what each name means.
+        weights: the files that were read, by their hashes in ``weights.used``.
 
     Raises:
         UserError: for an unknown name or missing weights.
@@ -203,11 +204,11 @@ class FrameMetrics(_Metrics):
             UserError: if the shapes differ.
         """
         check_pictures(predicted, truth)
-        scores = {name: [torch.zeros(0, dtype=torch.float64)] for name in self._metrics}
+        scores = {name: [torch.zeros(0, dtype=torch.float64)] for name in self.metrics}
         with exact_convolutions():
             for pair in zip(predicted.split(1), truth.split(1)):  # one at a time: the features of VGG are large
                 images = [unit_range(v).to(self.device) for v in pair]
-                for name, metric in self._metrics.items():
+                for name, metric in self.metrics.items():
                     scores[name].append(self._loaded[metric.load](*images).double().cpu())
         return {name: torch.cat(values) for name, values in scores.items()}
 
@@ -232,7 +233,7 @@ class SetMetrics(_Metrics):
 
     def reset(self) -> None:
         """Forget all pictures; networks stay."""
-        self._distances = {name: metric.distance() for name, metric in self._metrics.items()}
+        self._distances = {name: metric.distance() for name, metric in self.metrics.items()}
         self._count = 0
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
@@ -266,7 +267,7 @@ class SetMetrics(_Metrics):
         self._take(predicted, truth, max(counts, default=0))
 
     def _take(self, predicted: Features, truth: Features, count: int) -> None:
-        for name, metric in self._metrics.items():
+        for name, metric in self.metrics.items():
             self._distances[name].add(*(side[metric.load].to(self.device) for side in (predicted, truth)))
         self._count += count
 
