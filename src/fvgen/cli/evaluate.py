@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from fvgen.evaluation.datasets import EvaluationScene
     from fvgen.evaluation.protocols import Protocol
     from fvgen.evaluation.run import Plan
-    from fvgen.evaluation.systems import System
     from fvgen.evaluation.task import Framing
 
 
@@ -116,11 +115,16 @@ class Evaluate:
             raise UserError("no scenes: name folders with posed pictures")
         if self.photo_size and (self.handout or self.models == self.baselines == ()):
             raise UserError("--photo-size asks systems of ours for views: name --models or --baselines, no --handout")
+        from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol
         from fvgen.evaluation.store import Store
+        from fvgen.evaluation.task import LEAST, Framing
 
         protocol = find_protocol(self.protocol)
-        framing = self._framing(protocol)
+        size = parse_size(self.size) or protocol.size
+        if min(size) < LEAST:
+            raise UserError(f"--size {self.size}: pictures of {LEAST}x{LEAST} at least are scored")
+        framing = Framing(size, protocol.through if size == protocol.size else None)
         store = None if self.handout else Store(self.output)
         plan = self._plan(protocol, framing, {scene.name: scene for scene in self._scenes(framing)})
         if store is None:
@@ -132,10 +136,15 @@ class Evaluate:
         from fvgen.evaluation.report import write_report
         from fvgen.evaluation.run import evaluate
         from fvgen.evaluation.scores import Scorer
-        from fvgen.evaluation.systems import Frames
+        from fvgen.evaluation.systems import BLURRED, PLAIN, Baseline, Frames, Model, System
 
         scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
-        systems = self._systems(protocol)
+        names = (BLURRED if protocol.blurs else PLAIN) if self.baselines is None else self.baselines
+        systems: list[System] = [Baseline(name) for name in names]
+        systems += [Frames(text) for text in self.frames]
+        systems += [Model(text, self.device, self.dtype, self.seed) for text in self.models]
+        if not systems:
+            raise UserError("nothing to evaluate: name --models, --baselines or --frames")
         print(write_report(store, evaluate(plan, systems, scorer, store), self.page_megabytes))
         if self.photo_size:
             ours = [system for system in systems if not isinstance(system, Frames)]
@@ -147,16 +156,6 @@ class Evaluate:
             names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
             print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)
         print(f"{len(plan.splits)} scenes or pairs in {self.output}; open {self.output / 'index.html'}")
-
-    def _framing(self, protocol: "Protocol") -> "Framing":
-        """Size and crop: the protocol's own, or pictures that cover a size of the user's."""
-        from fvgen.cli.generate import parse_size
-        from fvgen.evaluation.task import LEAST, Framing
-
-        size = parse_size(self.size) or protocol.size
-        if min(size) < LEAST:
-            raise UserError(f"--size {self.size}: pictures of {LEAST}x{LEAST} at least are scored")
-        return Framing(size, protocol.through if size == protocol.size else None)
 
     def _scenes(self, framing: "Framing") -> "list[EvaluationScene]":
         from fvgen.evaluation.datasets import find_scenes
@@ -190,14 +189,3 @@ class Evaluate:
             return Plan(self.protocol, splits, scenes, framing, placing, self.lens)
         splits, absent = read_index(self.index, {name: len(scene) for name, scene in scenes.items()})
         return Plan(f"index {self.index.name}", splits, scenes, framing, placing, self.lens, self.index, absent)
-
-    def _systems(self, protocol: "Protocol") -> "list[System]":
-        from fvgen.evaluation.systems import BLURRED, PLAIN, Baseline, Frames, Model
-
-        names = (BLURRED if protocol.blurs else PLAIN) if self.baselines is None else self.baselines
-        systems: list[System] = [Baseline(name) for name in names]
-        systems += [Frames(text) for text in self.frames]
-        systems += [Model(text, self.device, self.dtype, self.seed) for text in self.models]
-        if not systems:
-            raise UserError("nothing to evaluate: name --models, --baselines or --frames")
-        return systems
