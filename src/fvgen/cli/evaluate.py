@@ -139,8 +139,8 @@ class Evaluate:
         from fvgen.evaluation.systems import BLURRED, PLAIN, Baseline, Frames, Model, System
 
         scorer = Scorer(self.metrics, plan.placing.device, self.metric_weights)
-        names = (BLURRED if protocol.blurs else PLAIN) if self.baselines is None else self.baselines
-        systems: list[System] = [Baseline(name) for name in names]
+        baselines = (BLURRED if protocol.blurs else PLAIN) if self.baselines is None else self.baselines
+        systems: list[System] = [Baseline(name) for name in baselines]
         systems += [Frames(text) for text in self.frames]
         systems += [Model(text, self.device, self.dtype, self.seed) for text in self.models]
         if not systems:
