@@ -1,5 +1,6 @@
 """How a scene is filmed: moves with an unsteady hand, kept clear of things, and what the camera makes of light."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.procedural.light import look
-from fvgen.procedural.mesh import Array, Mesh
+from fvgen.procedural.mesh import Array, Mesh, Vector
 from fvgen.procedural.raster import rasterise
 
 _TRIES = 14
@@ -21,14 +22,14 @@ class Stage:
 
     Attributes:
         low, high: ``[3]`` corners of the box that the camera stays in, world.
-        targets: points to look at.
+        targets: points ``[3]`` to look at.
         near, far: least and greatest distance of the camera from what it looks at.
         kinds: moves that suit the place.
     """
 
-    low: Array
-    high: Array
-    targets: list[Array]
+    low: Vector
+    high: Vector
+    targets: Sequence[Vector]
     near: float
     far: float
     kinds: tuple[str, ...] = ("walk", "track", "orbit", "dolly", "crane", "arc")
@@ -53,8 +54,7 @@ def film_move(rng: np.random.Generator, stage: Stage, mesh: Mesh, frames: int, w
 
 def _path(rng: np.random.Generator, stage: Stage, frames: int) -> tuple[Array, Array, float]:
     """Centres and points looked at ``[T, 3]``, and the roll."""
-    target = np.asarray(stage.targets[rng.integers(len(stage.targets))], float)
-    target = target + rng.normal(0, 0.06, 3) * stage.near
+    target = np.array(stage.targets[int(rng.integers(len(stage.targets)))]) + rng.normal(0, 0.06, 3) * stage.near
     for _ in range(40):
         start = rng.uniform(stage.low, stage.high)
         if stage.near < np.linalg.norm(start - target) < stage.far:

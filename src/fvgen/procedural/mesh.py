@@ -5,13 +5,14 @@ the world by a :class:`Place`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
+Vector = Sequence[float] | Array  # [3]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Place:
         return self.vectors(local) * self.size + np.asarray(self.at)
 
     def vectors(self, local: Array) -> Array:
-        """World directions of local ones; the local ``y`` points up."""
+        """World directions ``[..., 3]`` of local ones; the local ``y`` points up."""
         c, s = np.cos(self.turn), np.sin(self.turn)
         x, y, z = local[..., 0], local[..., 1], local[..., 2]
         return np.stack([c * x + s * z, -y, -s * x + c * z], -1)
@@ -130,7 +131,7 @@ def grid_normals(points: Array, wrap: bool) -> Array:
     return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
 
 
-def length(line: Array) -> float:
+def _length(line: Array) -> float:
     return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
 
 
@@ -138,29 +139,25 @@ _FINEST = 48  # most cells along a side of a sheet
 _WORLD = Place()
 
 
-@dataclass
 class MeshBuilder:
     """Collects sheets; :meth:`build` returns the mesh.
 
-    Attributes:
+    Args:
+        rng: of where textures begin, and of lumps.
         detail: longest cell of flat surfaces in metres; light is worked out at their corners.
-        materials: all materials used.
+
+    Attributes:
+        vertices: positions ``[v, 3]``, normals ``[v, 3]``, uv ``[v, 2]`` and parts ``[v]`` of each sheet so far.
+        blocks: of each part so far.
     """
 
-    rng: np.random.Generator
-    detail: float = 0.4
-    materials: list[Material] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._vertices: list[tuple[Array, Array, Array]] = []
-        self._parts: list[NDArray[np.int64]] = []
-        self._faces: list[NDArray[np.int64]] = []
-        self._face_material: list[NDArray[np.int64]] = []
-        self._sheet: list[NDArray[np.int64]] = []
-        self._solid: list[NDArray[np.bool_]] = []
-        self._count = self._part = self._sheets = 0
-        self._known: dict[Material, int] = {}
+    def __init__(self, rng: np.random.Generator, detail: float = 0.4) -> None:
+        self.rng, self.detail = rng, detail
+        self.vertices: list[tuple[Array, Array, Array, NDArray[np.int64]]] = []
         self.blocks: list[Block] = []
+        self._faces: list[tuple[NDArray[Any], ...]] = []  # faces, their material, sheet, and whether they are solid
+        self._count = self._part = self._sheets = 0
+        self._materials: dict[Material, int] = {}
 
     def sheet(
         self,
@@ -171,7 +168,7 @@ class MeshBuilder:
         reach: tuple[float, float] | None = None,
         wrap: bool = False,
         solid: bool = False,
-        away: Array | None = None,
+        away: Vector | None = None,
         flat: Array | None = None,
     ) -> None:
         """A curved surface.
@@ -183,83 +180,78 @@ class MeshBuilder:
             reach: local length along both axes for the texture; by default measured through the middle.
             wrap: the last column is the first again.
             solid: its back is never seen.
-            flat: the one local normal of a flat sheet.
-            away: local point or, for a flat sheet, any point behind it, that the normals point away from.
+            away: local point, or one for each of ``points``, that the normals point away from.
+            flat: ``[3]`` the one local normal of a flat sheet.
         """
         n, m = points.shape[:2]
         normals = grid_normals(points, wrap) if flat is None else np.broadcast_to(flat, points.shape)
-        if away is not None and ((points - away) * normals).sum() < 0:
+        if away is not None and ((points - np.asarray(away)) * normals).sum() < 0:
             normals = -normals
         if reach is None:
-            reach = (length(points[:, m // 2]), length(points[n // 2]))
-        vv, uu = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, m), indexing="ij")
-        uv = np.stack([uu, vv], -1)
+            reach = (_length(points[:, m // 2]), _length(points[n // 2]))
+        uv = np.stack(np.meshgrid(np.linspace(0, 1, m), np.linspace(0, 1, n)), -1)
         if material.scale > 0:
             repeats = np.array([reach[1], reach[0]]) * place.size / material.scale
             if wrap:
                 repeats[0] = max(1.0, round(repeats[0]))
             uv = uv * repeats + self.rng.uniform(0, 1, 2)
-        world, out = place.points(points), place.vectors(normals)
+        world, out = place.points(points).reshape(-1, 3), place.vectors(normals).reshape(-1, 3)
         index = np.arange(n * m).reshape(n, m)
         a, b, c, d = (x.ravel() for x in (index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]))
         faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-        self._add(world.reshape(-1, 3), out.reshape(-1, 3), uv.reshape(-1, 2), faces, material, solid)
+        self._add(world, out, uv.reshape(-1, 2), faces, material, solid)
 
     def _add(
-        self,
-        positions: Array,
-        normals: Array,
-        uv: Array,
-        faces: NDArray[np.int64],
-        material: Material,
-        solid: bool,
-        sheets: int = 1,
+        self, positions: Array, normals: Array, uv: Array, faces: Any, material: Material, solid: bool, sheets: int = 1
     ) -> None:
         corner = positions[faces]
         turn = cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
         area = np.linalg.norm(turn, axis=1)
         wrong = (turn * normals[faces].sum(1)).sum(1) < 0
         sheet = self._sheets + np.arange(len(faces)) * sheets // len(faces)
-        self._sheet.append(sheet[area > 1e-10])
+        kept = area > 1e-10
+        faces = np.where(wrong[:, None], faces[:, [0, 2, 1]], faces)[kept]
+        number = self._materials.setdefault(material, len(self._materials))
+        self.vertices.append((positions, normals, uv, np.full(len(positions), self._part)))
+        same = (np.full(len(faces), value) for value in (number, solid))
+        self._faces.append((faces + self._count, sheet[kept], *same))
         self._sheets += sheets
-        faces = np.where(wrong[:, None], faces[:, [0, 2, 1]], faces)[area > 1e-10]
-        number = self._known.setdefault(material, len(self.materials))
-        if number == len(self.materials):
-            self.materials.append(material)
-        self._vertices.append((positions, normals, uv))
-        self._parts.append(np.full(len(positions), self._part))
-        self._faces.append(faces + self._count)
-        self._face_material.append(np.full(len(faces), number))
-        self._solid.append(np.full(len(faces), solid))
         self._count += len(positions)
 
-    def next_part(
-        self, place: Place, low: Sequence[float] | Array, high: Sequence[float] | Array, blocks: bool = True
-    ) -> None:
-        """Close the part in hand, whose local bounds are given; what follows belongs to the next."""
+    def next_part(self, place: Place, low: Vector, high: Vector, blocks: bool = True) -> None:
+        """Close the part in hand, whose local bounds ``[3]`` are given; what follows belongs to the next."""
         if blocks:
-            low_, high_ = np.asarray(low, float), np.asarray(high, float)
-            half = (high_ - low_) / 2 * place.size
-            self.blocks.append(Block(place.points((low_ + high_) / 2), half, place.turn, self._part))
+            ends = np.asarray(low, float), np.asarray(high, float)
+            half = (ends[1] - ends[0]) / 2 * place.size
+            self.blocks.append(Block(place.points((ends[0] + ends[1]) / 2), half, place.turn, self._part))
         self._part += 1
 
-    def panel(self, origin: Array, u: Array, v: Array, material: Material, place: Place = _WORLD, **kw: Any) -> None:
-        """The parallelogram ``origin + a u + b v``, cut into cells fine enough for light."""
-        n, m = (int(np.clip(np.ceil(np.linalg.norm(x) * place.size / self.detail), 1, _FINEST)) for x in (v, u))
-        b, a = np.linspace(0, 1, n + 1)[:, None, None], np.linspace(0, 1, m + 1)[None, :, None]
-        points = np.asarray(origin) + a * np.asarray(u) + b * np.asarray(v)
-        normal = np.cross(np.asarray(v, float), np.asarray(u, float))
+    def panel(self, origin: Vector, u: Vector, v: Vector, material: Material, place: Place = _WORLD, **kw: Any) -> None:
+        """The parallelogram ``origin + a u + b v`` (``[3]`` each), cut into cells fine enough for light.
+
+        Its normal is ``v x u``; ``kw`` goes to :meth:`sheet`.
+        """
+        origin, u, v = (np.asarray(x, float) for x in (origin, u, v))
         reach = (float(np.linalg.norm(v)), float(np.linalg.norm(u)))
-        self.sheet(points, material, place, reach=reach, flat=normal / np.linalg.norm(normal), **kw)
+        n, m = (int(np.clip(np.ceil(side * place.size / self.detail), 1, _FINEST)) for side in reach)
+        b, a = np.linspace(0, 1, n + 1)[:, None, None], np.linspace(0, 1, m + 1)[None, :, None]
+        normal = np.cross(v, u)
+        flat = normal / np.linalg.norm(normal)
+        self.sheet(origin + a * u + b * v, material, place, reach=reach, flat=flat, **kw)
 
     def box(self, half: Sequence[float], material: Material, place: Place, *, top: Material | None = None) -> None:
         """A box that stands on its place; ``half`` are half its sizes."""
         h = np.asarray(half, float)
-        if top is None and h.max() * 2 * place.size <= self.detail:
-            self._small_box(h, material, place)
-            return
         middle = np.array([0, h[1], 0])
-        for i in range(3):
+        small = top is None and h.max() * 2 * place.size <= self.detail
+        if small:  # one cell on each side, all at once
+            uv = _BOX_UV
+            if material.scale > 0:
+                lengths = 2 * h[_BOX_AXES] * place.size / material.scale
+                uv = uv * np.repeat(lengths, 4, 0) + self.rng.uniform(0, 1, 2)
+            world, out = place.points(np.concatenate(_BOX_POINTS) * h + middle), place.vectors(_BOX_NORMALS)
+            self._add(world, out, uv, _BOX_FACES, material, True, sheets=6)
+        for i in () if small else range(3):
             j, k = (i + 1) % 3, (i + 2) % 3
             for side in (-1.0, 1.0):
                 corner, u, v = middle.copy(), np.zeros(3), np.zeros(3)
@@ -268,16 +260,6 @@ class MeshBuilder:
                 face = (corner, v, u) if j == 1 else (corner, u, v)  # textures stand upright on the sides
                 chosen = top if top is not None and i == 1 else material
                 self.panel(*face, chosen, place, solid=True, away=middle)
-        self.next_part(place, (-h[0], 0, -h[2]), (h[0], 2 * h[1], h[2]))
-
-    def _small_box(self, h: Array, material: Material, place: Place) -> None:
-        """A box with one cell on each side, all at once."""
-        points, uv = _BOX_POINTS * h + np.array([0, h[1], 0]), _BOX_UV
-        if material.scale > 0:
-            lengths = 2 * h[_BOX_AXES] * place.size / material.scale
-            uv = uv * np.repeat(lengths, 4, 0) + self.rng.uniform(0, 1, 2)
-        world, out = place.points(points), place.vectors(_BOX_NORMALS)
-        self._add(world, out, uv, _BOX_FACES, material, True, sheets=6)
         self.next_part(place, (-h[0], 0, -h[2]), (h[0], 2 * h[1], h[2]))
 
     def wall(
@@ -295,21 +277,18 @@ class MeshBuilder:
         """
         xs = sorted({0.0, width, *(x for h in holes for x in (h[0], h[2]))})
         ys = sorted({0.0, height, *(y for h in holes for y in (h[1], h[3]))})
-        behind = np.array([width / 2, height / 2, -1.0])
+        behind = (width / 2, height / 2, -1)
         for left, right in zip(xs, xs[1:]):
             for low, high in zip(ys, ys[1:]):
                 x, y = (left + right) / 2, (low + high) / 2
-                if any(h[0] < x < h[2] and h[1] < y < h[3] for h in holes):
-                    continue
-                self.panel(
-                    np.array([left, low, 0]), np.array([right - left, 0, 0]), np.array([0, high - low, 0]),
-                    material, place, away=behind,
-                )  # fmt: skip
+                if not any(h[0] < x < h[2] and h[1] < y < h[3] for h in holes):
+                    sides = (right - left, 0, 0), (0, high - low, 0)
+                    self.panel((left, low, 0), *sides, material, place, away=behind)
         for left, low, right, high in holes:
-            across, up = np.array([right - left, 0, 0]), np.array([0, high - low, 0])
-            back, corner = np.array([0, 0, -depth]), np.array([left, low, 0.0])
-            middle = corner + (across + up + back) / 2
-            for origin, side in ((corner, across), (corner + up, across), (corner, up), (corner + across, up)):
+            right_, up_ = np.array([right - left, 0, 0]), np.array([0, high - low, 0])
+            back, foot = np.array([0, 0, -depth]), np.array([left, low, 0.0])
+            middle = foot + (right_ + up_ + back) / 2
+            for origin, side in ((foot, right_), (foot + up_, right_), (foot, up_), (foot + right_, up_)):
                 self.panel(origin, side, back, material, place, away=2 * origin + side + back - middle)
         self.next_part(place, (0, 0, -depth), (width, height, 0))
 
@@ -319,11 +298,9 @@ class MeshBuilder:
         angle = np.linspace(0, 2 * np.pi, sides + 1)
         r, y = outline[:, :1], outline[:, 1:]
         points = np.stack([r * np.cos(angle), y + 0 * angle, r * np.sin(angle)], -1)
-        axis = np.zeros_like(points)
-        axis[..., 1] = y
-        reach = (length(outline), 2 * np.pi * float(outline[:, 0].max()))
-        self.sheet(points, material, place, reach=reach, wrap=True, away=axis)
-        big = float(outline[:, 0].max())
+        big = float(r.max())
+        reach = (_length(outline), 2 * np.pi * big)
+        self.sheet(points, material, place, reach=reach, wrap=True, away=points * [0, 1, 0])
         self.next_part(place, (-big, float(y.min()), -big), (big, float(y.max()), big))
 
     def ball(self, radii: Sequence[float], material: Material, place: Place, bumps: float = 0.0, n: int = 12) -> None:
@@ -335,13 +312,14 @@ class MeshBuilder:
             wave = self.rng.normal(size=3) * 2.0 * 1.7**octave
             grow += bumps * 0.6**octave * np.sin(unit @ wave + self.rng.uniform(0, 6))
         r = np.asarray(radii, float)
-        points = unit * grow[..., None] * r + np.array([0, r[1], 0])
         center = np.array([0, r[1], 0])
-        self.sheet(points, material, place, wrap=True, solid=True, away=center)
+        self.sheet(unit * grow[..., None] * r + center, material, place, wrap=True, solid=True, away=center)
         self.next_part(place, center - r * 0.8, center + r * 0.8)
 
-    def tube(self, path: Array, radius: float | Array, material: Material, place: Place, sides: int = 6) -> None:
-        """A tube of some radius along ``path [k, 3]``: legs, poles, branches, cables."""
+    def tube(
+        self, path: Sequence[Vector] | Array, radius: float | Array, material: Material, place: Place, sides: int = 6
+    ) -> None:
+        """A tube of one radius, or of radii ``[k]``, along ``path [k, 3]``: legs, poles, branches, cables."""
         path = np.asarray(path, float)
         ahead = np.gradient(path, axis=0)
         ahead /= np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-9)
@@ -352,8 +330,7 @@ class MeshBuilder:
         angle = np.linspace(0, 2 * np.pi, sides + 1)[None, :, None]
         ring = np.cos(angle) * a[:, None] + np.sin(angle) * b[:, None]
         points = path[:, None] + ring * np.broadcast_to(np.asarray(radius, float), len(path))[:, None, None]
-        axis = np.broadcast_to(path[:, None], points.shape)
-        self.sheet(points, material, place, wrap=True, solid=True, away=axis)
+        self.sheet(points, material, place, wrap=True, solid=True, away=path[:, None])
         wide = float(np.max(radius))
         self.next_part(place, path.min(0) - wide, path.max(0) + wide)
 
@@ -369,35 +346,17 @@ class MeshBuilder:
 
     def build(self) -> Mesh:
         """Everything collected."""
-        positions, normals, uv = (np.concatenate(x).astype(np.float32) for x in zip(*self._vertices))
-        return Mesh(
-            positions,
-            normals,
-            uv,
-            np.concatenate(self._parts),
-            np.concatenate(self._faces),
-            np.concatenate(self._face_material),
-            np.concatenate(self._sheet),
-            np.concatenate(self._solid),
-            self.materials,
-            self.blocks,
-        )
+        *corners, part = (np.concatenate(x) for x in zip(*self.vertices))
+        positions, normals, uv = (x.astype(np.float32) for x in corners)
+        faces, sheet, material, solid = (np.concatenate(x) for x in zip(*self._faces))
+        return Mesh(positions, normals, uv, part, faces, material, sheet, solid, list(self._materials), self.blocks)
 
 
-def _unit_box() -> tuple[Array, Array, Array, NDArray[np.int64], NDArray[np.int64]]:
-    """Corners ``[24, 3]``, normals and uv of a box of half size 1 side by side, its faces, each side's two axes."""
-    points, normals, uv, axes = [], [], [], []
-    for i, u, v in ((0, 2, 1), (1, 0, 2), (2, 0, 1)):
-        for side in (-1.0, 1.0):
-            for b, a in ((0, 0), (0, 1), (1, 1), (1, 0)):
-                corner = np.zeros(3)
-                corner[i], corner[u], corner[v] = side, 2 * a - 1, 2 * b - 1
-                points.append(corner)
-                normals.append(side * np.eye(3)[i])
-                uv.append((float(a), float(b)))
-            axes.append((u, v))
-    faces = [(4 * k, 4 * k + a, 4 * k + a + 1) for k in range(6) for a in (1, 2)]
-    return np.array(points), np.array(normals), np.array(uv), np.array(faces), np.array(axes)
-
-
-_BOX_POINTS, _BOX_NORMALS, _BOX_UV, _BOX_FACES, _BOX_AXES = _unit_box()
+_BOX_SIDES = [(axes, side) for axes in ((0, 2, 1), (1, 0, 2), (2, 0, 1)) for side in (-1.0, 1.0)]  # normal, u, v
+_CORNERS = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+# [24, 3] of a box of half size 1, side after side
+_BOX_POINTS = [side * np.eye(3)[i] + (2 * _CORNERS - 1) @ np.eye(3)[[u, v]] for (i, u, v), side in _BOX_SIDES]
+_BOX_NORMALS = np.repeat([side * np.eye(3)[i] for (i, _, _), side in _BOX_SIDES], 4, 0)
+_BOX_UV = np.tile(_CORNERS, (6, 1))
+_BOX_AXES = np.array([axes[1:] for axes, _ in _BOX_SIDES])
+_BOX_FACES = np.array([(4 * k, 4 * k + a, 4 * k + a + 1) for k in range(6) for a in (1, 2)])
