@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 Image8 = NDArray[np.uint8]  # [S, S, 3]
 Pattern = Callable[[np.random.Generator, int], Image8]
 Color = tuple[int, int, int]
-
+Draw = ImageDraw.ImageDraw
 
 TEXTURE = 256  # side of the textures in texels
 MASK = 128  # side of the cut-outs
@@ -29,7 +29,7 @@ def pyramid(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate(levels)
 
 
-def palette(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+def _palette(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """``[n, 3]`` colours in 0..1 around a common tint: surfaces share a light, few are saturated."""
     base = rng.uniform(0.15, 0.85)
     tint = rng.normal(0, 0.05, 3)
@@ -46,11 +46,9 @@ def power_law_noise(
     """
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
     if stretch is None:
-        stretch = rng.uniform(0.3, 3.0) if rng.random() < 0.3 else 1.0
-        fy = fy * stretch
+        frequency = np.hypot(fy * (rng.uniform(0.3, 3.0) if rng.random() < 0.3 else 1.0), fx)
     else:
-        fx = fx * stretch
-    frequency = np.hypot(fy, fx)
+        frequency = np.hypot(fy, fx * stretch)
     frequency[0, 0] = 1.0
     spectrum = (rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)) / frequency**exponent
     spectrum[0, 0] = 0
@@ -58,8 +56,7 @@ def power_law_noise(
     return (noise - noise.mean()) / (noise.std() + 1e-9)
 
 
-def to_image(values: NDArray[np.float64]) -> Image8:
-    """0..1 as bytes."""
+def _to_image(values: NDArray[np.float64]) -> Image8:
     return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -70,7 +67,7 @@ def _bytes(color: NDArray[np.float64]) -> Color:
 
 def _grain(rng: np.random.Generator, image: Image8, most: float = 0.08) -> Image8:
     noise = power_law_noise(rng, image.shape[0], rng.uniform(0.4, 1.3))
-    return to_image(image / 255.0 + noise[..., None] * rng.uniform(0.01, most))
+    return _to_image(image / 255.0 + noise[..., None] * rng.uniform(0.01, most))
 
 
 def _ramp(colors: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,12 +84,15 @@ def _wrapped(size: int, x: float, y: float, reach: float) -> list[tuple[float, f
     return [(a, b) for a in xs for b in ys]
 
 
+# Patterns: seamless pictures ``[size, size, 3]`` uint8, everything random from ``rng``.
+
+
 def marble(rng: np.random.Generator, size: int) -> Image8:
     """Layers of 1/f noise mapped through a short colour ramp: plaster, stone, foliage far away."""
     value = power_law_noise(rng, size, rng.uniform(0.8, 1.7))
     if rng.random() < 0.4:
         value = np.sin(value * rng.uniform(2, 8))
-    return to_image(_ramp(palette(rng, 4), (value + 2) / 4))
+    return _to_image(_ramp(_palette(rng, 4), (value + 2) / 4))
 
 
 def plaster(rng: np.random.Generator, size: int) -> Image8:
@@ -101,22 +101,20 @@ def plaster(rng: np.random.Generator, size: int) -> Image8:
     relief = height - np.roll(height, 1, axis=(0, 1))
     stains = power_law_noise(rng, size, 1.8)
     value = relief / relief.std() * rng.uniform(0.01, 0.06) + stains * rng.uniform(0.0, 0.05)
-    return to_image(palette(rng, 1)[0] * 0.6 + 0.3 + value[..., None])
+    return _to_image(_palette(rng, 1)[0] * 0.6 + 0.3 + value[..., None])
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> Image8:
     """Occluding shapes with power-law sizes (Lee, Mumford and Huang 2001): edges at every scale."""
-    colors = palette(rng, 48)
+    colors = _palette(rng, 48)
     image = Image.new("RGB", (size, size), _bytes(colors[0]))
-    draw = ImageDraw.Draw(image)
-    smallest = rng.uniform(0.006, 0.03)
+    draw, smallest = ImageDraw.Draw(image), rng.uniform(0.006, 0.03)
     for _ in range(int(rng.integers(200, 900))):
         radius = min(size * smallest * (1 - rng.random() * 0.995) ** -0.5, size * 0.45)
         x, y = rng.uniform(0, size, 2)
         color, is_round = _bytes(colors[rng.integers(48)]), rng.random() < 0.4
-        corners = int(rng.integers(3, 7))
-        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        reach = radius * rng.uniform(0.6, 1.4, corners)
+        angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 7))))
+        reach = radius * rng.uniform(0.6, 1.4, len(angles))
         for cx, cy in _wrapped(size, x, y, 1.4 * radius):
             if is_round:
                 draw.ellipse([cx - radius, cy - radius, cx + radius, cy + radius], fill=color)
@@ -147,13 +145,13 @@ def bricks(rng: np.random.Generator, size: int) -> Image8:
     """Rows of blocks with joints: walls, tiles, floorboards, book spines, depending on the proportions."""
     rows, aspect = int(rng.integers(3, 20)), float(rng.choice([0.15, 0.4, 1.0, 2.0, 4.0, 8.0]))
     gap = rng.uniform(0.0, 0.12) * min(size / rows, size / rows * aspect)
-    image = _rows(rng, size, rows, aspect, gap, palette(rng, 32), _bytes(palette(rng, 1)[0]))
+    image = _rows(rng, size, rows, aspect, gap, _palette(rng, 32), _bytes(_palette(rng, 1)[0]))
     return _grain(rng, np.asarray(image if rng.random() < 0.6 else image.rotate(90)))
 
 
 def masonry(rng: np.random.Generator, size: int) -> Image8:
     """Brickwork: courses twice as long as high, stones of one clay, each stained."""
-    rows, base = int(rng.choice([8, 10, 12, 16])), palette(rng, 1)[0]
+    rows, base = int(rng.choice([8, 10, 12, 16])), _palette(rng, 1)[0]
     colors = np.clip(base + rng.normal(0, 0.07, (24, 1)) + rng.normal(0, 0.02, (24, 3)), 0, 1)
     joint = _bytes(base * 0.4 + rng.uniform(0.2, 0.5))
     image = _rows(rng, size, rows, float(rng.uniform(1.8, 2.8)), 0.1 * size / rows, colors, joint)
@@ -162,7 +160,7 @@ def masonry(rng: np.random.Generator, size: int) -> Image8:
 
 def tiles(rng: np.random.Generator, size: int) -> Image8:
     """A regular grid of squares in one or two colours, with joints."""
-    count, colors = int(rng.choice([2, 4, 6, 8])), palette(rng, 2)
+    count, colors = int(rng.choice([2, 4, 6, 8])), _palette(rng, 2)
     cell = (np.arange(size) * count / size).astype(int)
     odd = ((cell[:, None] + cell[None]) % 2)[..., None] * (rng.random() < 0.5)
     each = rng.normal(0, 0.03, (count, count))[cell][:, cell][..., None]
@@ -170,7 +168,7 @@ def tiles(rng: np.random.Generator, size: int) -> Image8:
     inside = np.arange(size) * count / size % 1
     joint = (inside < rng.uniform(0.02, 0.06))[:, None] | (inside < rng.uniform(0.02, 0.06))[None]
     value = np.where(joint[..., None], value * 0.5 + rng.uniform(0, 0.3), value)
-    return _grain(rng, to_image(value + 0.04 * power_law_noise(rng, size, 1.5)[..., None]), 0.03)
+    return _grain(rng, _to_image(value + 0.04 * power_law_noise(rng, size, 1.5)[..., None]), 0.03)
 
 
 def boards(rng: np.random.Generator, size: int) -> Image8:
@@ -189,20 +187,18 @@ def boards(rng: np.random.Generator, size: int) -> Image8:
         value[(rows * count) % 1 < 0.03] -= 0.3
     dark = np.clip(np.array([0.36, 0.22, 0.12]) * rng.uniform(0.4, 1.8) + rng.normal(0, 0.02, 3), 0.02, 0.8)
     light = np.clip(dark + rng.uniform(0.12, 0.4) * np.array([1.0, 0.85, 0.65]), 0, 0.95)
-    image = to_image(_ramp(np.stack([dark, light]), value))
+    image = _to_image(_ramp(np.stack([dark, light]), value))
     return image if rng.random() < 0.5 else np.ascontiguousarray(image.transpose(1, 0, 2))
 
 
 def weave(rng: np.random.Generator, size: int) -> Image8:
     """Stripes and checks: cloth, blinds, wallpaper."""
-    axis = np.arange(size) / size
-    colors = palette(rng, 3)
-    a = np.sin(2 * np.pi * axis * rng.integers(4, 40) + rng.uniform(0, 6))
-    b = np.sin(2 * np.pi * axis * rng.integers(4, 40) + rng.uniform(0, 6)) * rng.choice([0.0, 0.5, 1.0])
+    turn, colors = 2 * np.pi * (np.arange(size) / size), _palette(rng, 3)
+    a = np.sin(turn * rng.integers(4, 40) + rng.uniform(0, 6))
+    b = np.sin(turn * rng.integers(4, 40) + rng.uniform(0, 6)) * rng.choice([0.0, 0.5, 1.0])
     sharp = rng.choice([0.8, 3.0, 20.0])
-    u = 1 / (1 + np.exp(-sharp * a))[None, :, None]
-    v = 1 / (1 + np.exp(-sharp * b))[:, None, None]
-    return _grain(rng, to_image(colors[0] * u + colors[1] * (1 - u) + (colors[2] - 0.5) * (v - 0.5)))
+    u, v = 1 / (1 + np.exp(-sharp * a))[None, :, None], 1 / (1 + np.exp(-sharp * b))[:, None, None]
+    return _grain(rng, _to_image(colors[0] * u + colors[1] * (1 - u) + (colors[2] - 0.5) * (v - 0.5)))
 
 
 def pebbles(rng: np.random.Generator, size: int) -> Image8:
@@ -215,14 +211,14 @@ def pebbles(rng: np.random.Generator, size: int) -> Image8:
 
     distance, cell = cKDTree(many[near]).query(np.indices((size, size)).reshape(2, -1).T + 0.5, k=2)
     edge = np.clip((distance[:, 1] - distance[:, 0]) / np.sqrt(size * size / count) * rng.uniform(1.5, 4), 0, 1)
-    colors = palette(rng, 24)[(np.repeat(np.arange(count), 9)[near][cell[:, 0]]) % 24]
+    colors = _palette(rng, 24)[(np.repeat(np.arange(count), 9)[near][cell[:, 0]]) % 24]
     value = colors * (0.35 + 0.65 * edge[:, None] ** rng.uniform(0.4, 1.2))
-    return _grain(rng, to_image(value.reshape(size, size, 3)), 0.06)
+    return _grain(rng, _to_image(value.reshape(size, size, 3)), 0.06)
 
 
 def grass(rng: np.random.Generator, size: int) -> Image8:
     """Short strokes in nearby colours, one over another: lawn, straw, fur, carpet."""
-    colors = palette(rng, 16)
+    colors = _palette(rng, 16)
     image = Image.new("RGB", (size, size), _bytes(colors.mean(0) * 0.6))
     draw, lean, spread = ImageDraw.Draw(image), rng.uniform(0, 6.3), rng.uniform(0.3, 1.6)
     longest = size * rng.uniform(0.03, 0.1)
@@ -240,7 +236,7 @@ def facade(rng: np.random.Generator, size: int) -> Image8:
     wall = (plaster if rng.random() < 0.5 else masonry)(rng, size)
     image = Image.fromarray(wall)
     draw, rows, columns = ImageDraw.Draw(image), int(rng.integers(2, 5)), int(rng.integers(2, 6))
-    frame, glass = _bytes(palette(rng, 1)[0] * 0.5 + 0.4), palette(rng, 3) * np.array([0.5, 0.6, 0.75])
+    frame, glass = _bytes(_palette(rng, 1)[0] * 0.5 + 0.4), _palette(rng, 3) * np.array([0.5, 0.6, 0.75])
     wide, high = size / columns, size / rows
     share_x, share_y, bar = rng.uniform(0.35, 0.75), rng.uniform(0.45, 0.75), max(1, round(size * 0.008))
     for row in range(rows):
@@ -252,19 +248,17 @@ def facade(rng: np.random.Generator, size: int) -> Image8:
             draw.line([((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1)], fill=frame, width=bar)
             draw.line([(x0, y0 + (y1 - y0) * 0.35), (x1, y0 + (y1 - y0) * 0.35)], fill=frame, width=bar)
             if rng.random() < 0.3:
-                draw.rectangle([x0, y0, x1, y0 + (y1 - y0) * rng.uniform(0.2, 0.8)], fill=_bytes(palette(rng, 1)[0]))
+                draw.rectangle([x0, y0, x1, y0 + (y1 - y0) * rng.uniform(0.2, 0.8)], fill=_bytes(_palette(rng, 1)[0]))
     return _grain(rng, np.asarray(image), 0.03)
 
 
 def print_page(rng: np.random.Generator, size: int) -> Image8:
     """Lines of letter-like strokes and a picture or two: posters, labels, pages."""
-    paper, ink = palette(rng, 2)
+    paper, ink = _palette(rng, 2)
     paper = np.clip(paper + (0.35 if rng.random() < 0.7 else -0.2), 0, 1)
     image = Image.new("RGB", (size, size), _bytes(paper))
-    draw = ImageDraw.Draw(image)
-    line = size / rng.integers(8, 30)
-    color = _bytes(ink * 0.5)
-    y = line
+    draw, color = ImageDraw.Draw(image), _bytes(ink * 0.5)
+    y = line = size / rng.integers(8, 30)
     while y < size - 2 * line:
         x = line
         while x < size - 2 * line:
@@ -281,27 +275,26 @@ def print_page(rng: np.random.Generator, size: int) -> Image8:
     return np.asarray(image)
 
 
-KINDS: dict[str, Pattern] = {
-    kind.__name__: kind
-    for kind in (
-        marble, plaster, dead_leaves, bricks, masonry, tiles, boards, weave, pebbles, grass, facade, print_page
-    )
-}  # fmt: skip
-MASKS = ("spray", "tuft", "lattice", "pickets", "rails", "blob", "fronds", "mesh")
+_ALL = (marble, plaster, dead_leaves, bricks, masonry, tiles, boards, weave, pebbles, grass, facade, print_page)
+KINDS: dict[str, Pattern] = {kind.__name__: kind for kind in _ALL}
 
 
 @lru_cache(maxsize=64)
 def mask(shape: str, variant: int) -> NDArray[np.float32]:
-    """A cut-out ``[128, 128]`` in 0..1, solid above one half; its first row is the bottom."""
-    rng, size = np.random.default_rng((MASKS.index(shape), variant)), 4 * MASK
+    """A cut-out ``[128, 128]`` in 0..1, solid above one half; its first row is the bottom.
+
+    Args:
+        shape: of `MASKS`.
+        variant: a number; each gives another outline of that shape.
+    """
+    rng, size = np.random.default_rng((list(MASKS).index(shape), variant)), 4 * MASK
     image = Image.new("L", (size, size))
-    draw = ImageDraw.Draw(image)
-    _DRAWERS[shape](rng, draw, size)
+    MASKS[shape](rng, ImageDraw.Draw(image), size)
     small = image.resize((MASK, MASK), Image.Resampling.BOX)
     return np.ascontiguousarray(np.asarray(small, np.float32)[::-1] / 255)
 
 
-def _spray(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _spray(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """Leaves all over: a branch of a tree."""
     length = size * rng.uniform(0.05, 0.1)
     for _ in range(int(rng.integers(70, 150))):
@@ -310,24 +303,24 @@ def _spray(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> No
         _leaf(draw, x, y, turn, length * rng.uniform(0.6, 1.3), 0.4)
 
 
-def _leaf(draw: ImageDraw.ImageDraw, x: float, y: float, turn: float, length: float, slim: float) -> None:
+def _leaf(draw: Draw, x: float, y: float, turn: float, length: float, slim: float) -> None:
     t = np.linspace(0, 2 * np.pi, 12)
     a, b = np.cos(t) * length, np.sin(t) * length * slim * (1 - 0.5 * np.cos(t))
-    draw.polygon([(x + p * np.cos(turn) - q * np.sin(turn), y + p * np.sin(turn) + q * np.cos(turn))
-                  for p, q in zip(a, b)], fill=255)  # fmt: skip
+    c, s = np.cos(turn), np.sin(turn)
+    draw.polygon([(x + p * c - q * s, y + p * s + q * c) for p, q in zip(a, b)], fill=255)
 
 
-def _tuft(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _tuft(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """Blades that rise from the bottom."""
     for _ in range(int(rng.integers(14, 40))):
         x, top = rng.uniform(0.2, 0.8) * size, rng.uniform(0.05, 0.7) * size
         lean, wide = rng.normal(0, 0.18) * size, size * rng.uniform(0.008, 0.025)
-        middle = x + lean * 0.3
-        draw.polygon([(x - wide, size), (middle - wide, (size + top) / 2), (x + lean, top),
-                      (middle + wide, (size + top) / 2), (x + wide, size)], fill=255)  # fmt: skip
+        mid, half = x + lean * 0.3, (size + top) / 2
+        blade = [(x - wide, size), (mid - wide, half), (x + lean, top), (mid + wide, half), (x + wide, size)]
+        draw.polygon(blade, fill=255)
 
 
-def _fronds(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _fronds(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """A stem with leaves in pairs."""
     bend = rng.normal(0, 0.2)
     for k in np.linspace(0, 1, int(rng.integers(7, 14))):
@@ -339,7 +332,7 @@ def _fronds(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> N
             _leaf(draw, x + length * np.cos(turn), y + length * np.sin(turn), turn, length, 0.3)
 
 
-def _lattice(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _lattice(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """Crossed slats."""
     step, wide = size / int(rng.integers(5, 10)), int(size * rng.uniform(0.012, 0.03))
     for k in np.arange(-size, 2 * size, step):
@@ -347,7 +340,7 @@ def _lattice(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> 
         draw.line([(k, size), (k + size, 0)], fill=255, width=wide)
 
 
-def _mesh(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _mesh(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """Upright and level wires."""
     step, wide = size / int(rng.integers(4, 9)), int(size * rng.uniform(0.01, 0.025))
     for k in np.arange(wide, size, step):
@@ -355,19 +348,19 @@ def _mesh(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> Non
         draw.line([(0, k), (size, k)], fill=255, width=wide)
 
 
-def _pickets(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _pickets(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """A garden fence."""
     count = int(rng.integers(6, 14))
     wide, tip = size / count * rng.uniform(0.35, 0.75), size * rng.uniform(0.0, 0.08)
     for k in range(count):
         x = (k + 0.5) * size / count
-        draw.polygon([(x - wide / 2, size), (x - wide / 2, tip + 4), (x, 4), (x + wide / 2, tip + 4),
-                      (x + wide / 2, size)], fill=255)  # fmt: skip
+        left, right = x - wide / 2, x + wide / 2
+        draw.polygon([(left, size), (left, tip + 4), (x, 4), (right, tip + 4), (right, size)], fill=255)
     for y in (0.25, 0.75):
         draw.rectangle([0, y * size, size, (y + 0.07) * size], fill=255)
 
 
-def _rails(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _rails(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """A railing: thin bars under a rail."""
     count, wide = int(rng.integers(6, 12)), size * rng.uniform(0.012, 0.03)
     for k in range(count):
@@ -377,7 +370,7 @@ def _rails(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> No
         draw.rectangle([0, y * size, size, (y + 0.06) * size], fill=255)
 
 
-def _blob(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:
+def _blob(rng: np.random.Generator, draw: Draw, size: int) -> None:
     """A standing figure: a head, a body, two legs, more or less."""
     x, wide = size / 2, size * rng.uniform(0.14, 0.24)
     draw.ellipse([x - wide * 0.55, 0.02 * size, x + wide * 0.55, 0.2 * size], fill=255)
@@ -385,32 +378,26 @@ def _blob(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> Non
     step = rng.uniform(0.0, 0.9) * wide
     for side in (-1, 1):
         foot = x + side * (wide * 0.5 + step)
-        draw.polygon([(x + side * wide * 0.95, 0.55 * size), (x + side * wide * 0.05, 0.55 * size),
-                      (foot - wide * 0.3, size), (foot + wide * 0.3, size)], fill=255)  # fmt: skip
+        hip = [(x + side * wide * 0.95, 0.55 * size), (x + side * wide * 0.05, 0.55 * size)]
+        draw.polygon([*hip, (foot - wide * 0.3, size), (foot + wide * 0.3, size)], fill=255)
 
 
-_DRAWERS = {
-    "spray": _spray,
-    "tuft": _tuft,
-    "lattice": _lattice,
-    "pickets": _pickets,
-    "rails": _rails,
-    "blob": _blob,
-    "fronds": _fronds,
-    "mesh": _mesh,
-}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".hdr")
-_COMMON = ("dead_leaves",)  # twice as likely as the others
+_DRAWERS = (_spray, _tuft, _lattice, _pickets, _rails, _blob, _fronds, _mesh)
+MASKS: dict[str, Callable[[np.random.Generator, Draw, int], None]] = {f.__name__[1:]: f for f in _DRAWERS}
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".hdr")
 
 
 def procedural_texture(rng: np.random.Generator, size: int = 256) -> Image8:
     """One random texture, ``[size, size, 3]`` uint8, deterministic in ``rng``."""
-    names = (*KINDS, *_COMMON)
+    names = (*KINDS, "dead_leaves")  # twice as likely as the others
     return KINDS[names[rng.integers(len(names))]](rng, size)
 
 
 def read_hdr(path: Path) -> Image8:
     """A Radiance ``.hdr`` panorama (run-length encoded RGBE), exposed to a middle grey and gamma encoded.
+
+    Returns:
+        ``[H, W, 3]`` uint8.
 
     Raises:
         ValueError: if the file is not such a picture.
@@ -429,17 +416,12 @@ def read_hdr(path: Path) -> Image8:
         for channel in row:
             filled = 0
             while filled < width:
-                count = int(raw[at])
-                if count > 128:
-                    channel[filled : filled + count - 128] = raw[at + 1]
-                    filled, at = filled + count - 128, at + 2
-                else:
-                    channel[filled : filled + count] = raw[at + 1 : at + 1 + count]
-                    filled, at = filled + count, at + 1 + count
-    rgb = rgbe[:, :3].astype(np.float64) * np.exp2(rgbe[:, 3:].astype(np.float64) - 136)
-    rgb = rgb.transpose(0, 2, 1)
+                run, count = (1, int(raw[at]) - 128) if raw[at] > 128 else (int(raw[at]), int(raw[at]))
+                channel[filled : filled + count] = raw[at + 1 : at + 1 + run]  # one byte repeated, or all of them
+                filled, at = filled + count, at + 1 + run
+    rgb = (rgbe[:, :3] * np.exp2(rgbe[:, 3:].astype(np.float64) - 136)).transpose(0, 2, 1)
     exposed = rgb * (0.35 / (np.exp(np.log(rgb + 1e-4).mean()) + 1e-6))
-    return to_image((exposed / (1 + exposed * 0.4)) ** (1 / 2.2))
+    return _to_image((exposed / (1 + exposed * 0.4)) ** (1 / 2.2))
 
 
 @lru_cache(maxsize=512)
@@ -453,13 +435,8 @@ def _load(path: Path) -> Image8:
         return np.asarray(rgb)
 
 
-def image_files(folders: list[Path]) -> list[Path]:
-    """All pictures under the folders, sorted."""
-    return sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-
-
 class TextureBank:
-    """Random square pictures: procedural, or cut from the photographs of some folders.
+    """Random square pictures ``[S, S, 3]`` uint8: procedural, or cut from the photographs of some folders.
 
     Args:
         folders: where photographs are; empty for procedural textures only.
@@ -467,29 +444,27 @@ class TextureBank:
     """
 
     def __init__(self, folders: list[Path] | None = None, photo_share: float = 0.7) -> None:
-        self.files = image_files(folders or [])
+        files = (path for folder in folders or () for path in folder.rglob("*"))
+        self.files = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
         self.photo_share = photo_share if self.files else 0.0
 
     def sample(self, rng: np.random.Generator, size: int, zoom: tuple[float, float] = (0.15, 1.0)) -> Image8:
-        """A ``[size, size, 3]`` uint8 picture; photographs are cropped to a random share of their shorter side."""
-        if rng.random() >= self.photo_share:
-            return procedural_texture(rng, size)
-        return self._piece(rng, size, zoom)
+        """One picture; photographs are cropped to a share of their shorter side between the two of ``zoom``."""
+        return procedural_texture(rng, size) if rng.random() >= self.photo_share else self._piece(rng, size, zoom)
 
     def _piece(self, rng: np.random.Generator, size: int, zoom: tuple[float, float]) -> Image8:
         photo = _load(self.files[rng.integers(len(self.files))])
         h, w = photo.shape[:2]
-        side = int(min(h, w) * rng.uniform(*zoom))
-        side = min(max(side, min(size, min(h, w))), min(h, w))
+        most = min(h, w)
+        side = min(max(int(most * rng.uniform(*zoom)), min(size, most)), most)
         top, left = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
         crop = Image.fromarray(photo[top : top + side, left : left + side])
-        picture = np.asarray(
-            crop.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC)
-        )
+        way = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
+        picture = np.asarray(crop.resize((size, size), way))
         return picture[:, ::-1] if rng.random() < 0.5 else picture
 
     def photo(self, number: int, size: int) -> Image8:
-        """One of endlessly many seamless pictures ``[size, size, 3]``: pieces of photographs and their mirror images.
+        """One of endlessly many seamless pictures: pieces of photographs and their mirror images.
 
         Raises:
             ValueError: the bank has no photographs.
