@@ -17,7 +17,7 @@ from fvgen.cameras import Cameras
 from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.density import Limits, contributions, fill_holes, floaters
+from fvgen.reconstruction.density import contributions, fill_holes, floaters
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians, write_spz
 from fvgen.reconstruction.held_out import read_held_out, render_all
 from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss, rigid
@@ -500,7 +500,7 @@ def test_floaters_are_found() -> None:
     logits = torch.tensor([3.0, 3, -6, 3])  # the third is faint
     odd = Gaussians(means, scales, odd.quaternions, logits, odd.sh)
     both = Gaussians.concatenate([scene, odd])
-    gone = floaters(both, capture, splat_torch, 3.0, Limits())
+    gone = floaters(both, capture, splat_torch, 3.0)
     assert gone[-4:-1].all()
     kept = contributions(scene, capture, splat_torch)[[0, 3]].amax(0) > 1
     assert not bool(gone[:-4][kept & (scene.means[:, 0].abs() < 1)].all())

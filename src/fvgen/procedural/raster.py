@@ -7,7 +7,7 @@ row are an interval that is found in closed form.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Facets:
     origin: Tensor
 
     def weights(self, index: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the corners ``[P, 3]`` and inverse depth ``[P]`` of facets ``index`` at pixels ``x, y``."""
+        """Weights of the corners ``[P, 3]`` and inverse depth ``[P]`` of facets ``index [P]`` at pixels ``x, y``."""
         rows, origin = self.rows.index_select(0, index), self.origin.index_select(0, index)
         dx, dy = (x - origin[:, 0])[:, None], (y - origin[:, 1])[:, None]
         b = rows[..., 0] * dx + rows[..., 1] * dy + rows[..., 2]
@@ -84,37 +84,22 @@ def rasterise(
     width, height = size
     points = torch.einsum("fij,vj->fvi", projections[..., :3], positions.double()) + projections[:, None, :, 3]
     corners = points[:, faces]  # [F, N, 3 corners, 3]
-    raw = _facets(corners, one_sided, size, mirrored)
-    shown = Facets(raw.view, raw.face, raw.rows.float(), (raw.box[:, :2] + 0.5).float())
+    exact, box = _facets(corners, one_sided, size, mirrored)
+    shown = replace(exact, rows=exact.rows.float(), origin=exact.origin.float())
     best = torch.zeros(len(projections) * height * width, dtype=torch.int64, device=positions.device)
-
-    def judge(facet: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        assert keep is not None
-        return keep(shown.face[facet], *shown.weights(facet, x, y))
-
-    holed = None if cut is None or keep is None else cut[raw.face]
-    for chunk in _chunks(raw.box):
-        spans = _spans(raw, chunk, size)
+    holed = None if cut is None or keep is None else cut[exact.face]
+    for chunk in _chunks(box):
+        spans = _spans(exact, box, chunk, size)
         if holed is None:
             _draw(spans, best, size)
             continue
-        some = holed[spans.facet]
-        _draw(spans.where(~some), best, size)
-        _draw(spans.where(some), best, size, judge)
+        for some in (False, True):
+            rows = (holed[spans[0]] == some).nonzero()[:, 0]
+            _draw([t.index_select(0, rows) for t in spans], best, size, shown, keep if some else None)
     bits = (best >> 32).to(torch.int32)
     shape = (len(projections), height, width)
     index = torch.where(best > 0, best & 0x7FFFFFFF, -1)
     return Visible(index.view(shape), bits.view(torch.float32).view(shape), shown)
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """Triangles with doubles: view, face, rows of :class:`Facets`, and boxes ``[M, 4]`` of whole pixels."""
-
-    view: Tensor
-    face: Tensor
-    rows: Tensor
-    box: Tensor
 
 
 def _chunks(box: Tensor) -> list[slice]:
@@ -127,7 +112,8 @@ def _chunks(box: Tensor) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, starts[1:])]
 
 
-def _facets(corners: Tensor, one_sided: Tensor, size: tuple[int, int], mirrored: bool) -> _Raw:
+def _facets(corners: Tensor, one_sided: Tensor, size: tuple[int, int], mirrored: bool) -> tuple[Facets, Tensor]:
+    """Facets in float64, and their boxes ``[M, 4]``."""
     p0, p1, p2 = corners.unbind(2)
     cross = torch.stack([torch.linalg.cross(p1, p2), torch.linalg.cross(p2, p0), torch.linalg.cross(p0, p1)], 2)
     volume = (p0 * cross[:, :, 0]).sum(-1)
@@ -137,7 +123,7 @@ def _facets(corners: Tensor, one_sided: Tensor, size: tuple[int, int], mirrored:
     box, rows = box[view, face], cross[view, face] / volume[view, face][:, None, None]
     origin = box[:, :2].double() + 0.5
     rows[..., 2] += rows[..., 0] * origin[:, None, 0] + rows[..., 1] * origin[:, None, 1]
-    return _Raw(view, face, rows, box)
+    return Facets(view, face, rows, origin), box
 
 
 def _boxes(corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -159,23 +145,9 @@ def _boxes(corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.cat([first, last], -1).where(some[..., None], 0.0).long(), some
 
 
-@dataclass(frozen=True)
-class _Spans:
+def _spans(facets: Facets, boxes: Tensor, chunk: slice, size: tuple[int, int]) -> list[Tensor]:
     """Intervals of pixels of a row: facet, first pixel (flat over all views), pixels, 1/z at the first, its slope."""
-
-    facet: Tensor
-    start: Tensor
-    count: Tensor
-    value: Tensor
-    slope: Tensor
-
-    def where(self, mask: Tensor) -> "_Spans":
-        rows = mask.nonzero()[:, 0]
-        return _Spans(*(t.index_select(0, rows) for t in self.__dict__.values()))
-
-
-def _spans(raw: _Raw, chunk: slice, size: tuple[int, int]) -> _Spans:
-    view, rows, box = raw.view[chunk], raw.rows[chunk], raw.box[chunk]
+    view, rows, box = facets.view[chunk], facets.rows[chunk], boxes[chunk]
     width, height = size
     tall = box[:, 3] - box[:, 1] + 1
     facet = torch.repeat_interleave(tall)
@@ -197,30 +169,28 @@ def _spans(raw: _Raw, chunk: slice, size: tuple[int, int]) -> _Spans:
     facet, left, line, count, value, slope = (t.index_select(0, kept) for t in (facet, left, line, count, value, slope))
     x, y = box[:, 0].index_select(0, facet) + left.long(), box[:, 1].index_select(0, facet) + line
     start = (view.index_select(0, facet) * height + y) * width + x
-    return _Spans(facet + chunk.start, start, count.long(), value.float(), slope.float())
+    return [facet + chunk.start, start, count.long(), value.float(), slope.float()]
 
 
 def _draw(
-    spans: _Spans,
-    best: Tensor,
-    size: tuple[int, int],
-    keep: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    spans: list[Tensor], best: Tensor, size: tuple[int, int], facets: Facets | None = None, keep: Keep | None = None
 ) -> None:
     """Put the spans' pixels into ``best``, the largest of (bits of 1/z, facet) per pixel."""
-    if not len(spans.facet):
+    facet, start, count, value, slope = spans
+    if not len(facet):
         return
-    span = torch.repeat_interleave(spans.count)
+    span = torch.repeat_interleave(count)
     within = torch.arange(len(span), device=best.device)
-    first = torch.cumsum(spans.count, 0) - spans.count
-    pixel = within + (spans.start - first).index_select(0, span)
+    first = torch.cumsum(count, 0) - count
+    pixel = within + (start - first).index_select(0, span)
     within -= first.index_select(0, span)
-    inverse = torch.addcmul(spans.value.index_select(0, span), spans.slope.index_select(0, span), within.float())
-    facet = spans.facet.index_select(0, span)
+    inverse = torch.addcmul(value.index_select(0, span), slope.index_select(0, span), within.float())
+    facet = facet.index_select(0, span)
     key = (inverse.clamp_(min=1e-9).view(torch.int32).long() << 32) | facet
-    if keep is not None:
+    if facets is not None and keep is not None:
         width, height = size
         flat = pixel % (width * height)
         x, y = (flat % width).float() + 0.5, torch.div(flat, width, rounding_mode="floor").float() + 0.5
-        rows = keep(facet, x, y).nonzero()[:, 0]
+        rows = keep(facets.face[facet], *facets.weights(facet, x, y)).nonzero()[:, 0]
         key, pixel = key.index_select(0, rows), pixel.index_select(0, rows)
     best.scatter_reduce_(0, pixel, key, "amax")

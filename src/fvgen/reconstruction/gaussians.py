@@ -1,6 +1,7 @@
 """A scene as 3D Gaussians (Kerbl et al. 2023), in the parameters that are optimised and stored; and its files."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from fvgen.errors import UserError
 
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}  # of spherical harmonics, by the number of coefficients
-
 SH0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 
 
@@ -48,7 +48,7 @@ class Gaussians:
 
     def __getitem__(self, index: slice | Tensor) -> "Gaussians":
         """Select Gaussians by a slice, a mask or numbers."""
-        return Gaussians(**{name: value[index] for name, value in self.parameters().items()})
+        return self.each(lambda value: value[index])
 
     @property
     def degree(self) -> int:
@@ -74,48 +74,42 @@ class Gaussians:
         """The tensors by name, in a fixed order."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Gaussians":
+        """The Gaussians of the same tensors changed, each ``[N, ...]`` by itself: moved, detached, selected from."""
+        return Gaussians(*map(change, self.parameters().values()))
+
     @staticmethod
     def concatenate(batches: list["Gaussians"]) -> "Gaussians":
         """Join batches of one degree."""
-        parts = [batch.parameters() for batch in batches]
-        return Gaussians(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        return Gaussians(*map(torch.cat, zip(*(batch.parameters().values() for batch in batches))))
 
 
-_NEEDED = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
-
+_POSITION = ("x", "y", "z")
+_BASE = ("f_dc_0", "f_dc_1", "f_dc_2")
+_SCALES = ("scale_0", "scale_1", "scale_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
-
 _TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8", "uchar": "u1", "uint8": "u1"}
-
 _LONGEST_HEADER = 1 << 16
 
 
 def write_gaussians(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians; rotations are normalised, everything else is stored as it is, in float32."""
-    columns = _columns(gaussians)
-    layout = np.dtype([(name, "<f4") for name in columns])
-    table = torch.stack(list(columns.values()), 1).detach().float().cpu().contiguous().numpy()
+    """Write Gaussians as PLY; rotations are normalised, everything else is stored as it is, in float32."""
+    rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
+    parts = [
+        (_POSITION, gaussians.means),
+        (("nx", "ny", "nz"), torch.zeros_like(gaussians.means)),
+        (_BASE, gaussians.sh[:, 0]),
+        ([f"f_rest_{i}" for i in range(rest.shape[1])], rest),
+        (("opacity",), gaussians.opacity_logits[:, None]),
+        (_SCALES, gaussians.log_scales),
+        (_ROTATION, torch.nn.functional.normalize(gaussians.quaternions, dim=1)),
+    ]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
-    head += [f"property float {name}" for name in layout.names or ()]
+    head += [f"property float {name}" for names, _ in parts for name in names]
+    table = torch.cat([values for _, values in parts], 1).detach().float().cpu().contiguous().numpy()
     with open(path, "wb") as file:
         file.write("\n".join([*head, "end_header", ""]).encode("ascii"))
         file.write(table.tobytes())
-
-
-def _columns(gaussians: Gaussians) -> dict[str, Tensor]:
-    rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
-    rotation = torch.nn.functional.normalize(gaussians.quaternions, dim=1)
-    zero = torch.zeros_like(gaussians.opacity_logits)
-    parts = {
-        **dict(zip("xyz", gaussians.means.unbind(1))),
-        **dict.fromkeys(("nx", "ny", "nz"), zero),
-        **{f"f_dc_{i}": gaussians.sh[:, 0, i] for i in range(3)},
-        **{f"f_rest_{i}": rest[:, i] for i in range(rest.shape[1])},
-        "opacity": gaussians.opacity_logits,
-        **{f"scale_{i}": gaussians.log_scales[:, i] for i in range(3)},
-        **dict(zip(_ROTATION, rotation.unbind(1))),
-    }
-    return parts
 
 
 def read_gaussians(path: str | Path) -> Gaussians:
@@ -130,7 +124,7 @@ def read_gaussians(path: str | Path) -> Gaussians:
     path = Path(path)
     layout, count, offset = _header(path)
     names = set(layout.names or ())
-    absent = [name for name in (*_NEEDED, *_ROTATION) if name not in names]
+    absent = [name for name in (*_POSITION, *_BASE, "opacity", *_SCALES, *_ROTATION) if name not in names]
     if absent:
         kind = "a point cloud" if {"x", "y", "z"} <= names else "something else"
         raise UserError(f"{path}: {kind}, not 3D Gaussians (no {absent[0]}); write one with fvgen reconstruct")
@@ -140,7 +134,21 @@ def read_gaussians(path: str | Path) -> Gaussians:
     if path.stat().st_size - offset < count * layout.itemsize:
         raise UserError(f"{path}: cut off; its header promises {count} Gaussians")
     table = np.fromfile(path, layout, count, offset=offset)
-    gaussians = _gaussians(table, rest)
+
+    def columns(names: Sequence[str]) -> Tensor:
+        values = np.empty((count, len(names)), np.float32)
+        for column, name in zip(values.T, names):
+            column[:] = table[name]
+        return torch.from_numpy(values)
+
+    higher = columns([f"f_rest_{i}" for i in range(rest)]).view(count, 3, rest // 3).transpose(1, 2)
+    gaussians = Gaussians(
+        means=columns(_POSITION),
+        log_scales=columns(_SCALES),
+        quaternions=columns(_ROTATION),
+        opacity_logits=columns(["opacity"])[:, 0],
+        sh=torch.cat([columns(_BASE)[:, None], higher], 1).contiguous(),
+    )
     if not all(bool(value.isfinite().all()) for value in gaussians.parameters().values()):
         raise UserError(f"{path}: some numbers in it are not finite")
     return gaussians
@@ -172,32 +180,15 @@ def _header(path: Path) -> tuple[np.dtype, int, int]:
     return np.dtype([(line[2], _TYPES[line[1]]) for line in properties]), int(lines[elements[0]][-1]), len(head) + 11
 
 
-def _gaussians(table: np.ndarray, rest: int) -> Gaussians:
-    def stack(names: list[str]) -> Tensor:
-        values = np.stack([table[name].astype(np.float32) for name in names], 1) if names else np.zeros((len(table), 0))
-        return torch.from_numpy(values.astype(np.float32))
-
-    base = stack([f"f_dc_{i}" for i in range(3)])[:, None]
-    higher = stack([f"f_rest_{i}" for i in range(rest)]).view(len(table), 3, rest // 3).transpose(1, 2)
-    return Gaussians(
-        means=stack(["x", "y", "z"]),
-        log_scales=stack([f"scale_{i}" for i in range(3)]),
-        quaternions=stack(list(_ROTATION)),
-        opacity_logits=stack(["opacity"])[:, 0],
-        sh=torch.cat([base, higher], 1).contiguous(),
-    )
-
-
 _POSITION_BITS = 23  # of a coordinate, besides its sign
-
 _MOST_FRACTION_BITS = 20
 
 
 def check_spz() -> None:
-    """Complain at once where the library is absent.
+    """Check that SPZ files can be written.
 
     Raises:
-        UserError: it is.
+        UserError: the library gsply is absent.
     """
     try:
         import gsply  # noqa: F401
@@ -217,15 +208,15 @@ def write_spz(path: str | Path, gaussians: Gaussians) -> None:
     from gsply import GSData
     from gsply.spz import write_spz as write
 
-    plain = {name: value.detach().float().cpu() for name, value in gaussians.parameters().items()}
+    plain = gaussians.each(lambda value: value.detach().float().cpu())
     data = GSData(
-        means=plain["means"].numpy(),
-        scales=plain["log_scales"].numpy(),
-        quats=(plain["quaternions"] / plain["quaternions"].norm(dim=1, keepdim=True)).numpy(),
-        opacities=plain["opacity_logits"].numpy(),
-        sh0=plain["sh"][:, 0].numpy(),
-        shN=plain["sh"][:, 1:].numpy(),
+        means=plain.means.numpy(),
+        scales=plain.log_scales.numpy(),
+        quats=(plain.quaternions / plain.quaternions.norm(dim=1, keepdim=True)).numpy(),
+        opacities=plain.opacity_logits.numpy(),
+        sh0=plain.sh[:, 0].numpy(),
+        shN=plain.sh[:, 1:].numpy(),
     )
-    farthest = max(1.0, float(plain["means"].abs().max())) if len(gaussians) else 1.0
+    farthest = max(1.0, float(plain.means.abs().max())) if len(gaussians) else 1.0
     whole = math.floor(math.log2(farthest)) + 1
     write(path, data, version=3, fractional_bits=max(1, min(_MOST_FRACTION_BITS, _POSITION_BITS - whole)))

@@ -1,14 +1,14 @@
 """Gaussians fitted to frames: Adam, one frame at a time, photographs more often and more strictly than made-up ones."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fvgen.reconstruction.capture import Capture
-from fvgen.reconstruction.density import Limits, fill_holes, floaters, initial_gaussians
+from fvgen.reconstruction.density import fill_holes, floaters, initial_gaussians
 from fvgen.reconstruction.gaussians import Gaussians
 from fvgen.reconstruction.losses import Corrections, generated_loss, photo_loss
 from fvgen.reconstruction.render import Renderer
@@ -58,9 +58,8 @@ class Settings:
 
     def naive(self) -> "Settings":
         """All frames alike, a plain loss, no corrections: what the usual trainers do with such frames."""
-        plain: dict[str, Any] = {"photo_share": 0.0, "trust_holes": 1.0, "outlier": math.inf}
-        off = dict.fromkeys(("colors", "motions", "fill", "prune"), False)
-        return Settings(**{**vars(self), **plain, **off})
+        plain = replace(self, photo_share=0.0, trust_holes=1.0, outlier=math.inf)
+        return replace(plain, colors=False, motions=False, fill=False, prune=False)
 
 
 class Optimisation:
@@ -83,25 +82,16 @@ class Optimisation:
         self._views = capture.cameras.camera_from_world.float().to(device)
         self._intrinsics = capture.cameras.intrinsics.float().to(device)
         self.corrections = Corrections(len(capture), self.depth).to(device)
-        self._correcting = torch.optim.Adam(
-            [
-                {"params": [self.corrections.colors], "lr": 4e-3},
-                {"params": [self.corrections.motions], "lr": 2e-4},
-            ]
-        )
-        self._adopt(self._begin())
-
-    def _begin(self) -> Gaussians:
-        settings, capture = self.settings, self.capture
+        rates = ((self.corrections.colors, 4e-3), (self.corrections.motions, 2e-4))
+        self._correcting = torch.optim.Adam([{"params": [values], "lr": rate} for values, rate in rates])
         first = initial_gaussians(capture.positions, capture.colors, settings.gaussians, settings.degree, settings.seed)
-        first = Gaussians(**{name: value.to(self.device) for name, value in first.parameters().items()})
-        return fill_holes(first, capture, self.renderer) if settings.fill else first
+        first = first.each(lambda value: value.to(device))
+        first = fill_holes(first, capture, renderer) if settings.fill else first
+        self._adopt({**first.parameters(), "sh": first.sh[:, :1], "sh_higher": first.sh[:, 1:]})
 
-    def _adopt(self, gaussians: Gaussians) -> None:
+    def _adopt(self, parts: dict[str, Tensor]) -> None:
         """Make these the parameters, with an optimiser that knows nothing yet."""
-        values = {name: value.detach().clone() for name, value in gaussians.parameters().items()}
-        parts = {**values, "sh": values["sh"][:, :1].clone(), "sh_higher": values["sh"][:, 1:].clone()}
-        self._parts = {name: value.requires_grad_() for name, value in parts.items()}
+        self._parts = {name: value.detach().clone().requires_grad_() for name, value in parts.items()}
         groups = [{"params": [value], "lr": self._rate(name), "name": name} for name, value in self._parts.items()]
         self._optimizer = torch.optim.Adam(groups, eps=_EPSILON)
 
@@ -129,7 +119,7 @@ class Optimisation:
         """Show one frame and improve.
 
         Returns:
-            The line of the log: ``step``, ``loss`` and whether it was a ``photo``.
+            The line of the log: ``step``, the number of ``gaussians``, and ``photo_loss`` or ``generated_loss``.
         """
         frame = self._frame(self.iteration)
         draws = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.iteration)
@@ -143,16 +133,17 @@ class Optimisation:
             optimizer.zero_grad(set_to_none=True)
         self.iteration += 1
         if self.settings.prune and self.iteration in {round(p * self.settings.iterations) for p in _PRUNE_AT}:
-            self._prune()
-        line = {"step": float(self.iteration), "gaussians": float(len(self._parts["means"]))}
+            gone = floaters(self.gaussians, self.capture, self.renderer, self.depth)
+            if bool(gone.any()) and not bool(gone.all()):
+                self._select(~gone)
         kind = "generated_loss" if self.capture.photo[frame] is None else "photo_loss"
-        self.log.append({**line, kind: loss.item()})
+        count = float(len(self._parts["means"]))
+        self.log.append({"step": float(self.iteration), "gaussians": count, kind: loss.item()})
         return self.log[-1]
 
     def _frame(self, iteration: int) -> int:
         """Which frame an iteration shows; a function of its number alone, so that a fit goes on as it began."""
-        photos, share = self.capture.photographs, self.settings.photo_share
-        others = self.capture.generated
+        photos, others, share = self.capture.photographs, self.capture.generated, self.settings.photo_share
         if share <= 0 or not photos or not others:
             return self._shuffled(list(range(len(self.capture))), iteration)
         before, after = math.floor(iteration * share), math.floor((iteration + 1) * share)
@@ -176,14 +167,8 @@ class Optimisation:
         if settings.colors:
             shown = self.corrections.color(frame, shown)
         penalty = self.corrections.penalty(frame, settings.color_penalty, settings.motion_penalty)
-        return penalty + generated_loss(
-            shown, self._targets[frame], self._trust[frame], settings.dssim, settings.outlier
-        )
-
-    def _prune(self) -> None:
-        gone = floaters(self.gaussians, self.capture, self.renderer, self.depth, Limits())
-        if bool(gone.any()) and not bool(gone.all()):
-            self._select(~gone)
+        trust = self._trust[frame]
+        return penalty + generated_loss(shown, self._targets[frame], trust, settings.dssim, settings.outlier)
 
     def _select(self, kept: Tensor) -> None:
         """Keep some Gaussians and what Adam knows of them."""
@@ -210,9 +195,7 @@ class Optimisation:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state of a fit to the same frames with the same settings."""
         self.iteration, self.log = int(state["iteration"]), list(state["log"])
-        parts = {name: value.to(self.device) for name, value in state["parts"].items()}
-        higher = parts.pop("sh_higher")
-        self._adopt(Gaussians(**{**parts, "sh": torch.cat([parts["sh"], higher], 1)}))
+        self._adopt({name: value.to(self.device) for name, value in state["parts"].items()})
         self._optimizer.load_state_dict(state["optimizer"])
         self.corrections.load_state_dict(state["corrections"])
         self._correcting.load_state_dict(state["correcting"])

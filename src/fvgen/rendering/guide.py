@@ -131,14 +131,12 @@ def render_points_guide(path: Cameras, cloud: CloudLike) -> Guide:
         cloud: points of all photos.
     """
     positions, colors = cloud.positions[cloud.measured], cloud.colors[cloud.measured].float() / 255
-    pictures, covers, found = [], [], []
+    made = []
     for i in track(range(len(path)), "points"):
         color, covered, depth = points_picture(positions, colors, path[i])
-        pictures.append(to_bytes(color))
-        covers.append(covered.cpu())
-        found.append(depth.cpu())
-    coverage, depths = torch.stack(covers), torch.stack(found)
-    return Guide(torch.stack(pictures), coverage.byte() * 255, coverage, depths, path, [None] * len(path), "points")
+        made.append((to_bytes(color), covered.cpu(), depth.cpu()))
+    pictures, coverage, depths = (torch.stack(parts) for parts in zip(*made))
+    return Guide(pictures, coverage.byte() * 255, coverage, depths, path, [None] * len(path), "points")
 
 
 def points_picture(positions: Tensor, colors: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ edges. Then each pixel is looked up in each photograph that sees that surface. T
 photographs looked up, not with points.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,30 +38,43 @@ _KEPT = 12  # photographs that are kept ready
 
 
 class DepthLike(Protocol):
-    """Depth of one photograph, such as `fvgen.scene.depth.DepthMap`: ``depth`` and ``confidence`` ``[h, w]``, the
-    photograph's camera at that size."""
+    """Depth of one photograph, such as `fvgen.scene.depth.DepthMap`."""
 
     @property
-    def depth(self) -> Tensor: ...
+    def depth(self) -> Tensor:
+        """``[h, w]`` z-depth in world units, 0 where it is unknown."""
+
     @property
-    def confidence(self) -> Tensor: ...
+    def confidence(self) -> Tensor:
+        """``[h, w]`` trust in the depth, 0..1."""
+
     @property
-    def cameras(self) -> Cameras: ...
+    def cameras(self) -> Cameras:
+        """One camera, the photograph's at the size of the depth."""
 
 
 class CloudLike(Protocol):
     """Points of all photographs, such as `fvgen.scene.types.PointCloud`, those of one photograph after the other's."""
 
     @property
-    def positions(self) -> Tensor: ...
+    def positions(self) -> Tensor:
+        """``[P, 3]`` float32, world."""
+
     @property
-    def colors(self) -> Tensor: ...
+    def colors(self) -> Tensor:
+        """``[P, 3]`` uint8."""
+
     @property
-    def photo(self) -> Tensor: ...
+    def photo(self) -> Tensor:
+        """``[P]`` int64, the photograph that each point is from."""
+
     @property
-    def confidence(self) -> Tensor: ...
+    def confidence(self) -> Tensor:
+        """``[P]`` trust in the positions, 0..1."""
+
     @property
-    def measured(self) -> Tensor: ...
+    def measured(self) -> Tensor:
+        """``[P]`` bool, whether the position was measured rather than guessed."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ def splat_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def nearness(centers: Tensor, eye: Tensor, power: int) -> Tensor:
-    """How much each photo counts in a picture taken at ``eye``: ``[K]``, the nearest photo has 1.
+    """How much each photo at ``centers [K, 3]`` counts in a picture taken at ``eye [3]``: ``[K]``, the nearest has 1.
 
     The nearer photo sees things from nearly the same side and at nearly the same scale, so errors of depth shift them
     least. The weight falls with the distance to this ``power``.
@@ -152,14 +166,13 @@ class LookupRenderer:
 
     def depth(self, camera: Cameras) -> Tensor:
         """``[h, w]`` float32 z-depth of the surfaces that a camera of the pictures' size sees, 0 where none."""
-        return self._surface(self._large(camera), self._chosen(camera)).depth
+        return self._surface(camera.resized(*self.size), self._chosen(camera)).depth
 
     def picture(self, camera: Cameras) -> Looked:
         """What a camera of the pictures' size sees."""
-        large, chosen = self._large(camera), self._chosen(camera)
+        large, chosen = camera.resized(*self.size), self._chosen(camera)
         surface = self._surface(large, chosen)
-        inverse = self._full_size(surface)
-        inverse = self._along_edges(large, inverse, chosen)
+        inverse = self._along_edges(large, self._full_size(surface), chosen)
         color, total, trust = self._colors(large, inverse, chosen)
         image, told = self._completed(surface, color, total)
         seen = _resized(surface.image[..., 3][None, None], image.shape[:2], "bilinear")[0, 0]
@@ -170,22 +183,15 @@ class LookupRenderer:
             image, told, covered = image.movedim(0, -1), told[0], covered[0]
         return Looked(image, told, covered > 0.5, surface.depth)
 
-    def _large(self, camera: Cameras) -> Cameras:
-        return camera.resized(*self.size)
-
     def _chosen(self, camera: Cameras) -> list[int]:
         """The photographs to look up: those that show most of what the camera sees, from nearby."""
         if len(self.images) <= PHOTOS:
             return list(range(len(self.images)))
         near = nearness(self.cameras.centers, camera.centers[0], 1)
-        shared = torch.tensor([self._shared(camera, k) for k in range(len(self.images))], dtype=near.dtype)
+        some = [own[:: max(1, len(own) // 256)] for own in (self.cloud.positions[rows] for rows in self._points)]
+        seen = [len(project_points(own, camera).z) / max(1, len(own)) for own in some]
+        shared = torch.tensor(seen, dtype=near.dtype)  # the share of a photograph's points that the camera sees
         return sorted((near * shared).argsort(descending=True, stable=True)[:PHOTOS].tolist())
-
-    def _shared(self, camera: Cameras, photo: int) -> float:
-        """The share of a photograph's points that a camera sees, from a sample of them."""
-        own = self.cloud.positions[self._points[photo]]
-        own = own[:: max(1, len(own) // 256)]
-        return len(project_points(own, camera).z) / max(1, len(own))
 
     def _surface(self, camera: Cameras, chosen: list[int]) -> Surface:
         """The splatted surfaces, small: their colour, and as a fourth channel the share of measured points."""
@@ -236,8 +242,7 @@ class LookupRenderer:
         """Mean colour ``[3, H, W]`` of what the photographs see there, its weight, and the best trust ``[H, W]``."""
         near = nearness(self.cameras.centers, camera.centers[0], 2).to(inverse)
         gains = self._gains(camera)
-        total, weight, best = (torch.zeros_like(inverse) for _ in range(3))
-        total = total.repeat(3, 1, 1)
+        total, weight, best = inverse.new_zeros(3, *inverse.shape), torch.zeros_like(inverse), torch.zeros_like(inverse)
         for k in chosen:
             photo = self._photo(k)
             x, y, z = _transfer(camera, photo.camera, inverse, *_centers(inverse))
@@ -258,19 +263,22 @@ class LookupRenderer:
         Where no photograph is seen to show the surface, the points have colours all the same, coarser ones; where there
         are no points, the picture is smooth.
         """
-        height, width = total.shape
-        hints, hinted = _pooled(surface.image[..., :3], surface.weight > _FAINT, 0.5)
+        shown = surface.weight > _FAINT
+        weighted = torch.cat([surface.image[..., :3] * shown[..., None], shown[..., None].float()], -1).movedim(-1, 0)
+        padded = F.pad(weighted[None], (0, shown.shape[1] % 2, 0, shown.shape[0] % 2), mode="replicate")
+        hints = F.avg_pool2d(padded, 2)[0].movedim(0, -1)  # at half the size
+        hints, hinted = hints[..., :3] / hints[..., 3:].clamp(min=1e-6), hints[..., 3] > 0.5
         size = hinted.shape
         looked = torch.cat([color * (total > _KNOWN), (total > _KNOWN).float()[None]])[None]
         looked = F.interpolate(looked, size, mode="area")[0].movedim(0, -1)
         known = looked[..., 3] > 0.5
         base = looked[..., :3] / looked[..., 3:].clamp(min=1e-6) * known[..., None]
         coarse = complete_picture(base[None], known[None], hints[None], hinted[None])
-        coarse = _resized(coarse.movedim(-1, 1), (height, width), "bicubic")[0].clamp(0, 1)
+        coarse = _resized(coarse.movedim(-1, 1), total.shape, "bicubic")[0].clamp(0, 1)
         seen = (total > 0).float()
         share = F.interpolate(seen[None, None], size, mode="area").movedim(1, -1)
         share = blur(share, max(size) * _SOFT).movedim(-1, 1)  # small: wide blurs are slow at full size
-        told = _resized(share, (height, width), "bilinear")[0, 0] * seen
+        told = _resized(share, total.shape, "bilinear")[0, 0] * seen
         return torch.lerp(coarse, color, told).movedim(0, -1), told
 
     def _photo(self, k: int) -> _Photo:
@@ -294,15 +302,12 @@ class LookupRenderer:
         while min(pyramid[-1].shape[-2:]) >= 16:
             pyramid.append(F.avg_pool2d(pyramid[-1], 2))
         inverse = depth_along_edges(depth, camera, pyramid[0][0])
-        return _Photo(pyramid, camera, inverse[None, None], self._trust(depth, camera))
-
-    def _trust(self, depth: DepthLike, camera: Cameras) -> Tensor:
-        """Confidence ``[1, 1, h, w]`` of a whole photograph, whose depth may be of a part of it."""
-        rows, columns = depth.confidence.shape
-        small = camera.resized(columns, rows)
-        x, y = _centers(depth.confidence.to(self.device))
-        x, y, _ = _transfer(small, depth.cameras, torch.zeros(rows, columns, device=self.device), x, y)
-        return _sampled(depth.confidence.to(self.device)[None, None], x, y, depth.cameras)[None]
+        # Confidence of the whole photograph; its depth may be of a part of it.
+        trust = depth.confidence.to(self.device)
+        small = camera.resized(trust.shape[1], trust.shape[0])
+        x, y, _ = _transfer(small, depth.cameras, torch.zeros_like(trust), *_centers(trust))
+        trust = _sampled(trust[None, None], x, y, depth.cameras)[None]
+        return _Photo(pyramid, camera, inverse[None, None], trust)
 
 
 def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Tensor:
@@ -330,14 +335,12 @@ def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Ten
     small = _sampled(shrunk, *there[:2], camera)  # what the map shows of it
     column, row = x.round().long(), y.round().long()
     values, fits = [], []
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            at_row, at_column = (row + dy).clamp(0, rows - 1), (column + dx).clamp(0, columns - 1)
-            value = inverse[at_row][:, at_column]
-            unlike = (small[:, at_row][:, :, at_column] - picture).abs().sum(0) / 0.1
-            apart = (row + dy - y).square()[:, None] + (column + dx - x).square()
-            values.append(value)
-            fits.append(torch.exp(-unlike - apart) * (value > 0))
+    for dy, dx in itertools.product((-1, 0, 1), repeat=2):
+        at_row, at_column = (row + dy).clamp(0, rows - 1), (column + dx).clamp(0, columns - 1)
+        values.append(inverse[at_row][:, at_column])
+        unlike = (small[:, at_row][:, :, at_column] - picture).abs().sum(0) / 0.1
+        apart = (row + dy - y).square()[:, None] + (column + dx - x).square()
+        fits.append(torch.exp(-unlike - apart) * (values[-1] > 0))
     value, fit = torch.stack(values), torch.stack(fits)
     best = value.gather(0, fit.argmax(0, keepdim=True))
     fit = fit * ((value - best).abs() < 0.03 * best)
@@ -363,9 +366,7 @@ def _filtered(photo: _Photo, camera: Cameras, x: Tensor, y: Tensor, z: Tensor, s
 
 def _centers(like: Tensor) -> tuple[Tensor, Tensor]:
     """``[1, W]`` and ``[H, 1]`` pixel centres of ``[H, W]``."""
-    height, width = like.shape
-    x = torch.arange(width, device=like.device, dtype=like.dtype) + 0.5
-    y = torch.arange(height, device=like.device, dtype=like.dtype) + 0.5
+    y, x = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5 for side in like.shape)
     return x[None], y[:, None]
 
 
@@ -385,19 +386,10 @@ def _sampled(values: Tensor, x: Tensor, y: Tensor, camera: Cameras, mode: str = 
 
 
 def _median(values: Tensor, axis: int) -> Tensor:
-    """Of ``[h, w]`` along an axis; the border is repeated."""
+    """The median of ``[h, w]`` along an axis; the border is repeated."""
     padding = (0, 0, _REACH, _REACH) if axis == 0 else (_REACH, _REACH, 0, 0)
     padded = F.pad(values[None, None], padding, mode="replicate")[0, 0]
     return padded.unfold(axis, 2 * _REACH + 1, 1).median(-1).values
-
-
-def _pooled(values: Tensor, mask: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Means of the masked of ``[h, w, C]`` at half the size, and where more than a share ``least`` of a cell is."""
-    weight = mask[..., None].to(values)
-    stacked = torch.cat([values * weight, weight], -1).movedim(-1, 0)[None]
-    padded = F.pad(stacked, (0, values.shape[1] % 2, 0, values.shape[0] % 2), mode="replicate")
-    mean = F.avg_pool2d(padded, 2)[0].movedim(0, -1)
-    return mean[..., :-1] / mean[..., -1:].clamp(min=1e-6), mean[..., -1] > least
 
 
 def _resized(values: Tensor, size: Sequence[int], mode: str) -> Tensor:

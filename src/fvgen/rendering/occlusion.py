@@ -45,21 +45,21 @@ class Cells:
 
     @property
     def columns(self) -> int:
+        """Cells of a row, the margins' included."""
         return self.width + 2 * self.margin
 
     @property
     def rows(self) -> int:
+        """Rows of cells, the margins' included."""
         return self.height + 2 * self.margin
 
     def of(self, u: Tensor, v: Tensor) -> Tensor:
-        """``[M]`` int32 number of the cell that each pixel position lies in."""
-        x, y = u.floor().int() + self.margin, v.floor().int() + self.margin
-        return y * self.columns + x
+        """``[M]`` int32 number of the cell that each pixel position ``u, v`` (``[M]`` each) lies in."""
+        return (v.floor().int() + self.margin) * self.columns + u.floor().int() + self.margin
 
     def picture(self, grid: Tensor) -> Tensor:
         """The part ``[..., H, W]`` of ``[..., rows, columns]`` that is the picture."""
-        m = self.margin
-        return grid[..., m : m + self.height, m : m + self.width]
+        return grid[..., self.margin : self.margin + self.height, self.margin : self.margin + self.width]
 
     def footprint(self) -> Iterator[tuple[int, int]]:
         """``(dy, widest dx)``: the rows of cells round a point's own whose centres its disc may hold."""
@@ -115,7 +115,14 @@ def bound_layers(cells: Cells, cell: Tensor, order: Tensor, layers: int) -> Tens
     if not sure or not len(cell):
         return bound
     depth = min(layers, math.ceil(_ENOUGH * layers / len(sure)))
-    slots = _slots(cells, cell, order, depth)
+    # The order of the nearest, second nearest ... point of each cell.
+    count = torch.bincount(cell, minlength=cells.rows * cells.columns)
+    start = count.cumsum(0) - count
+    slots = order.new_full((depth, len(count)), LAST)
+    for k in range(depth):
+        filled = (count > k).nonzero()[:, 0]
+        slots[k, filled] = order[start[filled] + k]
+    slots = slots.view(depth, cells.rows, cells.columns)
     nearest = inner.new_full((layers, cells.height, cells.width), LAST)
     shifted = torch.empty_like(nearest)
     m = cells.margin
@@ -127,17 +134,6 @@ def bound_layers(cells: Cells, cell: Tensor, order: Tensor, layers: int) -> Tens
             torch.minimum(nearest, shifted, out=nearest)
     inner.copy_(nearest[-1])
     return bound
-
-
-def _slots(cells: Cells, cell: Tensor, order: Tensor, depth: int) -> Tensor:
-    """``[depth, rows, columns]``: the order of the nearest, second nearest ... point of each cell."""
-    count = torch.bincount(cell, minlength=cells.rows * cells.columns)
-    start = count.cumsum(0) - count
-    slots = order.new_full((depth, cells.rows * cells.columns), LAST)
-    for k in range(depth):
-        filled = (count > k).nonzero()[:, 0]
-        slots[k, filled] = order[start[filled] + k]
-    return slots.view(depth, cells.rows, cells.columns)
 
 
 def visible(cells: Cells, bound: Tensor, cell: Tensor, order: Tensor) -> Tensor:

@@ -13,8 +13,6 @@ from fvgen.cameras import Cameras
 from fvgen.rendering.layers import nearest_layers
 from fvgen.rendering.occlusion import LAST, Cells, bound_nearest, covered_pixels, positions_of, visible
 
-_EMPTY = torch.iinfo(torch.int64).max  # no depth, no index
-
 
 @dataclass(frozen=True)
 class Rendered:
@@ -44,13 +42,9 @@ class Projected:
 def project_points(positions: Tensor, camera: Cameras, margin: float = 0.0) -> Projected:
     """Project ``positions [P, 3]`` into one camera; drop points behind it or more than ``margin`` pixels outside."""
     width, height = camera.size
-    center = camera.centers[0].to(positions)
-    rotation = camera.world_from_camera[0, :3, :3].to(positions)
-    local = (positions - center) @ rotation
+    local = (positions - camera.centers[0].to(positions)) @ camera.world_from_camera[0, :3, :3].to(positions)
     z = local[:, 2]
-    matrix = camera.intrinsics[0].to(positions)
-    uv = local @ matrix[:2].T / z[:, None]
-    u, v = uv[:, 0], uv[:, 1]
+    u, v = (local @ camera.intrinsics[0, :2].to(positions).T / z[:, None]).unbind(1)
     seen = (z > 0) & (u > -margin) & (u < width + margin) & (v > -margin) & (v < height + margin)
     index = seen.nonzero()[:, 0]
     return Projected(u[index], v[index], z[index], index)
@@ -70,7 +64,7 @@ def render_points(
         colors: ``[P, 3]`` float 0..1.
         cameras: ``N`` cameras of one size.
         radius: in normalised device units (the shorter side is 2 long).
-        points_per_pixel: how many of the nearest points are composited; 1 is fastest.
+        points_per_pixel: how many of the nearest points are composited.
 
     Raises:
         ValueError: if shapes do not agree, the cameras differ in size, or a setting is not positive.
@@ -83,71 +77,25 @@ def render_points(
     pixels = radius * min(width, height) / 2
     positions, colors = positions.float(), colors.float()
     image = positions.new_zeros(len(cameras), height * width, 3)
-    alpha = positions.new_zeros(len(cameras), height * width)
-    depth = positions.new_zeros(len(cameras), height * width)
+    alpha, depth = positions.new_zeros(2, len(cameras), height * width)
     for i in range(len(cameras)):
         points = project_points(positions, cameras[i], pixels)
-        outputs = (image[i], alpha[i], depth[i])
-        cells = Cells(width, height, pixels)
         if not len(points.z):
             continue
-        if points_per_pixel == 1:
-            _render_nearest(points, colors, cells, outputs)
-        else:
-            _render_layers(points, colors, cells, points_per_pixel, outputs)
+        nearest = torch.sort(points.z.view(torch.int32), stable=True).indices  # positive floats order like their bits
+        u, v, z, index = (t.index_select(0, nearest) for t in (points.u, points.v, points.z, points.index))
+        shades = colors.index_select(0, index)
+        for band in nearest_layers(u, v, Cells(width, height, pixels), points_per_pixel):
+            rows = slice(band.first * width, band.first * width + band.opacity.shape[1])
+            through = torch.cumprod(1 - band.opacity, 0)
+            weight = torch.cat([band.opacity[:1], band.opacity[1:] * through[:-1]])
+            for k in range(points_per_pixel):  # a fixed order of additions: deterministic on every device
+                image[i, rows] += weight[k, :, None] * shades.index_select(0, band.order[k])
+            alpha[i, rows] = 1 - through[-1]
+            covered = positions_of(band.opacity[0] > 0)
+            depth[i, rows][covered] = z.index_select(0, band.order[0].index_select(0, covered))
     shape = (len(cameras), height, width)
     return Rendered(image.view(*shape, 3), alpha.view(shape), depth.view(shape))
-
-
-def _nearest_per_pixel(points: Projected, cells: Cells, with_index: bool) -> Tensor:
-    """What is nearest at each pixel: ``[rows, columns]`` of the cells, the greatest number where nothing is.
-
-    Returns:
-        The depth as int32 bits, or int64, those bits times 2^32 plus the index into ``points``.
-    """
-    bits = points.z.view(torch.int32)  # positive floats order like their bits
-    cell = cells.of(points.u, points.v)
-    bound = bound_nearest(cells, cell, bits)
-    kept = positions_of(visible(cells, bound, cell, bits))
-    u, v, cell, bits = (t.index_select(0, kept) for t in (points.u, points.v, cell, bits))
-    key = (bits.long() << 32) | kept if with_index else bits  # both in one integer need a single minimum
-    best = key.new_full((cells.rows * cells.columns,), torch.iinfo(key.dtype).max)
-    for hits in covered_pixels(cells, bound, u, v, cell, bits):
-        own, keys = cell[hits.points], key[hits.points]
-        for offset, counts in zip(hits.offset, hits.counts, strict=True):
-            rows = positions_of(counts)
-            best.scatter_reduce_(0, (own.index_select(0, rows) + offset).long(), keys.index_select(0, rows), "amin")
-    return best.view(cells.rows, cells.columns)
-
-
-def _render_nearest(points: Projected, colors: Tensor, cells: Cells, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
-    image, alpha, depth = outputs
-    best = cells.picture(_nearest_per_pixel(points, cells, with_index=True)).flatten()
-    pixel = positions_of(best != _EMPTY)
-    rows = best[pixel] & 0xFFFFFFFF
-    x, y = pixel % cells.width, torch.div(pixel, cells.width, rounding_mode="floor")
-    distance2 = ((x + 0.5 - points.u[rows]) ** 2 + (y + 0.5 - points.v[rows]) ** 2) / (cells.radius * cells.radius)
-    alpha[pixel] = (1 - distance2).clamp(0, 1)
-    image[pixel] = alpha[pixel, None] * colors.index_select(0, points.index[rows])
-    depth[pixel] = points.z[rows]
-
-
-def _render_layers(
-    points: Projected, colors: Tensor, cells: Cells, layers: int, outputs: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    nearest = torch.sort(points.z.view(torch.int32), stable=True).indices  # bits of positive floats order like them
-    u, v, z, index = (t.index_select(0, nearest) for t in (points.u, points.v, points.z, points.index))
-    shades = colors.index_select(0, index)
-    for band in nearest_layers(u, v, cells, layers):
-        rows = slice(band.first * cells.width, band.first * cells.width + band.opacity.shape[1])
-        image, alpha, depth = (o[rows] for o in outputs)
-        through = torch.cumprod(1 - band.opacity, 0)
-        weight = torch.cat([band.opacity[:1], band.opacity[1:] * through[:-1]])
-        for k in range(layers):  # a fixed order of additions keeps the picture deterministic on every device
-            image += weight[k, :, None] * shades.index_select(0, band.order[k])
-        alpha += 1 - through[-1]
-        covered = positions_of(band.opacity[0] > 0)
-        depth[covered] = z.index_select(0, band.order[0].index_select(0, covered))
 
 
 @dataclass(frozen=True)
@@ -189,32 +137,18 @@ def render_surface(
         radius: ``R`` in pixels.
         tolerance: relative thickness of a surface.
     """
-    width, height = camera.size
     points = project_points(positions.float(), camera, radius)
-    cells = Cells(width, height, radius)
-    unit = points.z.max() if len(points.z) else points.z.new_ones(())
-    total = _sum_surface(points, colors.float(), weights.float(), cells, unit, tolerance)
-    summed = (cells.picture(total).movedim(0, -1).float() / _FIXED).contiguous()
-    weight = summed[..., -1]
-    mean = summed / weight.clamp(min=1e-12)[..., None]
-    return Surface(mean[..., :-2], weight, mean[..., -2] * unit)
-
-
-def _sum_surface(
-    points: Projected, colors: Tensor, weights: Tensor, cells: Cells, unit: Tensor, tolerance: float
-) -> Tensor:
-    """``[C + 2, rows, columns]`` int64 sums of colours, depth over ``unit`` and one, weighted, in units of _FIXED."""
-    nearest = _nearest_per_pixel(points, cells, with_index=False)
-    limit = (nearest.view(torch.float32) * (1 + tolerance)).view(torch.int32)
-    limit = torch.where(nearest == LAST, -1, limit)
-    bits, cell = points.z.view(torch.int32), cells.of(points.u, points.v)
+    cells = Cells(*camera.size, radius)
+    bits, cell = points.z.view(torch.int32), cells.of(points.u, points.v)  # positive floats order like their bits
+    nearest = _nearest_per_pixel(points, cells, bits, cell)
+    limit = torch.where(nearest == LAST, -1, (nearest.view(torch.float32) * (1 + tolerance)).view(torch.int32))
     kept = positions_of(visible(cells, limit, cell, bits))
-    u, v, z, bits, cell, index = (
-        t.index_select(0, kept) for t in (points.u, points.v, points.z, bits, cell, points.index)
-    )
-    share = weights.index_select(0, index)
-    shades = colors.index_select(0, index).T.contiguous()
-    table = [*shades, z / unit]
+    u, v, z, index = (t.index_select(0, kept) for t in (points.u, points.v, points.z, points.index))
+    bits, cell = bits.index_select(0, kept), cell.index_select(0, kept)
+    share = weights.float().index_select(0, index)
+    unit = points.z.max() if len(points.z) else points.z.new_ones(())
+    table = [*colors.float().index_select(0, index).T.contiguous(), z / unit]
+    # Sums of colours, depth over ``unit`` and one, weighted, in units of _FIXED.
     total = torch.zeros(len(table) + 1, cells.rows * cells.columns, dtype=torch.int64, device=z.device)
     for hits in covered_pixels(cells, limit, u, v, cell, bits):
         own = hits.points
@@ -225,4 +159,22 @@ def _sum_surface(
             for channel, values in zip(total, table):
                 channel.scatter_add_(0, pixel, (values[own].index_select(0, rows) * amount).round_().long())
             total[-1].scatter_add_(0, pixel, amount.round_().long())
-    return total.view(-1, cells.rows, cells.columns)
+    seen = cells.picture(total.view(-1, cells.rows, cells.columns))
+    summed = (seen.movedim(0, -1).float() / _FIXED).contiguous()
+    weight = summed[..., -1]
+    mean = summed / weight.clamp(min=1e-12)[..., None]
+    return Surface(mean[..., :-2], weight, mean[..., -2] * unit)
+
+
+def _nearest_per_pixel(points: Projected, cells: Cells, bits: Tensor, cell: Tensor) -> Tensor:
+    """Bits ``[rows, columns]`` int32 of the nearest depth at each pixel, ``LAST`` where nothing is."""
+    bound = bound_nearest(cells, cell, bits)
+    kept = positions_of(visible(cells, bound, cell, bits))
+    u, v, cell, bits = (t.index_select(0, kept) for t in (points.u, points.v, cell, bits))
+    best = bits.new_full((cells.rows * cells.columns,), LAST)
+    for hits in covered_pixels(cells, bound, u, v, cell, bits):
+        own, near = cell[hits.points], bits[hits.points]
+        for offset, counts in zip(hits.offset, hits.counts, strict=True):
+            rows = positions_of(counts)
+            best.scatter_reduce_(0, (own.index_select(0, rows) + offset).long(), near.index_select(0, rows), "amin")
+    return best.view(cells.rows, cells.columns)
