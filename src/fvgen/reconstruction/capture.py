@@ -1,7 +1,7 @@
 """What ``fvgen generate`` left in a folder, read and checked: frames, their cameras, what the guide covered, points."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fvgen.progress import track
 from fvgen.rendering.guide import resample_photo
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
-from fvgen.scene.formats.record import image_inside
+from fvgen.scene.formats.record import CameraRecord, image_inside
 from fvgen.scene.formats.transforms_json import read_records, read_transforms_json
 from fvgen.scene.photos import posed_shot
 
@@ -56,10 +56,14 @@ class Capture:
     def __getitem__(self, index: Sequence[int]) -> "Capture":
         """Some of the frames, all of the points."""
         chosen = list(index)
-        photo = [self.photo[i] for i in chosen]
-        flight = sum(i < self.flight for i in chosen)
-        frames = (self.images[chosen], self.covered[chosen], self.cameras[chosen], photo, flight)
-        return Capture(*frames, self.positions, self.colors, self.geometry)
+        return replace(
+            self,
+            images=self.images[chosen],
+            covered=self.covered[chosen],
+            cameras=self.cameras[chosen],
+            photo=[self.photo[i] for i in chosen],
+            flight=sum(i < self.flight for i in chosen),
+        )
 
     def shrunk(self, longest: int) -> "Capture":
         """The same with frames of at most so many pixels on the longer side."""
@@ -80,7 +84,7 @@ class Capture:
 
     @property
     def generated(self) -> list[int]:
-        """Numbers of the others."""
+        """Numbers of the frames that were generated."""
         return [i for i, name in enumerate(self.photo) if name is None]
 
 
@@ -91,45 +95,69 @@ def read_capture(folder: str | Path) -> Capture:
         UserError: something is missing, damaged or does not fit the rest; names it.
     """
     folder = Path(folder)
+    listed = folder / "transforms.json"
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name one that fvgen generate wrote")
-    if not (folder / "transforms.json").is_file():
+    if not listed.is_file():
         raise UserError(f"{folder}: no transforms.json in it; name a folder that fvgen generate wrote")
-    cameras, records = read_transforms_json(folder / "transforms.json")
-    photo = [_photo_of(record, f"{folder / 'transforms.json'}, frame {i}") for i, record in enumerate(records)]
+    cameras, records = read_transforms_json(listed)
+    photo = [_photo_of(record, f"{listed}, frame {i}") for i, record in enumerate(records)]
     if len(photo) < 2:
         raise UserError(f"{folder}: only one frame in its transforms.json; two are needed at least")
     try:
-        width, height = cameras.size
+        size = cameras.size
     except ValueError:
-        raise UserError(f"{folder / 'transforms.json'}: its frames differ in size; fvgen generate writes one") from None
+        raise UserError(f"{listed}: its frames differ in size; fvgen generate writes one") from None
     images, covered = [], []
-    for i, record in enumerate(track(records, "reading frames")):
-        images.append(_picture(folder, record["file_path"], (width, height)))
-        covered.append(_mask(folder, record["file_path"], (width, height), photo[i] is not None))
+    for record, name in zip(track(records, "reading frames"), photo):
+        path = image_inside(folder, record["file_path"], f"{listed}")
+        images.append(_sized(read_photo(path).upright(), size, path, "transforms.json says"))
+        covered.append(torch.ones(size[::-1], dtype=torch.bool) if name else _mask(folder, path, size))
     positions, colors = _points(folder)
-    geometry = _summary(folder).get("geometry", "")
-    flight = len(photo)
-    for name, image, camera in _photographs_beside(folder, {p for p in photo if p}, (width, height)):
-        photo.append(name)
-        images.append(image)
-        covered.append(torch.ones_like(covered[0]))
-        cameras = Cameras.concatenate([cameras, camera])
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder / 'summary.json'}: missing or damaged; this output is incomplete") from None
+    geometry = summary.get("geometry", "") if isinstance(summary, dict) else ""
+    flight, beside = len(photo), folder / "transforms_photos.json"
+    if beside.is_file():
+        for name, picture, camera in framed_shots(read_records(beside), folder, {p for p in photo if p}, size):
+            photo.append(name)
+            images.append(to_bytes(picture))
+            covered.append(torch.ones_like(covered[0]))
+            cameras = Cameras.concatenate([cameras, camera])
     return Capture(torch.stack(images), torch.stack(covered), cameras, photo, flight, positions, colors, str(geometry))
 
 
-def _photographs_beside(folder: Path, passed: set[str], size: tuple[int, int]) -> Iterator[tuple[str, Tensor, Cameras]]:
-    """Names, pictures and cameras of photographs that are not on the path, scaled and cut as the frames are."""
-    listed = folder / "transforms_photos.json"
-    for record in read_records(listed) if listed.is_file() else ():
-        path = image_inside(folder, record.file_path or "", record.where)
+def framed_shots(
+    records: Iterable[CameraRecord], folder: Path, passed: set[str], size: tuple[int, int]
+) -> Iterator[tuple[str, Tensor, Cameras]]:
+    """Photographs of a ``transforms.json``, scaled and cut to a size.
+
+    Args:
+        records: its entries.
+        folder: that it lies in.
+        passed: file names of photographs to leave out.
+        size: (width, height).
+
+    Yields:
+        File name, picture ``[H, W, 3]`` float 0..1 and camera of each.
+
+    Raises:
+        UserError: an entry without file or camera.
+    """
+    framing = Framing(size)
+    for record in records:
+        if record.file_path is None:
+            raise UserError(f"{record.where}: no file_path")
+        path = image_inside(folder, record.file_path, record.where)
         if path.name in passed:
             continue
         shot = posed_shot(record, path)
-        assert shot.camera is not None
-        framing = Framing(size)
+        if shot.camera is None:
+            raise UserError(f"{record.where}: no camera")
         camera, boxes = framing.cameras(shot.camera)
-        yield path.name, to_bytes(framing.picture(shot.image, boxes[0])), camera
+        yield path.name, framing.picture(shot.image, boxes[0]), camera
 
 
 def _photo_of(record: dict[str, Any], where: str) -> str | None:
@@ -139,23 +167,17 @@ def _photo_of(record: dict[str, Any], where: str) -> str | None:
     return str(record.get("photo", record["file_path"])) if source == "photo" else None
 
 
-def _picture(folder: Path, name: str, size: tuple[int, int]) -> Tensor:
-    path = image_inside(folder, name, f"{folder / 'transforms.json'}")
-    image = read_photo(path).upright()
-    if (image.shape[1], image.shape[0]) != size:
-        raise UserError(
-            f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but transforms.json says {size[0]}x{size[1]}"
-        )
+def _sized(image: Tensor, size: tuple[int, int], path: Path, other: str) -> Tensor:
+    if image.shape[1::-1] != size:
+        raise UserError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but {other} {size[0]}x{size[1]}")
     return image
 
 
-def _mask(folder: Path, name: str, size: tuple[int, int], photo: bool) -> Tensor:
+def _mask(folder: Path, frame: Path, size: tuple[int, int]) -> Tensor:
     """What the guide covered of a frame."""
-    if photo:
-        return torch.ones(size[1], size[0], dtype=torch.bool)
     from PIL import Image
 
-    path = folder / "coverage" / Path(name).name
+    path = folder / "coverage" / frame.name
     try:
         with Image.open(path) as image:
             mask = torch.from_numpy(np.array(image.convert("L"))) > 127
@@ -163,9 +185,7 @@ def _mask(folder: Path, name: str, size: tuple[int, int], photo: bool) -> Tensor
         raise UserError(f"{path}: missing; this output is incomplete, generate it again") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
-    if (mask.shape[1], mask.shape[0]) != size:
-        raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, but its frame has {size[0]}x{size[1]}")
-    return mask
+    return _sized(mask, size, path, "its frame has")
 
 
 def _points(folder: Path) -> tuple[Tensor, Tensor]:
@@ -177,11 +197,3 @@ def _points(folder: Path) -> tuple[Tensor, Tensor]:
     if int(finite.sum()) < _FEWEST_POINTS:
         raise UserError(f"{path}: {int(finite.sum())} points; too few to begin with")
     return positions[finite], colors[finite]
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{folder / 'summary.json'}: missing or damaged; this output is incomplete") from None
-    return content if isinstance(content, dict) else {}

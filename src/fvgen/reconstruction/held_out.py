@@ -9,14 +9,11 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics.pixels import psnr_of_frames, ssim_skimage11
-from fvgen.evaluation.task import Framing
 from fvgen.progress import track
-from fvgen.reconstruction.capture import Capture
+from fvgen.reconstruction.capture import Capture, framed_shots
 from fvgen.reconstruction.gaussians import Gaussians
 from fvgen.reconstruction.render import Renderer
-from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.transforms_json import read_records
-from fvgen.scene.photos import posed_shot
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,14 @@ def read_held_out(path: str | Path, capture: Capture) -> HeldOut:
     """
     path = Path(path)
     if capture.geometry != "given":
-        raise UserError(f"--truth {path}: these cameras were not given with the photos, so the worlds differ")
+        raise UserError(f"`truth` {path}: these cameras were not given with the photos, so the worlds differ")
     used = {name for name in capture.photo if name is not None}
-    names, images, cameras = [], [], []
-    for record in track(read_records(path), "reading true frames"):
-        if record.file_path is None:
-            raise UserError(f"{record.where}: no file_path")
-        file = image_inside(path.parent, record.file_path, record.where)
-        if file.name in used:
-            continue
-        shot = posed_shot(record, file)
-        if shot.camera is None:
-            raise UserError(f"{record.where}: no camera")
-        framing = Framing(capture.cameras.size)
-        fitted, boxes = framing.cameras(shot.camera)
-        names.append(file.name)
-        images.append(framing.picture(shot.image, boxes[0]))
-        cameras.append(fitted)
-    if not names:
-        raise UserError(f"--truth {path}: all of its frames are photographs that were used")
-    return HeldOut(names, torch.stack(images), Cameras.concatenate(cameras))
+    records = track(read_records(path), "reading true frames")
+    found = list(framed_shots(records, path.parent, used, capture.cameras.size))
+    if not found:
+        raise UserError(f"`truth` {path}: all of its frames are photographs that were used")
+    names, images, cameras = zip(*found)
+    return HeldOut(list(names), torch.stack(images), Cameras.concatenate(list(cameras)))
 
 
 @torch.no_grad()
@@ -76,6 +61,6 @@ def render_all(gaussians: Gaussians, cameras: Cameras, renderer: Renderer) -> Te
 
 
 def score(rendered: Tensor, truth: Tensor) -> dict[str, list[float]]:
-    """``psnr`` (dB) and ``ssim`` of each frame ``[F, H, W, 3]``; see docs/evaluation.md for their definitions."""
+    """``psnr`` (dB) and ``ssim`` of each of the frames ``[F, H, W, 3]``, as docs/evaluation.md defines them."""
     values = {"psnr": psnr_of_frames(rendered, truth), "ssim": ssim_skimage11(rendered, truth)}
     return {name: [round(v, 4) for v in value.tolist()] for name, value in values.items()}

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 _C1, _C2 = 0.01**2, 0.03**2  # of Wang et al. 2004, for values in 0..1
-
 _WINDOW, _SIGMA = 11, 1.5
 
 
@@ -46,7 +45,7 @@ def photo_loss(rendered: Tensor, target: Tensor, dssim: float) -> Tensor:
 
 
 def generated_loss(rendered: Tensor, target: Tensor, trust: Tensor, dssim: float, scale: float) -> Tensor:
-    """The same with each pixel weighted by its trust and by how far it is from an outlier.
+    """`photo_loss` with each pixel weighted by its trust and by how far it is from an outlier.
 
     A pixel's weight is ``trust * c^2 / (c^2 + e^2)`` with ``e`` the mean absolute difference of its channels, held
     fixed: iteratively reweighted least absolute differences, whose influence falls where frames disagree with
@@ -92,11 +91,10 @@ class Corrections(nn.Module):
     def camera(self, frame: int, camera_from_world: Tensor) -> Tensor:
         """``[4, 4]`` the camera moved in its own axes."""
         motion = self.motions[frame]
-        moved = rigid(motion[:3], motion[3:] * self.depth).to(camera_from_world)
-        return moved @ camera_from_world
+        return rigid(motion[:3], motion[3:] * self.depth).to(camera_from_world) @ camera_from_world
 
     def penalty(self, frame: int, color: float, motion: float) -> Tensor:
-        """Weighted squares of both, zero where nothing is corrected."""
+        """Weighted squares of both, a scalar; zero where nothing is corrected."""
         return color * self.colors[frame].square().sum() + motion * self.motions[frame].square().sum()
 
 

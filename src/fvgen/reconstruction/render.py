@@ -12,11 +12,11 @@ from fvgen.errors import UserError
 from fvgen.reconstruction.gaussians import DEGREES, SH0, Gaussians
 
 NEAR = 0.01  # world units; nearer Gaussians are not drawn
-
 LOW_PASS = 0.3  # pixels squared, added to the splats' covariance
-
-ALPHA_LEAST = 1 / 255  # less is not drawn
-
+ALPHA_LEAST, ALPHA_MOST = 1 / 255, 0.999  # less is not drawn
+LEAST_TRANSMITTANCE = 1e-4  # the splat that would take it below this, and all behind it, are not drawn
+TILE = 8
+_BATCH = 1 << 17  # pixels x splats at once: what fits a CPU's cache
 _MARGIN = 0.3  # of the half picture beyond its border, where the projection is still linearised about the centre itself
 
 
@@ -63,15 +63,19 @@ def project(
     intrinsics: Tensor,
     size: tuple[int, int],
 ) -> Splats:
-    """Project Gaussians; differentiable in everything but ``size``.
+    """Project ``N`` Gaussians; differentiable in everything but ``size``.
 
     The covariance in the picture is ``J W S W' J' + 0.3 I``, where ``S`` is the one in the world, ``W`` the camera's
     rotation and ``J`` the Jacobian of the perspective division at the centre, or, for centres far outside the picture,
     at the nearest direction within 1.3 times its half extent.
 
     Args:
-        means: ``[N, 3]``. scales: ``[N, 3]`` standard deviations. quaternions: ``[N, 4]`` wxyz. opacities: ``[N]``.
-        camera_from_world: ``[4, 4]``. intrinsics: ``[3, 3]``.
+        means: ``[N, 3]``, world.
+        scales: ``[N, 3]`` standard deviations along the own axes.
+        quaternions: ``[N, 4]`` wxyz.
+        opacities: ``[N]``.
+        camera_from_world: ``[4, 4]``.
+        intrinsics: ``[3, 3]``.
         size: (width, height) of the picture.
     """
     rotation = camera_from_world[:3, :3]
@@ -83,7 +87,9 @@ def project(
     flat = seen[:, :2] / depth[:, None]
     centers = flat * focal + middle
     axes = (rotation @ rotation_matrices(quaternions)) * scales[:, None]  # [N, 3, 3], columns are the own axes
-    at = _limited(flat, focal, middle, size)
+    edge = torch.tensor(size).to(flat)
+    margin = _MARGIN * 0.5 * edge / focal
+    at = flat.maximum(-middle / focal - margin).minimum((edge - middle) / focal + margin)
     across = (axes[:, :2] - at[..., None] * axes[:, 2:]) * (focal / depth[:, None])[..., None]
     a = across[:, 0].square().sum(1) + LOW_PASS
     b = (across[:, 0] * across[:, 1]).sum(1)
@@ -91,36 +97,15 @@ def project(
     determinant = a * c - b * b
     conics = torch.stack([c, -b, a], 1) / determinant[:, None]
     with torch.no_grad():
-        reach = _reach(torch.stack([a, c], 1), opacities)
-        edge = torch.tensor(size).to(centers)
+        # ``o exp(-d^2 / 2 v) = 1/255`` solved for d: the half box of an ellipse; 0 where fainter.
+        reach = (torch.stack([a, c], 1) * 2 * (opacities / ALPHA_LEAST).clamp_min(1).log()[:, None]).sqrt()
         inside = ((centers + reach > 0) & (centers - reach < edge)).all(1)
         reach = reach * (inside & ahead & (determinant > 0))[:, None]
     return Splats(centers, conics, depth, reach)
 
 
-def _limited(flat: Tensor, focal: Tensor, middle: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[N, 2]`` x/z and y/z, kept near the picture, where the linearisation is good."""
-    edge = torch.tensor(size).to(flat)
-    margin = _MARGIN * 0.5 * edge / focal
-    return flat.maximum(-middle / focal - margin).minimum((edge - middle) / focal + margin)
-
-
-def _reach(variances: Tensor, opacities: Tensor) -> Tensor:
-    """``o exp(-d^2 / 2 v) = 1/255`` solved for d: the half box of an ellipse; 0 where fainter."""
-    return (variances * 2 * (opacities / ALPHA_LEAST).clamp_min(1).log()[:, None]).sqrt()
-
-
-TILE = 8
-
-ALPHA_MOST = 0.999
-
-LEAST_TRANSMITTANCE = 1e-4  # the splat that would take it below this, and all behind it, are not drawn
-
-_BATCH = 1 << 17  # pixels x splats at once: what fits a CPU's cache
-
-
 @dataclass(frozen=True)
-class Tiles:
+class _Tiles:
     """Which splats touch which tiles.
 
     Attributes:
@@ -154,7 +139,7 @@ class Tiles:
 
 
 @torch.no_grad()
-def assign_tiles(splats: Splats, size: tuple[int, int]) -> Tiles:
+def _assign_tiles(splats: Splats, size: tuple[int, int]) -> _Tiles:
     """List the splats of each tile. Pixels whose centres no box reaches need not be listed."""
     columns, rows = (-(-side // TILE) for side in size)
     most = torch.tensor([columns - 1, rows - 1], device=splats.centers.device)
@@ -170,7 +155,7 @@ def assign_tiles(splats: Splats, size: tuple[int, int]) -> Tiles:
     wide = spans[entries, 0]
     tile = (low[entries, 1] + rank // wide) * columns + low[entries, 0] + rank % wide
     tile, order = tile.sort(stable=True)
-    return Tiles(entries[order], tile, tile.bincount(minlength=columns * rows), columns, rows)
+    return _Tiles(entries[order], tile, tile.bincount(minlength=columns * rows), columns, rows)
 
 
 def composite(splats: Splats, opacities: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -189,30 +174,19 @@ def composite(splats: Splats, opacities: Tensor, features: Tensor, size: tuple[i
         ``[H, W, C + 1]``: the features, and last ``sum_i w_i``, what of each pixel is covered.
     """
     width, height = size
-    tiles = assign_tiles(splats, size)
+    tiles = _assign_tiles(splats, size)
     values = torch.cat([features, torch.ones_like(features[:, :1])], 1)
     table = torch.cat([splats.centers, splats.conics, opacities.log()[:, None], values], 1)
     picked = table.index_select(0, tiles.entries)
-    coefficients = _polynomials(picked[:, :6], tiles)
+    # Exponents are polynomials in 1, u, v, u^2, u v, v^2, coordinates from the middle of each tile.
+    middle = torch.stack([tiles.tile % tiles.columns, tiles.tile // tiles.columns], 1) * TILE + TILE / 2
+    x, y = (picked[:, :2] - middle.to(picked)).unbind(1)
+    a, b, c, log_opacity = picked[:, 2:6].unbind(1)
+    ax, cy = a * x + b * y, b * x + c * y
+    coefficients = torch.stack([log_opacity - 0.5 * (ax * x + cy * y), ax, cy, -0.5 * a, -b, -0.5 * c], 1)
     blended = _Blend.apply(coefficients, picked[:, 6:], tiles)
     picture = blended.view(tiles.rows, tiles.columns, TILE, TILE, -1).transpose(1, 2)
     return picture.reshape(tiles.rows * TILE, tiles.columns * TILE, -1)[:height, :width]
-
-
-def _polynomials(picked: Tensor, tiles: Tiles) -> Tensor:
-    """``[E, 6]`` coefficients of the exponents in 1, u, v, u^2, u v, v^2, coordinates from the middle of each tile."""
-    middle = torch.stack([tiles.tile % tiles.columns, tiles.tile // tiles.columns], 1) * TILE + TILE / 2
-    x, y = (picked[:, :2] - middle.to(picked)).unbind(1)
-    a, b, c, log_opacity = picked[:, 2:].unbind(1)
-    ax, cy = a * x + b * y, b * x + c * y
-    return torch.stack([log_opacity - 0.5 * (ax * x + cy * y), ax, cy, -0.5 * a, -b, -0.5 * c], 1)
-
-
-def _monomials(like: Tensor) -> Tensor:
-    """``[6, TILE * TILE]`` 1, u, v, u^2, u v, v^2 of a tile's pixels, row by row."""
-    axis = torch.arange(TILE).to(like) + 0.5 - TILE / 2
-    v, u = (w.flatten() for w in torch.meshgrid(axis, axis, indexing="ij"))
-    return torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v])
 
 
 class _Blend(torch.autograd.Function):
@@ -223,9 +197,11 @@ class _Blend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, values: Tensor, tiles: Tiles) -> Tensor:
+    def forward(ctx: Any, coefficients: Tensor, values: Tensor, tiles: _Tiles) -> Tensor:
         """``[E, 6]``, ``[E, C]`` -> ``[T, TILE * TILE, C]``."""
-        monomials = _monomials(coefficients)
+        axis = torch.arange(TILE).to(coefficients) + 0.5 - TILE / 2
+        v, u = (w.flatten() for w in torch.meshgrid(axis, axis, indexing="ij"))
+        monomials = torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v])
         nothing = coefficients.new_tensor([[-100.0, 0, 0, 0, 0, 0]])
         padded = torch.cat([coefficients, nothing])
         padded_values = torch.cat([values, torch.zeros_like(values[:1])])
@@ -234,7 +210,11 @@ class _Blend(torch.autograd.Function):
         for chosen, index in tiles.batches():
             alpha = torch.matmul(padded[index], monomials).exp_().clamp_(max=ALPHA_MOST)
             alpha.masked_fill_(alpha < ALPHA_LEAST, 0)
-            weight = _weights(alpha)
+            # What each splat ``[B, M, P]`` contributes: alpha times what those before it let through.
+            through = (1 - alpha).cumprod(1)
+            weight = alpha.clone()
+            weight[:, 1:] *= through[:, :-1]
+            weight.masked_fill_(through <= LEAST_TRANSMITTANCE, 0)
             result[chosen] = torch.matmul(weight.transpose(1, 2), padded_values[index])
             kept.append((chosen, index, alpha, weight))
         ctx.kept, ctx.monomials, ctx.values = kept, monomials, padded_values
@@ -258,18 +238,9 @@ class _Blend(torch.autograd.Function):
         return to_coefficients[:total], to_values[:total], None
 
 
-def _weights(alpha: Tensor) -> Tensor:
-    """What each splat ``[B, M, P]`` contributes: alpha times what those before it let through."""
-    through = (1 - alpha).cumprod(1)
-    weight = alpha.clone()
-    weight[:, 1:] *= through[:, :-1]
-    return weight.masked_fill_(through <= LEAST_TRANSMITTANCE, 0)
-
-
+# Of the harmonics of degree 1, 2 and 3.
 _ONE = 0.4886025119029199
-
 _TWO = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
-
 _THREE = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
 
 
@@ -328,23 +299,21 @@ class Rendered:
         image: ``[H, W, 3]`` blended colours, not clamped, black where nothing is.
         alpha: ``[H, W]`` how much of each pixel is covered, 0..1.
         depth: ``[H, W]`` blended z in world units, not divided by ``alpha``.
-        centers: ``[N, 2]`` of the splats in pixels; after ``backward`` its ``grad`` says how the loss pulls them.
         drawn: ``[N]`` bool, which Gaussians the picture may show.
     """
 
     image: Tensor
     alpha: Tensor
     depth: Tensor
-    centers: Tensor
     drawn: Tensor
 
     def over(self, background: Tensor | float) -> Tensor:
-        """``[H, W, 3]`` the picture in front of a colour."""
+        """``[H, W, 3]`` the picture in front of a colour, ``[3]`` or one number for all channels."""
         return self.image + (1 - self.alpha)[..., None] * background
 
 
 class Renderer(Protocol):
-    """BatchRandom Gaussians as one pinhole camera sees them; differentiable in the Gaussians and the camera's pose."""
+    """Draws Gaussians as one pinhole camera sees them; differentiable in the Gaussians and the camera's pose."""
 
     def __call__(
         self, gaussians: Gaussians, camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, int]
@@ -354,28 +323,38 @@ class Renderer(Protocol):
         Args:
             gaussians: on the renderer's device.
             camera_from_world: ``[4, 4]``, OpenCV axes, of the Gaussians' number format.
-            intrinsics: ``[3, 3]`` in pixels, likewise.
+            intrinsics: ``[3, 3]`` in pixels, of the Gaussians' number format.
             size: (width, height).
         """
 
 
 def splat_torch(gaussians: Gaussians, camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Rendered:
-    """The renderer in plain torch, for any device and float32 or float64; see `Renderer`."""
-    opacities = gaussians.opacities
-    splats = project(
-        gaussians.means, gaussians.scales, gaussians.quaternions, opacities, camera_from_world, intrinsics, size
-    )
-    if splats.centers.requires_grad:
-        splats.centers.retain_grad()
+    """The renderer in plain torch, for any device and float32 or float64.
+
+    Args:
+        gaussians: ``N`` of them.
+        camera_from_world: ``[4, 4]``.
+        intrinsics: ``[3, 3]`` in pixels.
+        size: (width, height).
+    """
+    opacities, place = gaussians.opacities, (gaussians.means, gaussians.scales, gaussians.quaternions)
+    splats = project(*place, opacities, camera_from_world, intrinsics, size)
     colors = view_colors(gaussians.means, gaussians.sh, _eye(camera_from_world))
     blended = composite(splats, opacities, torch.cat([colors, splats.depths[:, None]], 1), size)
-    return Rendered(blended[..., :3], blended[..., 4], blended[..., 3], splats.centers, splats.drawn)
+    return Rendered(blended[..., :3], blended[..., 4], blended[..., 3], splats.drawn)
 
 
 def splat_gsplat(
     gaussians: Gaussians, camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, int]
 ) -> Rendered:
-    """The renderer of gsplat (Ye et al. 2024), for CUDA and float32; see `Renderer`."""
+    """The renderer of gsplat (Ye et al. 2024), for CUDA and float32.
+
+    Args:
+        gaussians: ``N`` of them.
+        camera_from_world: ``[4, 4]``.
+        intrinsics: ``[3, 3]`` in pixels.
+        size: (width, height).
+    """
     from gsplat import rasterization
 
     colors = view_colors(gaussians.means, gaussians.sh, _eye(camera_from_world))
@@ -393,12 +372,9 @@ def splat_gsplat(
         render_mode="RGB+D",
         packed=False,
     )
-    centers = extra["means2d"]
-    if centers.requires_grad:
-        centers.retain_grad()
     radii = extra["radii"][0]
     drawn = (radii > 0).all(-1) if radii.ndim == 2 else radii > 0
-    return Rendered(picture[0, ..., :3], alpha[0, ..., 0], picture[0, ..., 3], centers, drawn)
+    return Rendered(picture[0, ..., :3], alpha[0, ..., 0], picture[0, ..., 3], drawn)
 
 
 def find_renderer(name: str, device: torch.device) -> Renderer:
@@ -410,13 +386,13 @@ def find_renderer(name: str, device: torch.device) -> Renderer:
     if name == "torch" or (name == "auto" and device.type != "cuda"):
         return splat_torch
     if device.type != "cuda":
-        raise UserError(f"--renderer gsplat runs on CUDA only, not on {device}; choose torch")
+        raise UserError(f"`renderer` gsplat runs on CUDA only, not on {device}; choose torch")
     try:
         import gsplat  # noqa: F401
     except ImportError:
         if name == "auto":
             return splat_torch
-        raise UserError("--renderer gsplat: install it with pip install 'fvgen[gs]', or choose torch") from None
+        raise UserError("`renderer` gsplat: install it with pip install 'fvgen[gs]', or choose torch") from None
     return splat_gsplat
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fvgen import __version__
 from fvgen.devices import find_device
@@ -23,7 +24,7 @@ from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
 from fvgen.reconstruction.gaussians import Gaussians, check_spz, write_gaussians, write_spz
-from fvgen.reconstruction.held_out import HeldOut, read_held_out, render_all, score
+from fvgen.reconstruction.held_out import read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
 from fvgen.scene.formats.video import write_video
@@ -46,14 +47,14 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
     """
     output = Path(output)
     if output.suffix.lower() not in WRITERS:
-        raise UserError(f"--output {output}: name a file that ends in .ply or .spz")
+        raise UserError(f"`output` {output}: name a file that ends in .ply or .spz")
     if output.suffix.lower() == ".spz":
         check_spz()
     if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
-        raise UserError(f"--output {output}: it is a folder or lies below a file; name a file")
+        raise UserError(f"`output` {output}: it is a folder or lies below a file; name a file")
     there = [p for p in (output, *(output.with_suffix(s) for s in _BESIDE)) if p.exists()]
     if there and not overwrite:
-        raise UserError(f"{there[0]} is there already; choose another name, or add --overwrite")
+        raise UserError(f"{there[0]} is there already; choose another name, or add `overwrite`")
     return output
 
 
@@ -92,6 +93,8 @@ def reconstruct(
     Raises:
         UserError: for everything that the caller can mend.
     """
+    from fvgen.training.charts import curves
+
     start = time.perf_counter()
     target = check_output(output, overwrite)
     place = find_device(device)
@@ -103,14 +106,34 @@ def reconstruct(
     work.mkdir(parents=True, exist_ok=True)
     fit = Optimisation(capture.shrunk(settings.longest), settings, draw, place)
     resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
-    facts = {
+    final = fit.gaussians.each(Tensor.detach)
+    shown = render_all(final, fit.capture.cameras, draw)
+    summary: dict[str, Any] = {
+        "gaussians": len(final),
+        "iterations": fit.iteration,
         "frames": {"photo": len(capture.photographs), "generated": len(capture.generated)},
         "settings": {name: value if value != float("inf") else None for name, value in asdict(settings).items()},
         "renderer": draw.__name__,  # type: ignore[attr-defined]
         "device": str(place),
         "resumed_from": resumed,
     }
-    summary = _write(fit, target, work, held_out, fps, facts, start)
+    if capture.photographs:
+        photos = fit.capture.photographs
+        found = score(shown[photos], fit.capture.images[photos].float() / 255)
+        summary["photographs"] = {name: _mean(values) for name, values in found.items()}
+    if held_out is not None:
+        found = score(render_all(final, held_out.cameras, draw), held_out.images)
+        each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
+        summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
+    summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
+    # Everything into the folder of work first, then each file into its place, the scene last: where it is, all is.
+    WRITERS[target.suffix.lower()](work / target.name, final)
+    write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
+    (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
+    for file in (*(target.with_suffix(s) for s in _BESIDE), target):
+        os.replace(work / file.name, file)
     if not keep_work:
         shutil.rmtree(work)
     return summary
@@ -127,14 +150,14 @@ def _fingerprint(capture: Capture, settings: Settings, draw: Renderer, device: t
 
 
 def _run(fit: Optimisation, checkpoint: Path, fingerprint: str) -> int:
-    """Do what is left of a fit.
-
-    Returns:
-        The iteration that it went on from.
-    """
-    known = _read_checkpoint(checkpoint)
-    if known.get("fingerprint") == fingerprint:
-        fit.restore(known["state"])
+    """Do what is left of a fit; returns the iteration that it went on from."""
+    if checkpoint.exists():
+        try:
+            known = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling raises whatever damaged bytes lead to
+            raise UserError(f"{checkpoint}: damaged ({type(error).__name__}); delete it to begin again") from None
+        if isinstance(known, dict) and known.get("fingerprint") == fingerprint:
+            fit.restore(known["state"])
     first = fit.iteration
     for _ in track(range(first, fit.settings.iterations), "fitting"):
         fit.step()
@@ -142,50 +165,6 @@ def _run(fit: Optimisation, checkpoint: Path, fingerprint: str) -> int:
             content = {"fingerprint": fingerprint, "state": fit.state()}
             write_whole(checkpoint, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
     return first
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever damaged bytes lead to
-        raise UserError(f"{path}: damaged ({type(error).__name__}); delete it to begin again") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _write(
-    fit: Optimisation,
-    target: Path,
-    work: Path,
-    held_out: HeldOut | None,
-    fps: float,
-    facts: dict[str, Any],
-    start: float,
-) -> dict[str, Any]:
-    """Everything into the folder of work first, then each file into its place."""
-    from fvgen.training.charts import curves
-
-    final = Gaussians(**{name: value.detach() for name, value in fit.gaussians.parameters().items()})
-    shown = render_all(final, fit.capture.cameras, fit.renderer)
-    summary: dict[str, Any] = {"gaussians": len(final), "iterations": fit.iteration, **facts}
-    photos = fit.capture.photographs
-    if photos:
-        found = score(shown[photos], fit.capture.images[photos].float() / 255)
-        summary["photographs"] = {name: _mean(values) for name, values in found.items()}
-    if held_out is not None:
-        found = score(render_all(final, held_out.cameras, fit.renderer), held_out.images)
-        each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
-        summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
-    summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
-    WRITERS[target.suffix.lower()](work / target.name, final)
-    write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
-    (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-    (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
-    for place in (*(target.with_suffix(s) for s in _BESIDE), target):  # the scene last: where it is, all is
-        os.replace(work / place.name, place)
-    return summary
 
 
 def _mean(values: list[float]) -> float:
