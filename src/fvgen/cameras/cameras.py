@@ -106,11 +106,7 @@ class Cameras:
     @staticmethod
     def concatenate(batches: list["Cameras"]) -> "Cameras":
         """Join batches along the camera axis."""
-        return Cameras(
-            torch.cat([b.world_from_camera for b in batches]),
-            torch.cat([b.intrinsics for b in batches]),
-            torch.cat([b.sizes for b in batches]),
-        )
+        return Cameras(*map(torch.cat, zip(*((b.world_from_camera, b.intrinsics, b.sizes) for b in batches))))
 
 
 def plane_motion(reference: Cameras, source: Cameras) -> tuple[Tensor, Tensor]:

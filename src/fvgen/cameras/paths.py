@@ -64,7 +64,7 @@ def path_through(
     """
     n = len(cameras)
     if n < 2:
-        raise UserError(f"a path through the photos needs at least two of them, got {n}: add a photo or choose --path")
+        raise UserError(f"a path through the photos needs at least two of them, got {n}: add a photo or choose `path`")
     if frames is None:
         if frames_per_window < 2:
             raise UserError(f"a window needs at least 2 frames, got {frames_per_window}")
@@ -96,8 +96,12 @@ def path_between(keys: Cameras, frames: Sequence[int]) -> Cameras:
     """
     if len(keys) < 2 or len(keys) != len(frames) or any(b <= a for a, b in zip(frames, frames[1:])):
         raise ValueError(f"a path needs two keys at least, at ascending frames; got {len(keys)} at {list(frames)}")
-    last = torch.tensor([len(keys) - 1.0], dtype=torch.float64)
-    return _between(keys, torch.cat([*(_window_times(k, frames) for k in range(len(keys) - 1)), last]))
+    counts = [b - a for a, b in zip(frames, frames[1:])]
+    windows = [k + torch.arange(count, dtype=torch.float64) / count for k, count in enumerate(counts)]
+    times = torch.cat([*windows, torch.tensor([len(counts)], dtype=torch.float64)])  # in keys
+    left = times.floor().long().clamp(0, len(keys) - 2)
+    lens = torch.lerp(keys.intrinsics[left], keys.intrinsics[left + 1], (times - left)[:, None, None])
+    return Cameras(smooth_poses(keys.world_from_camera, times), lens, keys.sizes[:1].repeat(len(times), 1))
 
 
 def path_orbit(
@@ -118,11 +122,10 @@ def path_orbit(
     Raises:
         UserError: fewer than 2 frames, or no point in front of the middle photo.
     """
-    t = _clock(frames)
-    view = middle_photo(cameras)
+    t, view = _clock(frames), middle_photo(cameras)
     pivot = _look_at_point(cameras, points, view)
     axis = _vertical(cameras, view)
-    low, high, all_around = _swing(_azimuths(cameras.centers - pivot, axis, view))
+    low, high, all_around = _swing(cameras.centers - pivot, axis, view)
     angles = 2 * math.pi * t
     if not all_around:
         middle, reach = (high + low) / 2, (high - low) / 2
@@ -153,8 +156,7 @@ def path_spiral(
     Raises:
         UserError: fewer than 2 frames, or no point in front of the middle photo.
     """
-    t = _clock(frames)
-    view = middle_photo(cameras)
+    t, view = _clock(frames), middle_photo(cameras)
     pose = cameras.world_from_camera[view]
     pivot = _look_at_point(cameras, points, view)
     distance = float((pivot - pose[:3, 3]).norm())
@@ -185,8 +187,7 @@ def path_dolly(
     Raises:
         UserError: fewer than 2 frames, or no point in front of the middle photo.
     """
-    t = _clock(frames)
-    view = middle_photo(cameras)
+    t, view = _clock(frames), middle_photo(cameras)
     depths = _seen_depths(cameras, points, view)
     way = min(float(depths.median()) / 3, 0.6 * float(depths.quantile(0.02)))
     poses = cameras.world_from_camera[view].repeat(frames, 1, 1)
@@ -252,20 +253,6 @@ def _framed(cameras: Cameras, size: tuple[int, int] | None) -> Cameras:
     return cameras.covering(width, height)[0]
 
 
-def _window_times(k: int, keys: Sequence[int]) -> Tensor:
-    """Times of the frames of window ``k``, its last one left to the next window."""
-    count = keys[k + 1] - keys[k]
-    return k + torch.arange(count, dtype=torch.float64) / count
-
-
-def _between(views: Cameras, times: Tensor) -> Cameras:
-    """Cameras at fractional indices ``times`` of ``views``, which share one size."""
-    left = times.floor().long().clamp(0, len(views) - 2)
-    t = (times - left)[:, None, None]
-    intrinsics = torch.lerp(views.intrinsics[left], views.intrinsics[left + 1], t)
-    return Cameras(smooth_poses(views.world_from_camera, times), intrinsics, views.sizes[:1].repeat(len(times), 1))
-
-
 def _single_view(cameras: Cameras, view: int, poses: Tensor, size: tuple[int, int] | None, closed: bool) -> CameraPath:
     """A path of one photo's lens along ``poses``, which start, and end where ``closed``, at that photo's pose."""
     framed = _framed(cameras, size)
@@ -289,7 +276,7 @@ def _seen_depths(cameras: Cameras, points: Tensor, view: int) -> Tensor:
     inside = points.to(torch.float64) @ camera.camera_from_world[0, :3, :3].T + camera.camera_from_world[0, :3, 3]
     inside = inside[inside[:, 2] > 0]
     if len(inside) == 0:
-        raise UserError("this path needs points in front of the middle photo and there are none: choose --path through")
+        raise UserError("this path needs points in front of the middle photo and there are none: choose `path` through")
     pixels = inside @ camera.intrinsics[0].T
     pixels = pixels[:, :2] / pixels[:, 2:]
     seen = ((pixels > 0) & (pixels < camera.sizes)).all(dim=1)
@@ -311,14 +298,10 @@ def _vertical(cameras: Cameras, view: int) -> Tensor:
     return own if along > math.cos(math.radians(20)) else up
 
 
-def _azimuths(offsets: Tensor, axis: Tensor, view: int) -> Tensor:
-    """Angles ``[N]`` about ``axis`` from one offset to the others, radians in -pi..pi, right-handed."""
+def _swing(offsets: Tensor, axis: Tensor, view: int) -> tuple[float, float, bool]:
+    """How far to swing about an axis to either side of a photo, and whether the photos stand all around."""
     flat = offsets - (offsets @ axis)[:, None] * axis
-    return torch.atan2(torch.linalg.cross(flat[view].expand_as(flat), flat) @ axis, flat @ flat[view])
-
-
-def _swing(azimuths: Tensor) -> tuple[float, float, bool]:
-    """How far to swing to either side, and whether the photos stand all around."""
+    azimuths = torch.atan2(torch.linalg.cross(flat[view].expand_as(flat), flat) @ axis, flat @ flat[view])
     ordered = azimuths.sort().values
     gaps = torch.cat([ordered[1:] - ordered[:-1], ordered[:1] + 2 * math.pi - ordered[-1:]])
     all_around = bool(gaps.max() <= math.radians(120) + 1e-6)

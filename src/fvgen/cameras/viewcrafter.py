@@ -32,14 +32,14 @@ def object_from_world(camera: Cameras, radius: float, elevation: float) -> Tenso
     """
     origin_moved = torch.eye(4, dtype=torch.float64)
     origin_moved[2, 3] = -radius
-    return _turn_x(180 - elevation) @ origin_moved @ camera.camera_from_world[0]
+    return _turn("x", 180 - elevation) @ origin_moved @ camera.camera_from_world[0]
 
 
 def spherical_move(pose: Tensor, theta: float, phi: float, r: float, x: float = 0.0, y: float = 0.0) -> Tensor:
     """Move one pose ``[4, 4]`` of the object frame (upstream ``sphere2pose``); angles in degrees."""
     moved = pose.to(torch.float64).clone()
     moved[:3, 3] += torch.tensor([x, y, r], dtype=torch.float64)
-    return _turn_y(phi) @ _turn_x(theta) @ moved
+    return _turn("y", phi) @ _turn("x", theta) @ moved
 
 
 def path_target(
@@ -138,11 +138,10 @@ def _along(anchor: Cameras, poses: list[Tensor]) -> Cameras:
     return Cameras(torch.stack(poses), anchor.intrinsics[:1].repeat(f, 1, 1), anchor.sizes[:1].repeat(f, 1))
 
 
-def _turn_x(degrees: float) -> Tensor:
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return torch.tensor([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]], dtype=torch.float64)
-
-
-def _turn_y(degrees: float) -> Tensor:
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]], dtype=torch.float64)
+def _turn(axis: str, degrees: float) -> Tensor:
+    i, j = {"x": (1, 2), "y": (2, 0)}[axis]
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[i, i] = turn[j, j] = math.cos(math.radians(degrees))
+    turn[j, i] = math.sin(math.radians(degrees))
+    turn[i, j] = -turn[j, i]
+    return turn

@@ -19,7 +19,6 @@ from fvgen.errors import UserError
 
 PREFIX = "viewcrafter:"
 _LONG_SIDE = 512  # of the pictures in whose pixels the original counts d_x and d_y
-_KINDS = "target, between, or a text file FILE.txt"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ViewCrafterTarget:
         d_phi: degrees, positive goes right.
         d_r: share of the distance, negative goes closer.
         d_x: to the right, in pixels of a picture of 512 pixels' length at the distance of the middle.
-        d_y: up, likewise.
+        d_y: upwards, in the same pixels.
         elevation: degrees by which the photo looks down.
         center_scale: the centre of the sphere lies at this many times the depth of the photo's middle.
         photo: index of the photo, 0 the first, -1 the last; ``None`` takes the middle one.
@@ -57,9 +56,9 @@ class ViewCrafterText:
         phis: degrees, positive goes right.
         thetas: degrees, negative goes up.
         rs: shares of the distance, negative goes closer.
-        elevation: see `ViewCrafterTarget`, like the next two.
-        center_scale: see there.
-        photo: see there.
+        elevation: degrees by which the photo looks down.
+        center_scale: the centre of the sphere lies at this many times the depth of the photo's middle.
+        photo: index of the photo, 0 the first, -1 the last; ``None`` takes the middle one.
     """
 
     phis: tuple[float, ...]
@@ -99,7 +98,7 @@ def parse_viewcrafter(text: str) -> ViewCrafterPath:
         return ViewCrafterBetween(**_values(ViewCrafterBetween, options, text))
     file = trajectory_file(text)
     if file is None:
-        raise UserError(f"--path {text}: after {PREFIX} comes {_KINDS}")
+        raise UserError(f"`path` {text}: after {PREFIX} comes target, between, or a text file FILE.txt")
     return ViewCrafterText(*read_trajectory(file), **_values(ViewCrafterText, options, text))
 
 
@@ -120,12 +119,10 @@ def read_trajectory(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], t
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UserError(f"{path}: cannot be read ({reason})") from None
-    lines = [line for line in lines if line.strip()]
-    if len(lines) != 3:
-        raise UserError(f"{path}: a trajectory has three lines, phi, theta and r; this has {len(lines)}")
-    phis, thetas, rs = (
-        tuple(_number(word, f"{path}, line {i + 1}") for word in l.split()) for i, l in enumerate(lines)
-    )
+    rows = [line.split() for line in lines if line.strip()]
+    if len(rows) != 3:
+        raise UserError(f"{path}: a trajectory has three lines, phi, theta and r; this has {len(rows)}")
+    phis, thetas, rs = (tuple(_number(w, f"{path}, line {i}") for w in row) for i, row in enumerate(rows, 1))
     return phis, thetas, rs
 
 
@@ -156,13 +153,16 @@ def plan_viewcrafter(
     width, height = size or tuple(cameras.sizes[0].tolist())
     framed = cameras.covering(width, height)[0]
     if isinstance(request, ViewCrafterBetween):
-        return _between(request, framed, _window(len(cameras), frames, frames_per_window, request))
-    view = _photo(request.photo, cameras)
+        return _between(request, framed, frames, frames_per_window)
+    count, photos, view = frames or frames_per_window, len(cameras), request.photo
+    if view is None:
+        view = middle_photo(cameras)
+    elif not -photos <= view < photos:
+        raise UserError(f"photo={view}: there are {photos} photos, 0 to {photos - 1} (-1 is the last)")
+    view %= photos
     depth = center_depth(cameras[view], points[point_photo == view])
-    radius = depth * request.center_scale
-    object_world = object_from_world(cameras[view], radius, request.elevation)
+    object_world = object_from_world(cameras[view], depth * request.center_scale, request.elevation)
     anchor = Cameras(object_world @ framed[view].world_from_camera, framed[view].intrinsics, framed[view].sizes)
-    count = frames or frames_per_window
     if count < 2:
         raise UserError(f"a camera path needs at least 2 frames, got {count}")
     if isinstance(request, ViewCrafterTarget):
@@ -197,38 +197,24 @@ def center_depth(camera: Cameras, points: Tensor) -> float:
     return float(local[away.argmin(), 2])
 
 
-def _between(request: ViewCrafterBetween, framed: Cameras, window: int) -> CameraPath:
-    path = path_between(
-        framed, window, double_last_step=request.double_last_step, early_intrinsics=request.early_intrinsics
-    )
-    if not bool((torch.linalg.det(path.world_from_camera[:, :3, :3]) > 0.5).all()):
-        raise UserError("two neighbouring photos look in opposite directions, which no straight path joins")
-    photo: list[int | None] = [None] * len(path)
-    for k in range(len(framed)):
-        photo[k * (window - 1)] = k
-    return CameraPath(path, photo)
-
-
-def _window(photos: int, frames: int | None, usual: int, request: ViewCrafterBetween) -> int:
-    """Frames from photo to photo, both included."""
+def _between(request: ViewCrafterBetween, framed: Cameras, frames: int | None, usual: int) -> CameraPath:
+    photos = len(framed)
     if photos < 2:
         raise UserError(f"a path between photos needs at least two of them, got {photos}")
-    window = usual if frames is None else (frames - 1) // (photos - 1) + 1
+    window = usual if frames is None else (frames - 1) // (photos - 1) + 1  # frames from photo to photo, both included
     if frames is not None and (window - 1) * (photos - 1) + 1 != frames:
         low, high = ((w - 1) * (photos - 1) + 1 for w in (window, window + 1))
         raise UserError(f"{frames} frames do not pass evenly between {photos} photos: ask for {low} or {high}")
     least = 3 if request.double_last_step or request.early_intrinsics else 2
     if window < least:
         raise UserError(f"this path needs {least} frames from photo to photo: ask for {(least - 1) * (photos - 1) + 1}")
-    return window
-
-
-def _photo(index: int | None, cameras: Cameras) -> int:
-    if index is None:
-        return middle_photo(cameras)
-    if not -len(cameras) <= index < len(cameras):
-        raise UserError(f"photo={index}: there are {len(cameras)} photos, 0 to {len(cameras) - 1} (-1 is the last)")
-    return index % len(cameras)
+    path = path_between(framed, window, **vars(request))
+    if not bool((torch.linalg.det(path.world_from_camera[:, :3, :3]) > 0.5).all()):
+        raise UserError("two neighbouring photos look in opposite directions, which no straight path joins")
+    photo: list[int | None] = [None] * len(path)
+    for k in range(photos):
+        photo[k * (window - 1)] = k
+    return CameraPath(path, photo)
 
 
 def _values(kind: type, options: list[str], text: str) -> dict[str, Any]:
@@ -237,9 +223,9 @@ def _values(kind: type, options: list[str], text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for option in options:
         name, sign, value = option.strip().partition("=")
-        where = f"--path {text}: {name}"
+        where = f"`path` {text}: {name}"
         if name not in known:
-            raise UserError(f"--path {text}: there is no option '{name}'; choose from {', '.join(known)}")
+            raise UserError(f"`path` {text}: there is no option '{name}'; choose from {', '.join(known)}")
         if known[name] is bool:
             if value not in ("", "true", "false") or (sign and not value):
                 raise UserError(f"{where} is a switch: write {name} or {name}=false")
@@ -251,7 +237,7 @@ def _values(kind: type, options: list[str], text: str) -> dict[str, Any]:
         else:
             values[name] = _number(value, where)
     if values.get("center_scale", 1.0) <= 0:
-        raise UserError(f"--path {text}: center_scale must be above 0")
+        raise UserError(f"`path` {text}: center_scale must be above 0")
     return values
 
 

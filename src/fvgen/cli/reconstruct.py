@@ -60,28 +60,22 @@ class Reconstruct:
 
     def run(self) -> None:
         """Check what can be checked at once, then fit and write."""
-        for name, value, least in (
-            ("--iterations", self.iterations, 1),
-            ("--gaussians", self.gaussians, 10),
-            ("--longest", self.longest, 64),
-        ):
+        options: dict[str, Any] = {}
+        for name, least in (("iterations", 1), ("gaussians", 10), ("longest", 64)):
+            value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"{name} {value}: choose {least} at least")
+                raise UserError(f"--{name} {value}: choose {least} at least")
+            options |= {} if value is None else {name: value}
         if not 0 <= self.sh_degree <= 3:
             raise UserError(f"--sh-degree {self.sh_degree}: choose 0, 1, 2 or 3")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         from fvgen.reconstruction.run import reconstruct
 
-        known = {"iterations": self.iterations, "gaussians": self.gaussians, "longest": self.longest}
         summary = reconstruct(
             self.out,
             self.output,
-            options={
-                **{name: value for name, value in known.items() if value is not None},
-                "degree": self.sh_degree,
-                "seed": self.seed,
-            },
+            options={**options, "degree": self.sh_degree, "seed": self.seed},
             renderer=self.renderer,
             device=self.device,
             truth=self.truth,

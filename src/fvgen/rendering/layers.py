@@ -13,7 +13,8 @@ _PAIRS_PER_PASS = 1 << 24  # bounds memory: about 200 MB of (pixel, point) candi
 _CPU_BAND = 1 << 16  # pixels: tables of a band stay in the cache, and sorting by pixel takes two passes
 _CPU_PAIRS = 1 << 19  # tried at once
 
-Discs = list[Tensor]  # ``[M]`` each: u, v in pixels, the number of the cell there (int32), the order in depth (int32)
+# ``[M]`` each: u, v in pixels, the number of the cell there (int32), the order in depth (int32).
+Discs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def nearest_layers(u: Tensor, v: Tensor, cells: Cells, layers: int) -> Iterator[
     """
     # Sorted by cell, stably: raster order, and within a cell in depth. The old place is the order in depth.
     cell, order = torch.sort(cells.of(u, v), stable=True)
-    discs = [u.index_select(0, order), v.index_select(0, order), cell, order.int()]
+    discs = (u.index_select(0, order), v.index_select(0, order), cell, order.int())
     pairs = len(u) * (2 * cells.reach + 1) ** 2
     height = math.ceil(cells.height / max(1, math.ceil(pairs / _PAIRS_PER_PASS)))
     if u.device.type == "cpu":
@@ -60,7 +61,7 @@ def _band_layers(discs: Discs, cells: Cells, top: int, height: int, layers: int)
     kept = positions_of(visible(band, bound, cell, order))
     kept = kept.index_select(0, torch.sort(order.index_select(0, kept)).indices)
     u, v, cell, order = (t.index_select(0, kept) for t in (u, v, cell, order))
-    pixel, disc = _pairs([u, v, cell, order], band, bound)
+    pixel, disc = _pairs((u, v, cell, order), band, bound)
     count = torch.bincount(pixel, minlength=band.rows * band.columns)
     end = count.cumsum(0)
     start = band.picture((end - count).view(band.rows, band.columns)).flatten()
