@@ -36,7 +36,16 @@ class Stage:
 
 
 def film_move(rng: np.random.Generator, stage: Stage, mesh: Mesh, frames: int, width: int, height: int) -> Cameras:
-    """``frames`` cameras of a move; of some tries the first that shows enough, or the best of them."""
+    """Cameras of a move through a scene: of some tries the first that shows enough, or else the best of them.
+
+    Args:
+        rng: everything random.
+        stage: where the camera may be.
+        mesh: the scene.
+        frames: number of cameras.
+        width: of their pictures, in pixels.
+        height: of their pictures, in pixels.
+    """
     positions, faces = torch.from_numpy(mesh.positions), torch.from_numpy(mesh.faces)
     best, best_score = None, -np.inf
     for _ in range(_TRIES):
@@ -86,12 +95,8 @@ def _path(rng: np.random.Generator, stage: Stage, frames: int) -> tuple[Array, A
         centers = target + turned * (1 - (0.25 * eased if kind == "arc" else 0))
     shake = _tremor(rng, frames, distance * rng.uniform(0.0, 0.006))
     drift = rng.normal(0, 0.06, 3) * distance
-    centers = np.clip(centers + shake, stage.low, stage.high)
-    return (
-        centers,
-        looked + drift * eased + _tremor(rng, frames, distance * rng.uniform(0.0, 0.012)),
-        rng.normal(0, 0.02),
-    )
+    looked = looked + drift * eased + _tremor(rng, frames, distance * rng.uniform(0.0, 0.012))
+    return np.clip(centers + shake, stage.low, stage.high), looked, rng.normal(0, 0.02)
 
 
 def _tremor(rng: np.random.Generator, frames: int, size: float) -> Array:
@@ -146,7 +151,7 @@ def _shared(cameras: Cameras, depth: torch.Tensor, one: int, other: int) -> floa
 
 @dataclass(frozen=True)
 class Lens:
-    """Settings of one clip.
+    """What a camera makes of light during one clip.
 
     Attributes:
         exposure: factor on linear light.

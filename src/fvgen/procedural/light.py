@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fvgen.procedural.looks import linear_rgb
-from fvgen.procedural.mesh import Array, Block, Mesh
+from fvgen.procedural.mesh import Array, Mesh
 from fvgen.procedural.raster import rasterise
 from fvgen.procedural.textures import power_law_noise
 
@@ -19,7 +19,7 @@ _SMALLEST = 0.02  # half the middle size of the blocks that count
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp or the sun.
+    """A lamp or the sun, which casts soft shadows.
 
     Attributes:
         position: ``[3]`` world; the sun's is far away.
@@ -66,12 +66,12 @@ def look(position: Any, target: Any) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ShadowMap:
-    """What a lamp sees.
+    """The depth that a lamp sees.
 
     Attributes:
-        lamp: it.
-        projection: ``[3, 4]`` float64.
-        inverse_depth: ``[S, S]``.
+        lamp: whose shadows these are.
+        projection: ``[3, 4]`` float64, world to (pixel times depth, depth) of the map.
+        inverse_depth: ``[S, S]`` float32, 0 where nothing is.
     """
 
     lamp: Lamp
@@ -80,7 +80,7 @@ class ShadowMap:
 
     @staticmethod
     def of(lamp: Lamp, positions: Tensor, faces: Tensor, size: int) -> "ShadowMap":
-        """Rasterise the mesh from the lamp."""
+        """Rasterise the mesh (``positions [V, 3]``, ``faces [N, 3]``) from the lamp, ``size`` pixels square."""
         rotation = look(lamp.position, lamp.target)
         shift = -rotation @ np.asarray(lamp.position)
         focal = size / 2 / np.tan(lamp.spread)
@@ -91,7 +91,7 @@ class ShadowMap:
         return ShadowMap(lamp, whole, seen.inverse_depth[0])
 
     def lit(self, points: Tensor, normals: Tensor) -> Tensor:
-        """``[P]`` share of the lamp that reaches points with normals; 1 outside its cone."""
+        """``[P]`` share of the lamp that reaches ``points [P, 3]`` with ``normals [P, 3]``; 1 outside its cone."""
         size = self.inverse_depth.shape[0]
         projection = self.projection.float()
         # Lifted off the surface by a little more than a cell of the map, so that no surface shades itself.
@@ -141,32 +141,24 @@ def openness(mesh: Mesh, device: torch.device | str = "cpu", strength: float = 0
         reach = float(np.clip(0.5 * np.sort(half)[1], 0.03, 0.5))
         bound = float(np.linalg.norm(half)) + 4 * reach
         first, last = np.searchsorted(across, [block.center[0] - bound, block.center[0] + bound])
-        if np.sort(half)[1] > _SMALLEST and first < last:
-            near = slice(int(first), int(last))
-            _darken(result[near], positions[near], normals[near], part[near], block, half, reach, strength)
+        if np.sort(half)[1] <= _SMALLEST or first >= last:
+            continue
+        center, some = positions.new_tensor(block.center), slice(int(first), int(last))
+        near = ((positions[some] - center).square().sum(1) < bound * bound) & (part[some] != block.part)
+        rows = near.nonzero()[:, 0] + int(first)
+        if not len(rows):
+            continue
+        c, s = float(np.cos(block.turn)), float(np.sin(block.turn))
+        axes = positions.new_tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows: the block's axes in the world
+        local = (positions.index_select(0, rows) - center) @ axes.T
+        out_by = local - local.clamp(-positions.new_tensor(half), positions.new_tensor(half))
+        distance = out_by.norm(dim=1)
+        facing = -((normals.index_select(0, rows) @ axes.T) * out_by).sum(1) / distance.clamp(min=1e-4)
+        weight = torch.where(distance > 1e-3, (facing * 0.7 + 0.4).clamp(0, 1), 1.0)
+        result[rows] *= 1 - strength * weight * torch.exp(-distance / reach)
     back = torch.empty_like(result)
     back[torch.from_numpy(order).to(device)] = result
     return back
-
-
-def _darken(
-    out: Tensor, points: Tensor, normals: Tensor, part: Tensor, block: Block, half: Any, reach: float, strength: float
-) -> None:
-    """Darken the points (in place) that a block of half sizes ``half`` stands before."""
-    center = points.new_tensor(block.center)
-    bound = float(np.linalg.norm(half)) + 4 * reach
-    near = ((points - center).square().sum(1) < bound * bound) & (part != block.part)
-    rows = near.nonzero()[:, 0]
-    if not len(rows):
-        return
-    c, s = float(np.cos(block.turn)), float(np.sin(block.turn))
-    axes = points.new_tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # rows: the block's axes in the world
-    local = (points.index_select(0, rows) - center) @ axes.T
-    out_by = local - local.clamp(-points.new_tensor(half), points.new_tensor(half))
-    distance = out_by.norm(dim=1)
-    facing = -((normals.index_select(0, rows) @ axes.T) * out_by).sum(1) / distance.clamp(min=1e-4)
-    weight = torch.where(distance > 1e-3, (facing * 0.7 + 0.4).clamp(0, 1), 1.0)
-    out[rows] *= 1 - strength * weight * torch.exp(-distance / reach)
 
 
 def sky(rng: np.random.Generator, sun: Array, day: float) -> Array:

@@ -28,8 +28,8 @@ class ProceduralScene:
     Attributes:
         kind: what it is, see :data:`fvgen.procedural.places.KINDS`.
         setting: mesh, light and sky.
-        surfaces: the same on a device.
-        lamps: with their shadows.
+        surfaces: the mesh on a device.
+        lamps: the setting's, with their shadows.
         lens: what the camera does to light.
         cameras: ``T`` cameras of one size.
     """
@@ -133,15 +133,14 @@ class ProceduralScene:
     def _reflection(self, cameras: Cameras) -> Tensor:
         """``[N * H * W, 3]`` what the mirror plane shows at each pixel, a little blurred."""
         width, height = cameras.size
-        small = cameras.resized(width, height)
-        seen = self._visible(small, mirrored=True)
-        halved = small.resized(width * 2, height * 2)
+        seen = self._visible(cameras, mirrored=True)
+        doubled = cameras.resized(width * 2, height * 2)
         matrix = self.setting.mirror_matrix
-        eyes = (small.centers @ matrix[:3, :3].T + matrix[:3, 3]).float().to(self.device)
+        eyes = (cameras.centers @ matrix[:3, :3].T + matrix[:3, 3]).float().to(self.device)
         rows = seen.facets.rows * seen.facets.rows.new_tensor([0.5, 0.5, 1])
         scaled = replace(seen, facets=replace(seen.facets, origin=seen.facets.origin * 2, rows=rows))
         pixel = torch.arange(seen.facet.numel(), device=self.device)
-        light = self._shaded(scaled, halved, seen.facet.flatten(), pixel, 1.0, 1.0, 2.0, eyes=eyes)
+        light = self._shaded(scaled, doubled, seen.facet.flatten(), pixel, 1.0, 1.0, 2.0, eyes=eyes)
         planes = light.view(-1, height, width, 3).movedim(-1, 1)
         return F.avg_pool2d(planes, 3, 1, 1, count_include_pad=False).movedim(1, -1).reshape(-1, 3)
 
@@ -159,8 +158,7 @@ class ProceduralScene:
 def _by_pixel(samples: Tensor) -> Tensor:
     """``[P, 4]``: the 2 x 2 samples of each pixel of ``[N, 2 H, 2 W]``."""
     count, height, width = samples.shape
-    cells = samples.view(count, height // 2, 2, width // 2, 2).permute(0, 1, 3, 2, 4)
-    return cells.reshape(-1, 4)
+    return samples.view(count, height // 2, 2, width // 2, 2).permute(0, 1, 3, 2, 4).reshape(-1, 4)
 
 
 def procedural_scene(

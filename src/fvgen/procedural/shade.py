@@ -46,7 +46,7 @@ class Surfaces:
     def of(
         mesh: Mesh, textures: list[NDArray[np.uint8]], masks: list[NDArray[np.float32]], device: torch.device | str
     ) -> "Surfaces":
-        """Put everything on a device; ``textures`` are pyramids."""
+        """Put a mesh on a device, with pyramids ``[n, 3]`` of its textures and its cut-outs ``[128, 128]``."""
         positions, faces = torch.from_numpy(mesh.positions).to(device), torch.from_numpy(mesh.faces).to(device)
         uv, normals = torch.from_numpy(mesh.uv).to(device), torch.from_numpy(mesh.normals).to(device)
         material = torch.from_numpy(mesh.material).to(device)
@@ -84,7 +84,7 @@ class Surfaces:
         return self.cut | sunk, judge
 
     def kept(self, face: Tensor, weights: Tensor, inverse: Tensor) -> Tensor:
-        """Which hits of cut-out faces are solid there, ``[P]`` bool."""
+        """``[P]`` bool, which hits of cut-out faces are solid there: a `fvgen.procedural.raster.Keep`."""
         uv = (self.corners.index_select(0, face)[..., :2] * weights[..., None]).sum(1).clamp(0, 1)
         mask = self.table.index_select(0, self.material.index_select(0, face))[:, 11].long()
         at = uv * MASK - 0.5
@@ -97,13 +97,13 @@ class Surfaces:
         return a.lerp(b, share[:, 1]) > 0.5
 
     def texture(self, number: Tensor, uv: Tensor, level: Tensor) -> Tensor:
-        """``[P, 3]`` linear albedo of textures at ``uv`` (repeating) and mip ``level``, blended between texels."""
+        """``[P, 3]`` linear albedo of textures ``number [P]`` at ``uv [P, 2]`` (repeating) and mip ``level [P]``."""
         low = level.clamp(0, LEVELS - 1.001).floor()
         fine = self.bilinear(number, uv, low.long())
         return fine.lerp(self.bilinear(number, uv, low.long() + 1), (level - low).clamp(0, 1)[:, None]).square()
 
     def bilinear(self, number: Tensor | int, uv: Tensor, level: Tensor) -> Tensor:
-        """``[P, 3]`` of textures at whole mip levels, as they are stored, 0..1."""
+        """``[P, 3]`` of textures at ``uv [P, 2]`` and whole mip levels ``[P]``, as they are stored, 0..1."""
         size = TEXTURE >> level
         # Sizes of the levels before this one add up to (4^7 - 4^(8 - ...)) / 3 in units of texels.
         before = torch.div(4 * TEXTURE * TEXTURE - 4 * size * size, 3, rounding_mode="floor")

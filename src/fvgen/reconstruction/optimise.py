@@ -22,7 +22,7 @@ _PRUNE_AT = (0.5, 1.0)  # shares of the iterations
 
 @dataclass(frozen=True)
 class Settings:
-    """How frames are fitted. The defaults are ours; ``naive()`` is what people do by hand.
+    """How frames are fitted.
 
     Attributes:
         iterations: frames shown, one at a time.
@@ -63,13 +63,13 @@ class Settings:
 
 
 class Optimisation:
-    """A fit in progress: everything that it goes on from is in :meth:`state`.
+    """A fit in progress, which can be stopped and gone on with by :meth:`state` and :meth:`restore`.
 
     Args:
         capture: frames and points.
-        settings: see there.
+        settings: how frames are fitted.
         renderer: how Gaussians are drawn.
-        device: where.
+        device: where the fit runs.
     """
 
     def __init__(self, capture: Capture, settings: Settings, renderer: Renderer, device: torch.device) -> None:
@@ -112,7 +112,7 @@ class Optimisation:
 
     @property
     def done(self) -> bool:
-        """Whether all iterations are."""
+        """Whether all iterations are done."""
         return self.iteration >= self.settings.iterations
 
     def step(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ class Guide:
             none; also under photos.
         cameras: ``F`` cameras.
         photo: for each frame the index of the photo shown there, or ``None``.
-        kind: see ``completed``.
+        kind: whether ``completed`` is looked up, or shows points.
         renderer: makes the frames in ``missing``, which are black until :meth:`render` is asked for them.
     """
 
@@ -123,8 +123,8 @@ def render_points_guide(path: Cameras, cloud: CloudLike) -> Guide:
 
     Measured points, in the colours they have and all with the same weight, as :func:`render_points` composites them
     over black; where the picture is longer than 512 pixels, at that length and enlarged bilinearly, as the original
-    does with the points of DUSt3R. A pixel is covered where their opacity is at least a half. The same picture every
-    time, on every device; of no frame the photograph.
+    does with the points of DUSt3R. A pixel is covered where their opacity is at least a half. The picture is the same
+    every time and on every device; photographs are shown at no frame, not even at their own.
 
     Args:
         path: ``F`` cameras of one size.

@@ -54,7 +54,7 @@ class DepthLike(Protocol):
 
 
 class CloudLike(Protocol):
-    """Points of all photographs, such as `fvgen.scene.types.PointCloud`, those of one photograph after the other's."""
+    """Points of all photographs, such as `fvgen.scene.types.PointCloud`, photograph by photograph."""
 
     @property
     def positions(self) -> Tensor:
@@ -260,8 +260,8 @@ class LookupRenderer:
     def _completed(self, surface: Surface, color: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         """The picture ``[H, W, 3]`` and the photographs' share ``[H, W]`` in it.
 
-        Where no photograph is seen to show the surface, the points have colours all the same, coarser ones; where there
-        are no points, the picture is smooth.
+        Where no photograph shows the surface, the colours are the points', which are coarser; where there are no
+        points either, the picture is smooth.
         """
         shown = surface.weight > _FAINT
         weighted = torch.cat([surface.image[..., :3] * shown[..., None], shown[..., None].float()], -1).movedim(-1, 0)
