@@ -20,7 +20,6 @@ from fvgen.distillation.methods import Clips, Method, Roles, Stage, TrajectoryPo
 from fvgen.evaluation.benchmark.counting import OperationCounter
 from fvgen.evaluation.benchmark.random_model import weightless_model
 from fvgen.models import Condition, ModelConfig, attention, preset
-from fvgen.models import unet as unets
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, StudentRecipe
 from fvgen.training.student import seeded_head, stages_of
 
@@ -35,7 +34,7 @@ def roles_of(config: ModelConfig, recipe: StudentRecipe) -> Roles:
     nets, model = [], None
     for _ in range(3):
         model = weightless_model(config, torch.bfloat16)
-        for stage in [part for part in model.denoiser.modules() if isinstance(part, unets.Stage)]:
+        for stage in model.denoiser.blocks()[:-1]:
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
         nets.append(model.denoiser.requires_grad_(False))
     assert model is not None

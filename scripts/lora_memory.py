@@ -32,7 +32,6 @@ from fvgen.evaluation.benchmark.random_model import weightless_model
 from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
 from fvgen.models.lora import adapted, lora_budget, trainable
 from fvgen.models.lora_config import LoraConfig
-from fvgen.models.unet import Stage
 
 GB = 1e9
 Turn = tuple[str, type[Method], str]
@@ -83,7 +82,7 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
         student.schedule = fake.schedule = teacher.schedule  # tensors without content cannot be copied
         channels = config.unet.channel_mult[-1] * config.unet.model_channels
         head = CriticHead(channels)
-        blocks = [part for net in (teacher, student, fake) for part in net.modules() if isinstance(part, Stage)]
+        blocks = [part for net in (teacher, student, fake) for part in net.blocks()[:-1]]
         for block in blocks if recompute else ():
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
         latents = config.autoencoder.latent_channels

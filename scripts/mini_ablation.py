@@ -30,9 +30,10 @@ from fvgen.models import VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.charts import curves
 from fvgen.training.distributed import DistributedContext
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.export import make_student, make_teacher
 from fvgen.training.logs import read_log, sheet
-from fvgen.training.recipes import XS_STUDENT, EngineConfig, TeacherRecipe, variant
+from fvgen.training.recipes import XS_STUDENT, TeacherRecipe, variant
 from fvgen.training.teacher import batch_condition
 
 Sampler = Callable[[VideoModel, Tensor, object, torch.Generator], Tensor]

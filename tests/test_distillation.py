@@ -28,8 +28,9 @@ from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.efficientnet import LITE1, EfficientNetLite
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer, falling
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.perceptual import PerceptualLoss, gradient_energy, texture_difference
-from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.recipes import StudentRecipe
 from fvgen.training.toy import Mixture, ToyDenoiser, toy_task
 from fvgen.training.trajectories import trajectories
 

@@ -18,12 +18,15 @@ import pytest
 import torch
 
 from fvgen.errors import UserError
+from fvgen.models import VideoModel, preset
+from fvgen.models.unet import Stage
 from fvgen.training import charts, checkpoints
 from fvgen.training.checkpoints import note_run
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer, Turn, warmed_cosine
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import RunLog, read_log
-from fvgen.training.recipes import EngineConfig, StudentRecipe
+from fvgen.training.recipes import StudentRecipe
 from fvgen.training.toy import Mixture, ToyAblation, ToyDenoiser, energy_distance, measure, run_toy, toy_task
 
 # Both stages, a batch that two processes can share, and two figures in the log.
@@ -196,6 +199,15 @@ def test_accumulated_parts_average_their_gradients(tmp_path):
         trainer.run()
     for a, b in zip(*(t.task.nets.head.parameters() for t in trainers)):
         torch.testing.assert_close(a, b)
+
+
+def test_networks_say_what_can_be_sharded_or_computed_again():
+    denoiser = VideoModel.build(preset("mini-xs"), device="meta").denoiser
+    *blocks, root = denoiser.blocks()
+    assert root is denoiser.unet
+    assert set(blocks) == {part for part in root.modules() if isinstance(part, Stage)}
+    toy = ToyDenoiser()
+    assert toy.blocks() == [toy.net]
 
 
 def test_another_runs_folder_is_refused(tmp_path):

@@ -179,6 +179,12 @@ assert pipeline.model is not None and "diffusers" in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+def test_the_trainer_knows_nothing_of_distillation() -> None:
+    code = "import sys, fvgen.training.engine; assert not [m for m in sys.modules if 'distillation' in m]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_process_that_solves_for_cameras_has_no_image_library() -> None:
     code = """
 import sys, fvgen.sfm.worker, pycolmap

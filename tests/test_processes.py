@@ -21,10 +21,11 @@ from fvgen.models import Condition, VideoModel, preset
 from fvgen.training import checkpoints
 from fvgen.training.distributed import DistributedContext, joined
 from fvgen.training.engine import Trainer
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.export import export_student, remember_teacher
 from fvgen.training.held_out import HeldOutRecord
 from fvgen.training.logs import read_log
-from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, EngineConfig, HeldOut, variant
+from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, HeldOut, variant
 from fvgen.training.student import VideoDistillationTask
 from fvgen.training.teacher import TeacherTask
 

@@ -21,8 +21,9 @@ from fvgen.models.model import find_model
 from fvgen.models.sampling import sample_latents
 from fvgen.procedural.textures import KINDS, procedural_texture
 from fvgen.training.checkpoints import fingerprint
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import read_log
-from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, EngineConfig, TeacherRecipe
+from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, TeacherRecipe
 from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher, velocity_loss
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from fvgen.data.recipe import MadeRecipe
 from fvgen.distillation.config import RECIPES, TOY_METHODS
 from fvgen.errors import UserError
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import (
     MINI_STUDENT,
     TOY_STUDENT,
@@ -18,7 +19,6 @@ from fvgen.training.recipes import (
     VIEWCRAFTER_ONE_GPU_ENGINE,
     VIEWCRAFTER_STUDENT,
     XS_STUDENT,
-    EngineConfig,
     StudentRecipe,
     variant,
 )

@@ -9,13 +9,8 @@ from tyro.conf import arg
 
 from fvgen.data.recipe import MadeRecipe
 from fvgen.errors import UserError
-from fvgen.training.recipes import (
-    MINI_TEACHER,
-    VIEWCRAFTER_ENGINE,
-    VIEWCRAFTER_TEACHER,
-    EngineConfig,
-    TeacherRecipe,
-)
+from fvgen.training.engine_config import EngineConfig
+from fvgen.training.recipes import MINI_TEACHER, VIEWCRAFTER_ENGINE, VIEWCRAFTER_TEACHER, TeacherRecipe
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,10 @@ class VideoDenoiser(nn.Module):
         self.schedule = NoiseSchedule(schedule)
         self.guide_variance = guide_variance
 
+    def blocks(self) -> list[nn.Module]:
+        """See :meth:`fvgen.models.unet.VideoUNet.blocks`: it is the UNet that is called, not this module."""
+        return self.unet.blocks()
+
     def prior(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the velocity, given the guide; 0 and 1 where it says nothing.
 

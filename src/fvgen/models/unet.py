@@ -303,6 +303,10 @@ class VideoUNet(nn.Module):
             factor //= 2
         return stages
 
+    def blocks(self) -> list[nn.Module]:
+        """The stages, each of which can be sharded or computed again by itself; last the network around them."""
+        return [*self.encoder, self.middle.first, self.middle.second, *self.decoder, self]
+
     def split_context(self, context: Tensor, frames: int) -> Tokens:
         """Text tokens of each clip, and image tokens of each clip or, where they are per frame, of each frame."""
         context = context.to(self.conv_in.weight.dtype)

@@ -18,7 +18,8 @@ from fvgen.procedural.textures import TextureBank
 from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.distributed import DistributedContext, device_named
 from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
-from fvgen.training.recipes import AutoencoderRecipe, EngineConfig, split_recipe
+from fvgen.training.engine_config import EngineConfig
+from fvgen.training.recipes import AutoencoderRecipe, split_recipe
 
 if TYPE_CHECKING:
     from fvgen.models.autoencoder import FrameAutoencoder

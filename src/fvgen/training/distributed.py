@@ -20,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from fvgen.devices import find_device
 from fvgen.errors import UserError
-from fvgen.models.unet import Stage
 from fvgen.progress import track
 
 
@@ -101,34 +100,25 @@ class DistributedContext:
     def place(self, module: nn.Module, recompute: bool = False, shard: bool = True) -> None:
         """Move a network to the device; with several processes shard it (FSDP2), block by block.
 
-        Calls must go through the sharded modules themselves: a denoiser's UNet, or the module.
+        A network says by a method ``blocks()`` which of its parts can be sharded or computed again by themselves, and
+        last the module around them, through which it is called; without the method it is one piece.
 
         Args:
-            module: changed in place; its parameters are new objects afterwards.
-            recompute: keep only the inputs of each UNet stage for the backward pass.
+            module: a network, or a ``ModuleDict`` of some; its parameters are new objects afterwards.
+            recompute: keep only the inputs of each block for the backward pass.
             shard: ``False`` keeps it whole in every process.
         """
         module.to(self.device)
-        blocks = [part for part in module.modules() if isinstance(part, Stage)]
-        for block in blocks if recompute else []:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-        if self.mesh is None or not shard:
-            return
         # It warns of results that are views, which must not be changed in place: our networks change nothing in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        for block in blocks:
-            fully_shard(block, mesh=self.mesh, reshard_after_forward=True)
-        for root in _entrances(module):
-            # Also the root: one that stayed gathered after a forward without gradients (pictures, held-out clips) would
-            # meet the optimizer and the average in its whole size.
-            fully_shard(root, mesh=self.mesh, reshard_after_forward=True)
-
-
-def _entrances(module: nn.Module) -> list[nn.Module]:
-    """The modules whose ``forward`` is called from outside: of a denoiser, which adapts a network, that network."""
-    if isinstance(module, nn.ModuleDict) or hasattr(module, "velocity"):
-        return [root for part in module.children() for root in _entrances(part)]
-    return [module]
+        for network in module.values() if isinstance(module, nn.ModuleDict) else [module]:
+            *blocks, root = network.blocks() if hasattr(network, "blocks") else [network]
+            for block in blocks if recompute else []:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            # Also the root gives its weights back: one that stayed gathered after a forward without gradients
+            # (pictures, held-out clips) would meet the optimizer and the average in its whole size.
+            for part in (*blocks, root) if self.mesh is not None and shard else ():
+                fully_shard(part, mesh=self.mesh, reshard_after_forward=True)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.training import checkpoints
 from fvgen.training.distributed import DistributedContext, local
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import RunLog, peak_memory
-from fvgen.training.recipes import EngineConfig
 
 
 @dataclass

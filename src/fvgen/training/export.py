@@ -19,13 +19,13 @@ from fvgen.procedural.textures import TextureBank
 from fvgen.training.autoencoder import train_autoencoder
 from fvgen.training.checkpoints import facts_of, fingerprint, whole_checkpoints
 from fvgen.training.distributed import DistributedContext, joined
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.held_out import BEST, chosen_best
 from fvgen.training.recipes import (
     MINI_STUDENT,
     MINI_TEACHER,
     XS_STUDENT,
     AutoencoderRecipe,
-    EngineConfig,
     StudentRecipe,
     TeacherRecipe,
     recipe_of,

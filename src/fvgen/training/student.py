@@ -22,10 +22,11 @@ from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import check_run, fingerprint
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Role, Trainer, Turn, falling
+from fvgen.training.engine_config import EngineConfig
 from fvgen.training.held_out import BEST, HeldOutRecord, chosen_best, student_config
 from fvgen.training.logs import sheet
 from fvgen.training.perceptual import PerceptualLoss
-from fvgen.training.recipes import EngineConfig, StudentRecipe, split_recipe
+from fvgen.training.recipes import StudentRecipe, split_recipe
 from fvgen.training.teacher import batch_condition, load_average
 from fvgen.training.trajectories import TrajectoryStore, trajectories
 
@@ -80,10 +81,9 @@ class DistillationTask:
         self.steps, self.seed = int(self.ends[-1]), recipe.seed
         self.average = copy.deepcopy(roles.student) if average is None else average
         self.roles = self._trained()
-        idle = [name for name in ("fake_score", "head") if name not in self.roles]
-        frozen = [module(getattr(roles, name)) for name in ("teacher", *idle)]
         # Networks on a shared base are placed by who made them: sharding would tear the base apart.
-        self.frozen: Sequence[nn.Module] = [net for net in frozen if not (recipe.lora.rank and has_velocity(net))]
+        others = ("head",) if recipe.lora.rank else ("teacher", "fake_score", "head")
+        self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in others if name not in self.roles]
         self.identity = run_identity(recipe, identity, data)
         self.free: dict[str, Any] = {"recipe": split_recipe(recipe)[1]}
         self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
@@ -96,7 +96,7 @@ class DistillationTask:
         for name, lr in lrs.items():
             if name in used:
                 net, settings = module(getattr(self.nets, name)), (adam.betas, adam.decay, adam.clip)
-                low_rank = recipe.lora.rank > 0 and has_velocity(net)
+                low_rank = recipe.lora.rank > 0 and name != "head"
                 part = trainable(net) if low_rank else net
                 trained[name] = Role(part, lambda update, lr=lr: lr, *settings, sharded=not low_rank)  # type: ignore[misc]
         begun = recipe.init_steps + recipe.match_steps
@@ -169,11 +169,6 @@ class DistillationTask:
 def run_identity(recipe: StudentRecipe, teacher: dict[str, Any], data: Data) -> dict[str, Any]:
     """What defines the run of a recipe with a teacher on some data."""
     return {"recipe": split_recipe(recipe)[0], **teacher, "data": data.identity()}
-
-
-def has_velocity(net: nn.Module) -> bool:
-    """Whether a network is a denoiser: not the critic's head."""
-    return hasattr(net, "velocity")
 
 
 def low_rank_roles(

@@ -18,7 +18,8 @@ from fvgen.training import checkpoints
 from fvgen.training.checkpoints import fingerprint
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
-from fvgen.training.recipes import EngineConfig, TeacherRecipe, split_recipe
+from fvgen.training.engine_config import EngineConfig
+from fvgen.training.recipes import TeacherRecipe, split_recipe
 
 
 def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:

@@ -24,7 +24,8 @@ from fvgen.training import charts
 from fvgen.training.checkpoints import fingerprint, same_or_refuse
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer
-from fvgen.training.recipes import EngineConfig, StudentRecipe, variant
+from fvgen.training.engine_config import EngineConfig
+from fvgen.training.recipes import StudentRecipe, variant
 from fvgen.training.student import DistillationTask, low_rank_roles, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
 
@@ -82,6 +83,10 @@ class ToyDenoiser(nn.Module):
         super().__init__()
         self.schedule = NoiseSchedule(ScheduleConfig())
         self.net = _Net(width)
+
+    def blocks(self) -> list[nn.Module]:
+        """The network, in one piece: it is called, not this module."""
+        return [self.net]
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Predicted velocity."""
