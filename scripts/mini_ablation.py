@@ -29,12 +29,11 @@ from fvgen.evaluation.metrics import gradient_energy, psnr
 from fvgen.models import VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.charts import curves
-from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine_config import EngineConfig
-from fvgen.training.export import make_student, make_teacher
 from fvgen.training.logs import read_log, sheet
 from fvgen.training.recipes import XS_STUDENT, TeacherRecipe, variant
-from fvgen.training.teacher import batch_condition
+from fvgen.training.student import distill
+from fvgen.training.teacher import batch_condition, train_teacher
 
 Sampler = Callable[[VideoModel, Tensor, object, torch.Generator], Tensor]
 STEPS = 4
@@ -65,7 +64,7 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Figures of a model's samples of the held-out clips, and the first clip's pictures."""
     rows, shown = [], {}
-    for k, batch in enumerate(corpus.held_batches(frames)):
+    for k, batch in enumerate(corpus.held_batch(name, frames) for name in corpus.held):
         generator = torch.Generator().manual_seed(k)
         noise = torch.randn(batch.latents.shape, generator=generator)
         sample = sampler(model, noise, batch_condition(model, batch), generator)
@@ -96,14 +95,8 @@ def teacher_of(data: Path, folder: Path, steps: int) -> VideoModel:
     )
     model.autoencoder.load_state_dict(mini.autoencoder.state_dict())
     recipe = TeacherRecipe(steps=steps, lr=1e-3, full_from=1.0, terminal=0.2)
-    return make_teacher(
-        model,
-        recipe,
-        EngineConfig(device="cpu", bf16=True, log_every=20),
-        LatentCorpus(data, model),
-        folder,
-        DistributedContext(),
-    )
+    engine = EngineConfig(device="cpu", bf16=True, log_every=20)
+    return train_teacher(model, LatentCorpus(data, model), recipe, folder, engine)
 
 
 def main() -> None:
@@ -138,7 +131,7 @@ def main() -> None:
         folder, this = given.output / f"{method}-{seed}", variant(recipe, method, seed)
         fresh = VideoModel.load(str(teacher_folder / "model"))
         name = str(teacher_folder / "model")
-        student = make_student(fresh, this, engine, corpus, folder, DistributedContext(), name)
+        student = distill(fresh, corpus, this, folder, engine, name=name)
         figures, shown = measure(student, corpus, recipe.clips.frames, few_steps)
         results.setdefault(method, []).append(figures)
         pictures.setdefault(method, shown["made"])

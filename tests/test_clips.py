@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fvgen.data.latents import LatentCorpus, check_size
-from fvgen.data.made import ProceduralCorpus
+from fvgen.data.procedural_corpus import ProceduralCorpus
 from fvgen.data.reader import PairShards
-from fvgen.data.recipe import PAPER_CLIPS, ClipDraw, MadeRecipe
+from fvgen.data.recipe import PAPER_CLIPS, ClipDraw, ProceduralRecipe
 from fvgen.data.samples import Sample
 from fvgen.data.shards import write_manifest, write_scene
 from fvgen.errors import UserError
@@ -132,7 +132,7 @@ def test_pairs_that_do_not_fit_are_refused(corpus, model, tmp_path):
 
 def test_each_row_of_a_batch_has_procedural_clips_of_its_own(model):
     """So that several processes make each clip once, and none makes those of the others."""
-    recipe = MadeRecipe(64, 48, 3, 5, depth="exact", reuse=2, window=2, held=1, workers=0)
+    recipe = ProceduralRecipe(64, 48, 3, 5, depth="exact", reuse=2, window=2, held=1, workers=0)
     corpus, made = ProceduralCorpus(model, recipe, 1), []
     corpus._work = lambda number: made.append(number) or number
     try:

@@ -13,9 +13,9 @@ from fvgen.cli.main import main
 from fvgen.data.corpus import MixedCorpus, open_corpus
 from fvgen.data.flaws import exposed, flawed, noisy_depth, smooth_noise, strengths, thinned, without_patches
 from fvgen.data.latent_cache import LatentClip
-from fvgen.data.made import ProceduralCorpus
 from fvgen.data.pairs import exact_depths, procedural_pair
-from fvgen.data.recipe import ClipDraw, Flaws, MadeRecipe
+from fvgen.data.procedural_corpus import ProceduralCorpus
+from fvgen.data.recipe import ClipDraw, Flaws, ProceduralRecipe
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
 from fvgen.procedural import SKY_DEPTH, procedural_scene
@@ -268,7 +268,7 @@ def test_pairs_with_flaws_differ_only_in_their_guides():
     assert error < 16
 
 
-RECIPE = MadeRecipe(64, 48, 3, 4, depth="exact", reuse=2, window=3, held=1, workers=0)
+RECIPE = ProceduralRecipe(64, 48, 3, 4, depth="exact", reuse=2, window=3, held=1, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_a_training_that_goes_on_draws_the_same_clips(model):
         assert all(torch.equal(a, b) for a, b in zip(whole[4:], resumed))
         assert not torch.equal(whole[6], drawn_at(other, range(6, 7))[0])
         assert len(first.clips) <= RECIPE.window + 1
-        held = [next(c.held_batches(4)) for c in (first, again)]
+        held = [c.held_batch(c.held[0], 4) for c in (first, again)]
         assert torch.equal(held[0].latents, held[1].latents)
         assert held[0].latents.shape[2] >= 3
         assert all("held" in name for name in first.held)

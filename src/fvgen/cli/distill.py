@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from fvgen.data.recipe import MadeRecipe
+from fvgen.data.recipe import ProceduralRecipe
 from fvgen.distillation.config import RECIPES, TOY_METHODS
 from fvgen.errors import UserError
 from fvgen.training.engine_config import EngineConfig
@@ -44,7 +44,7 @@ class _Distill:
     engine: Engine
     """How the run is carried out."""
 
-    made: MadeRecipe = field(default_factory=MadeRecipe, kw_only=True)
+    procedural: Annotated[ProceduralRecipe, arg(name="made")] = field(default_factory=ProceduralRecipe, kw_only=True)
     """How procedural pairs are made."""
 
     def run(self) -> None:
@@ -54,12 +54,12 @@ class _Distill:
         check_data(self.data)
         from fvgen.models.model import VideoModel
         from fvgen.training.distributed import joined
-        from fvgen.training.export import make_student
+        from fvgen.training.student import distill
 
         with joined(self.engine.device) as world:
             model = VideoModel.load(self.teacher)
-            with closing(open_corpus(self.data, model, self.made, world.device)) as corpus:
-                make_student(model, self.recipe, self.engine, corpus, self.output, world, self.teacher)
+            with closing(open_corpus(self.data, model, self.procedural, world.device)) as corpus:
+                distill(model, corpus, self.recipe, self.output, self.engine, world, self.teacher)
         print(f"student in {self.output / 'model'}")
 
 

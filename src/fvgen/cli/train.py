@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from fvgen.data.recipe import MadeRecipe
+from fvgen.data.recipe import ProceduralRecipe
 from fvgen.errors import UserError
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import MINI_TEACHER, VIEWCRAFTER_ENGINE, VIEWCRAFTER_TEACHER, TeacherRecipe
@@ -37,13 +37,13 @@ class Autoencoder:
 
     def run(self) -> None:
         """Train."""
-        from fvgen.training.export import make_autoencoder, release_recipe
+        from fvgen.training.autoencoder import train_autoencoder
+        from fvgen.training.release import release_recipe
 
-        recipe = release_recipe(_known(self.preset), textures=self.textures)
-        recipe = replace(recipe, engine=EngineConfig(device=self.device, bf16=self.bf16))
-        if self.steps is not None:
-            recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=self.steps))
-        make_autoencoder(recipe, self.output)
+        recipe = release_recipe(_known(self.preset)).autoencoder
+        recipe = replace(recipe, steps=recipe.steps if self.steps is None else self.steps)
+        engine = EngineConfig(device=self.device, bf16=self.bf16)
+        train_autoencoder(self.preset, self.textures, recipe, self.output, engine)
         print(f"autoencoder in {self.output / 'model'}")
 
 
@@ -66,7 +66,7 @@ class Teacher:
     engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: EngineConfig())
     """How the run is carried out."""
 
-    made: MadeRecipe = field(default_factory=MadeRecipe)
+    procedural: Annotated[ProceduralRecipe, arg(name="made")] = field(default_factory=ProceduralRecipe)
     """How procedural pairs are made."""
 
     def run(self) -> None:
@@ -74,13 +74,13 @@ class Teacher:
         from fvgen.data.corpus import check_data, open_corpus
         from fvgen.models.model import VideoModel
         from fvgen.training.distributed import joined
-        from fvgen.training.export import make_teacher
+        from fvgen.training.teacher import train_teacher
 
         check_data(self.data)
         with joined(self.engine.device) as world:
             model = VideoModel.load(self.model)
-            with closing(open_corpus(self.data, model, self.made, world.device)) as corpus:
-                make_teacher(model, self.recipe, self.engine, corpus, self.output, world)
+            with closing(open_corpus(self.data, model, self.procedural, world.device)) as corpus:
+                train_teacher(model, corpus, self.recipe, self.output, self.engine, world)
         print(f"teacher in {self.output / 'model'}")
 
 
@@ -122,7 +122,7 @@ class Everything:
 
     def run(self) -> None:
         """Train."""
-        from fvgen.training.export import release_recipe, train_everything
+        from fvgen.training.release import release_recipe, train_everything
 
         recipe = release_recipe(_known(self.preset), self.footage, self.textures, self.device)
         train_everything(replace(recipe, workers=self.workers), self.output)

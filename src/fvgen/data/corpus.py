@@ -9,8 +9,8 @@ import torch
 
 from fvgen.data.latent_cache import LatentClip
 from fvgen.data.latents import Corpus, LatentCorpus
-from fvgen.data.made import ProceduralCorpus
-from fvgen.data.recipe import ClipDraw, MadeRecipe
+from fvgen.data.procedural_corpus import ProceduralCorpus
+from fvgen.data.recipe import ClipDraw, ProceduralRecipe
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
@@ -18,33 +18,33 @@ from fvgen.models.model import VideoModel
 class MixedCorpus(Corpus):
     """Two corpora: filmed clips of one, procedural ones of the other, in the proportion that a recipe asks for."""
 
-    def __init__(self, filmed: Corpus, made: Corpus) -> None:
-        self.filmed, self.made = filmed, made
+    def __init__(self, filmed: Corpus, procedural: Corpus) -> None:
+        self.filmed, self.procedural = filmed, procedural
 
     @property
     def clips(self) -> list[str]:
         """Names of the training clips of both."""
-        return self.filmed.clips + self.made.clips
+        return self.filmed.clips + self.procedural.clips
 
     @property
     def held(self) -> list[str]:
         """Names of the held-out clips: filmed ones, or procedural ones where none is filmed."""
-        return self.filmed.held or self.made.held
+        return self.filmed.held or self.procedural.held
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
         """(width, height) of the pictures of both."""
-        return self.filmed.sizes | self.made.sizes
+        return self.filmed.sizes | self.procedural.sizes
 
     def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
         """See :class:`Corpus`."""
-        return self.filmed.refresh(limit, rank, size) + self.made.refresh(limit, rank, size)
+        return self.filmed.refresh(limit, rank, size) + self.procedural.refresh(limit, rank, size)
 
     def lengths(self, draw: ClipDraw) -> list[int]:
         """Lengths that both can give, where both are drawn from."""
         each = [
             set(corpus.lengths(draw))
-            for corpus, share in ((self.filmed, draw.filmed), (self.made, 1 - draw.filmed))
+            for corpus, share in ((self.filmed, draw.filmed), (self.procedural, 1 - draw.filmed))
             if share > 0
         ]
         return sorted(set.intersection(*each))
@@ -54,20 +54,20 @@ class MixedCorpus(Corpus):
         if rng.random() < draw.filmed:
             return self.filmed.choose(rng, length, draw, row, at)
         # What the procedural corpus has drawn so far is its share of all.
-        return self.made.choose(rng, length, draw, row, int(at * (1 - draw.filmed)))
+        return self.procedural.choose(rng, length, draw, row, int(at * (1 - draw.filmed)))
 
     def identity(self) -> dict[str, Any]:
         """What the clips of both are made from."""
-        return self.filmed.identity() | self.made.identity()
+        return self.filmed.identity() | self.procedural.identity()
 
     def held_clip(self, name: str) -> LatentClip:
         """See :attr:`held`."""
-        return (self.filmed if self.filmed.held else self.made).held_clip(name)
+        return (self.filmed if self.filmed.held else self.procedural).held_clip(name)
 
     def close(self) -> None:
         """See :class:`Corpus`."""
         self.filmed.close()
-        self.made.close()
+        self.procedural.close()
 
 
 def check_data(data: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ def check_data(data: Sequence[str]) -> None:
     Raises:
         UserError: nothing, two folders, a folder without pairs, a seed that is no number.
     """
-    folders = [name for name in data if not _is_made(name)]
+    folders = [name for name in data if not _is_procedural(name)]
     for name in data:
         if name in folders and not any(Path(name).glob("train/*.tar")):
             raise UserError(f"--data {name}: no training pairs there; make some with 'fvgen prepare'")
@@ -87,26 +87,31 @@ def check_data(data: Sequence[str]) -> None:
 
 
 def open_corpus(
-    data: Sequence[str], model: VideoModel, made: MadeRecipe | None = None, device: torch.device | str = "cpu"
+    data: Sequence[str],
+    model: VideoModel,
+    procedural: ProceduralRecipe | None = None,
+    device: torch.device | str = "cpu",
 ) -> Corpus:
     """The corpus that ``--data`` names.
 
     Args:
         data: a folder of pairs, ``procedural`` or ``procedural:SEED``, or one of each.
         model: whose autoencoder encodes clips.
-        made: how procedural clips are made.
+        procedural: how procedural clips are made.
         device: of the training.
 
     Raises:
         UserError: see :func:`check_data`.
     """
     check_data(data)
-    found: list[Corpus] = [LatentCorpus(Path(name), model) for name in data if not _is_made(name)]
+    found: list[Corpus] = [LatentCorpus(Path(name), model) for name in data if not _is_procedural(name)]
     for name in data:
-        if _is_made(name):
-            found.append(ProceduralCorpus(model, made or MadeRecipe(), int(name.partition(":")[2] or 0), device))
+        if _is_procedural(name):
+            found.append(
+                ProceduralCorpus(model, procedural or ProceduralRecipe(), int(name.partition(":")[2] or 0), device)
+            )
     return found[0] if len(found) == 1 else MixedCorpus(*found)
 
 
-def _is_made(name: str) -> bool:
+def _is_procedural(name: str) -> bool:
     return name == "procedural" or name.startswith("procedural:")

@@ -4,7 +4,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +39,7 @@ class ClipBatch:
     images: Tensor
 
     def to(self, device: torch.device) -> "ClipBatch":
-        """On a device."""
+        """The same clips on a device."""
         return ClipBatch(*(part.to(device) for part in (self.latents, self.concat, self.images)))
 
 
@@ -56,7 +56,7 @@ class Corpus(ABC):
     @property
     @abstractmethod
     def clips(self) -> list[str]:
-        """Names of the clips for training."""
+        """Names of the training clips."""
 
     @property
     @abstractmethod
@@ -102,18 +102,18 @@ class Corpus(ABC):
         """
         lengths = self.lengths(draw)
         if not lengths:
-            raise UserError(_none_fit(draw))
+            raise UserError(
+                f"no training pair has photographs at both ends of {draw.least_frames} to {draw.frames} frames: "
+                f"prepare pairs with `frames` {draw.frames}, or train with `ends` anywhere"
+                if draw.ends == "photos"
+                else f"no training pair has {draw.least_frames} frames or more: choose a smaller `least_frames`"
+            )
         length = lengths[int(np.random.default_rng(key).integers(len(lengths)))]
         clips = []
         for row in rows:
             rng = np.random.default_rng((*key, row))
             clips.append(drawn(rng, _window(rng, self.choose(rng, length, draw, row, at), length, draw)))
         return collate(clips)
-
-    def held_batches(self, frames: int) -> Iterator[ClipBatch]:
-        """The held-out clips, whole pictures, one by one."""
-        for name in self.held:
-            yield self.held_batch(name, frames)
 
     def held_batch(self, name: str, frames: int) -> ClipBatch:
         """The beginning of a held-out clip, at most so many frames, as a batch of one."""
@@ -122,15 +122,6 @@ class Corpus(ABC):
 
     def close(self) -> None:  # noqa: B027
         """End what runs in the background, if anything does."""
-
-
-def _none_fit(draw: ClipDraw) -> str:
-    if draw.ends == "photos":
-        return (
-            f"no training pair has photographs at both ends of {draw.least_frames} to {draw.frames} frames: prepare "
-            f"pairs with --frames {draw.frames}, or train with --ends anywhere"
-        )
-    return f"no training pair has {draw.least_frames} frames or more: choose a smaller --least-frames"
 
 
 def check_size(corpus: Corpus, model: VideoModel, draw: ClipDraw) -> None:
@@ -143,7 +134,7 @@ def check_size(corpus: Corpus, model: VideoModel, draw: ClipDraw) -> None:
     other = sorted(size for size in corpus.sizes if size not in (wanted, wanted[::-1]))
     if other and draw.crop is None:
         given, size = ("x".join(map(str, pair)) for pair in (other[0], wanted))
-        raise UserError(f"training pairs of {given} for a model of {size}: prepare pairs with --size {size}, or --crop")
+        raise UserError(f"training pairs of {given} for a model of {size}: prepare pairs with `size` {size}, or `crop`")
 
 
 class LatentCorpus(Corpus):
@@ -175,7 +166,7 @@ class LatentCorpus(Corpus):
 
     @property
     def clips(self) -> list[str]:
-        """Sorted names, ``SCENE/KEY``; scenes that start with ``procedural`` are made, all others filmed."""
+        """Sorted names, ``SCENE/KEY``; scenes that start with ``procedural`` are procedural, all others filmed."""
         return list(self._entries["train"])
 
     @property
@@ -205,7 +196,8 @@ class LatentCorpus(Corpus):
         Returns:
             How many clips there are for training.
         """
-        state = _state(self.folder)
+        paths = [self.folder / name for name in (MANIFEST, *SPLITS)]  # one of them changes when a scene appears
+        state = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
         if state == self._seen:
             return len(self.clips)
         found: dict[str, dict[str, ClipEntry]] = {split: {} for split in SPLITS}
@@ -217,13 +209,13 @@ class LatentCorpus(Corpus):
             for number, shard in enumerate(track(shards.shards, f"latents of {split}")):
                 known = self._known.get((shard.name, shard.sha256)) if shard.sha256 else None
                 entries = known or cache.entries(shard)
-                if entries is None and number % size != rank:
-                    of_others.append(shard)
-                    continue
-                if entries is None and limit is not None and encoded >= limit:
-                    all_done = False
-                    continue
                 if entries is None:
+                    if number % size != rank:
+                        of_others.append(shard)
+                        continue
+                    if limit is not None and encoded >= limit:
+                        all_done = False
+                        continue
                     entries = cache.encode(shard)
                     encoded += len(entries)
                 self._take(found, cache, shard, entries)
@@ -264,21 +256,19 @@ class LatentCorpus(Corpus):
         return [n for n in range(draw.least_frames, draw.frames + 1) if any(self._fitting(n, draw.ends))]
 
     def _find_fitting(self, length: int, ends: str) -> tuple[list[str], list[str]]:
-        """Names of made and of filmed clips that have windows of a length."""
+        """Names of procedural and of filmed clips that have windows of a length."""
         entries = self._entries["train"].items()
         fit = [name for name, e in entries if starts_of(e.photos, e.frames, length, ends)]
-        made = [name for name in fit if name.startswith("procedural")]
-        return made, [name for name in fit if not name.startswith("procedural")]
+        procedural = [name for name in fit if name.startswith("procedural")]
+        return procedural, [name for name in fit if not name.startswith("procedural")]
 
     def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
         """See :class:`Corpus`; ``row`` and ``at`` change nothing."""
-        made, filmed = self._fitting(length, draw.ends)
-        names = filmed if made == [] or (filmed and rng.random() < draw.filmed) else made
+        procedural, filmed = self._fitting(length, draw.ends)
+        names = filmed if procedural == [] or (filmed and rng.random() < draw.filmed) else procedural
         return self.clip(names[rng.integers(len(names))])
 
-    def held_clip(self, name: str) -> LatentClip:
-        """See :meth:`clip`."""
-        return self.clip(name)
+    held_clip = clip
 
 
 class _Memory:
@@ -305,12 +295,6 @@ class _Memory:
                 self.used -= self._clips.popitem(last=False)[1].bytes
 
 
-def _state(folder: Path) -> tuple[int, ...]:
-    """Changes when a scene appears."""
-    paths = [folder / MANIFEST, *(folder / split for split in SPLITS)]
-    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
-
-
 def _window(rng: np.random.Generator, clip: LatentClip, length: int, draw: ClipDraw) -> LatentClip:
     total, h, w = clip.latents.shape[1:]
     starts = starts_of(clip.photo.nonzero()[:, 0].tolist(), total, length, draw.ends)
@@ -322,7 +306,7 @@ def _window(rng: np.random.Generator, clip: LatentClip, length: int, draw: ClipD
         rows = rows.flip(0)
     height, width = draw.crop or (h, w)
     if height > h or width > w:
-        raise UserError(f"--crop {height} {width}: the latents of the training pairs are {h} x {w}")
+        raise UserError(f"`crop` {height} {width}: the latents of the training pairs are {h} x {w}")
     top, left = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
 
     def cut(part: Tensor) -> Tensor:

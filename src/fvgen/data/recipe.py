@@ -66,7 +66,7 @@ class Flaws:
 
 
 @dataclass(frozen=True)
-class MadeRecipe:
+class ProceduralRecipe:
     """Options of pairs that are made while a training asks for them."""
 
     width: int = 256

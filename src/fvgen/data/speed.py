@@ -1,7 +1,9 @@
 """How many clips per second come out of a folder of pairs."""
 
+import itertools
 import multiprocessing
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import torch
 
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.reader import PairShards
+from fvgen.data.samples import DamagedSample
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
 
 def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train") -> float:
-    """Clips per second of so many processes that read and decode a stream together; their start does not count.
+    """Clips per second of so many processes that read and decode samples together; their start does not count.
+
+    Each takes its share of the samples one after another, as the processes of a training do that encodes them.
 
     Raises:
         UserError: nothing to read, or a process ended early.
@@ -38,13 +43,15 @@ def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train"
 def _read(folder: Path, split: str, worker: int, workers: int, seconds: float, start: Any, counts: Any) -> None:
     """Puts this worker's clips per second into ``counts``."""
     torch.set_num_threads(1)
-    stream = PairShards(folder, split).stream(0, worker=worker, workers=workers)
-    next(stream)  # opens the codec
+    shards, count = PairShards(folder, split), 0
+    with suppress(DamagedSample):
+        shards.read(worker % len(shards))  # opens the codec
     start.wait(120)  # the others may have died
-    began, count = time.perf_counter(), 0
+    began, mine = time.perf_counter(), itertools.count(worker, workers)
     while time.perf_counter() - began < seconds:
-        next(stream)
-        count += 1
+        with suppress(DamagedSample):
+            shards.read(next(mine) % len(shards))
+            count += 1
     counts.put(count / (time.perf_counter() - began))
 
 

@@ -1,32 +1,28 @@
 """Training of the image autoencoder on random pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fvgen.diffusion.random import BatchRandom
-from fvgen.models.autoencoder import start_from_principal_components
+from fvgen.models import preset
+from fvgen.models.autoencoder import FrameAutoencoder, start_from_principal_components
+from fvgen.models.model import VideoModel
 from fvgen.procedural.textures import TextureBank
 from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.distributed import DistributedContext, device_named
-from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
+from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import AutoencoderRecipe, split_recipe
 
-if TYPE_CHECKING:
-    from fvgen.models.autoencoder import FrameAutoencoder
-
 
 def reconstruction_loss(predicted: Tensor, target: Tensor, gradient_weight: float) -> Tensor:
-    """L1 + squared error on values in -1..1, and L1 on their spatial differences."""
+    """L1 and twice the squared error of pictures ``[B, 3, H, W]`` in -1..1, and L1 of their spatial differences."""
     loss = (predicted - target).abs().mean() + 2.0 * F.mse_loss(predicted, target)
     for axis in (-1, -2):
         loss = loss + gradient_weight * (predicted.diff(dim=axis) - target.diff(dim=axis)).abs().mean()
@@ -39,8 +35,8 @@ def pictures(bank: TextureBank, rng: np.random.Generator, count: int, size: int)
     return torch.from_numpy(made).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-class AutoencoderTask:
-    """See :class:`fvgen.training.engine.Task`."""
+class AutoencoderTask(Task):
+    """An autoencoder that learns to give random pictures back, for :class:`fvgen.training.engine.Trainer`."""
 
     name = "autoencoder"
 
@@ -50,20 +46,12 @@ class AutoencoderTask:
         self.model, self.bank, self.recipe, self.world = model, bank, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
         fixed, free = split_recipe(recipe)
-        self.identity: dict[str, Any] = {"recipe": fixed, "photographs": len(bank.files)}
-        self.free: dict[str, Any] = {"recipe": free}
-        role = Role(
-            model.vae,
-            lr=lambda update: warmed_cosine(update, recipe.steps, recipe.lr),
-            betas=(0.9, 0.99),
-            weight_decay=1e-4,
-        )
+        self.identity, self.free = {"recipe": fixed, "photographs": len(bank.files)}, {"recipe": free}
+        role = Role(model.vae.train(), lambda n: warmed_cosine(n, recipe.steps, recipe.lr), (0.9, 0.99), 1e-4)
         self.roles = {"autoencoder": role}
-        self.frozen: Sequence[nn.Module] = ()
-        model.vae.train()
 
     def turns(self, step: int) -> Sequence[Turn]:
-        """One: the autoencoder."""
+        """One turn, of the autoencoder."""
         return (Turn("autoencoder", ("autoencoder",)),)
 
     def rows(self, step: int) -> int:
@@ -76,7 +64,7 @@ class AutoencoderTask:
         return torch.cat([pictures(self.bank, np.random.default_rng(key), 1, self.recipe.crop) for key in keys])
 
     def loss(self, turn: Turn, batch: Tensor, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """Reconstruction and the posterior's divergence from a unit Gaussian."""
+        """Reconstruction loss of pictures ``[B, 3, H, W]`` and their posterior's divergence from a unit Gaussian."""
         vae, model, images = self.model.vae, self.model, batch.to(self.world.device)
         posterior = vae.encode(model.fold(images)).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
@@ -87,27 +75,25 @@ class AutoencoderTask:
         error = F.mse_loss(decoded.detach().clamp(-1, 1), images) / 4
         return loss, {"psnr": -10 * error.log10(), "kl": kl.detach(), "spread": mean.detach().std()}
 
-    def after(self, step: int) -> Mapping[str, float]:
-        """See `Task`: nothing is measured between steps."""
-        return {}
-
-    def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """See `Task`: no pictures are shown."""
-        return {}
-
 
 def train_autoencoder(
-    model: FrameAutoencoder,
-    bank: TextureBank,
-    recipe: AutoencoderRecipe,
-    folder: Path,
-    engine: EngineConfig,
-) -> FrameAutoencoder:
-    """Train in one process, resuming from ``folder``; at the end the latents are scaled to deviation 1.
+    name: str, textures: Sequence[Path], recipe: AutoencoderRecipe, folder: Path, engine: EngineConfig
+) -> VideoModel:
+    """Train the autoencoder of a fresh model in one process, resuming from ``folder``.
+
+    Args:
+        name: of the model's preset.
+        textures: folders of photographs to train on besides procedural textures.
+        recipe: of the training.
+        folder: of the run; ``folder/model`` holds the result.
+        engine: how the run is carried out.
 
     Returns:
-        The same module, on the CPU and in evaluation mode.
+        The model, on the CPU, its other parts untrained; latents are scaled to a standard deviation of 1.
     """
+    torch.manual_seed(recipe.seed)
+    whole = VideoModel.build(preset(name))
+    model, bank = whole.autoencoder, TextureBank(list(textures), 0.8)
     engine, world = replace(engine, log_every=25), DistributedContext(device=device_named(engine.device))
     if not whole_checkpoints(folder):
         many = pictures(bank, np.random.default_rng((recipe.seed, 1 << 31)), 32 * recipe.batch, recipe.crop)
@@ -119,4 +105,5 @@ def train_autoencoder(
         images = pictures(bank, np.random.default_rng((recipe.seed, 1 << 30)), 32, recipe.crop)
         spread = model.vae.encode(model.fold(images)).latent_dist.mode().std().item()
     model.vae.register_to_config(scaling_factor=1.0 / spread)
-    return model
+    whole.save(folder / "model", torch.float32)
+    return whole

@@ -10,13 +10,14 @@ import math
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,16 +36,17 @@ from fvgen.training.logs import RunLog, peak_memory
 
 @dataclass
 class Role:
-    """A trained network.
+    """A network that is trained with AdamW.
 
     Attributes:
-        module: what is trained, with AdamW.
+        module: the network.
         lr: learning rate of update ``n``, from 0.
-        betas, weight_decay: of AdamW.
+        betas: decay of AdamW's two moments.
+        weight_decay: AdamW's.
         clip: largest norm of the gradient.
         average: a copy that follows the module, or ``None``.
-        decay: of the average at update ``n``.
-        sharded: over the processes; small parts of a network that every process holds whole are not.
+        decay: how much of the average stays at update ``n``.
+        sharded: over the processes; ``False``: every process holds the module whole.
     """
 
     module: nn.Module
@@ -53,18 +55,18 @@ class Role:
     weight_decay: float = 0.01
     clip: float = 1.0
     average: nn.Module | None = None
-    decay: Callable[[int], float] = field(default=lambda update: 0.999)
+    decay: Callable[[int], float] = lambda update: 0.999
     sharded: bool = True
 
 
 class Turn(NamedTuple):
-    """One update of the roles it trains; ``kind`` is for the task and the log."""
+    """One update of the roles named in ``trains``; the task and the log know it by its ``kind``."""
 
     kind: str
     trains: tuple[str, ...]
 
 
-class Task(Protocol):
+class Task(ABC):
     """What is trained and on what.
 
     Attributes:
@@ -73,38 +75,44 @@ class Task(Protocol):
         seed: of the draws.
         roles: trained networks by name.
         frozen: networks that are used and not trained; they are placed and sharded like the others.
-        identity: everything that defines the run: a folder that holds another one is refused; JSON.
-        free: what may change from sitting to sitting, noted with its step; JSON.
+        identity: everything that defines the run, as JSON; a folder that holds another run is refused.
+        free: what may change from sitting to sitting, as JSON; changes are noted with their step.
     """
 
     name: str
     steps: int
     seed: int
     roles: dict[str, Role]
-    frozen: Sequence[nn.Module]
+    frozen: Sequence[nn.Module] = ()
     identity: dict[str, Any]
     free: dict[str, Any]
 
+    @abstractmethod
     def rows(self, step: int) -> int:
         """Size of the batches of a step, over all processes and parts."""
 
+    @abstractmethod
     def turns(self, step: int) -> Sequence[Turn]:
         """The turns of a step, in order."""
 
+    @abstractmethod
     def batch(self, step: int, turn: int, rows: range) -> Any:
         """Some rows of a turn's batch, on the CPU: each a function of step, turn and its number, and of nothing else.
 
         It is called ahead of time, in order, in another thread.
         """
 
+    @abstractmethod
     def loss(self, turn: Turn, batch: Any, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """The mean loss over some rows of the batch, and scalars to log, the same names in all processes."""
+        """The mean loss over some rows of the batch, a scalar, and figures to log, the same names in all processes."""
 
     def after(self, step: int) -> Mapping[str, float]:
-        """Called after every step by all processes; measures something now and then."""
+        """Figures that are measured now and then; called after every step by all processes."""
+        return {}
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """Pictures to keep, ``[3, H, W]`` in -1..1, by name; called by all processes when they are due."""
+        return {}
 
 
 class _Counted:
@@ -134,15 +142,13 @@ class _Counted:
             group["lr"] = self.role.lr(self.updates)
         self.optimizer.step()
         if self.role.average is not None:
-            self._follow(self.role.average, 1 - self.role.decay(self.updates))
+            share = 1 - self.role.decay(self.updates)
+            with torch.no_grad():
+                for a, c in zip(self.role.average.parameters(), self.parameters):
+                    local(a).lerp_(local(c), share)
         self.updates += 1
         self.skipped_in_a_row = 0
         return norm
-
-    @torch.no_grad()
-    def _follow(self, average: nn.Module, share: float) -> None:
-        for a, c in zip(average.parameters(), self.role.module.parameters()):
-            local(a).lerp_(local(c), share)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, moments and average, by name; filling them in place restores the role."""
@@ -157,8 +163,8 @@ class _Counted:
 class Trainer:
     """Runs a task in a folder, from its newest whole checkpoint where there is one.
 
-    ``FOLDER/run.json``, ``FOLDER/checkpoints`` and ``FOLDER/log.jsonl`` are written. SIGTERM and SIGINT end the run
-    after the step in hand, with a checkpoint; the second one ends it at once.
+    It writes ``run.json``, ``checkpoints/`` and ``log.jsonl`` there. SIGTERM and SIGINT end the run after the step in
+    hand, with a checkpoint; the second one ends it at once.
 
     Args:
         task: what is trained.
@@ -182,6 +188,7 @@ class Trainer:
         for module in task.frozen:
             world.place(module.requires_grad_(False), config.recompute)
         self.roles = {name: _Counted(role) for name, role in task.roles.items()}
+        self.precision = torch.autocast(world.device.type, torch.bfloat16, enabled=config.bf16)
         self.step, self.seconds_before = 0, 0.0
         self.started = self.saved = time.monotonic()
         self.seconds: dict[str, float] = {}
@@ -209,9 +216,13 @@ class Trainer:
         with _signals() as asked, self.log:
             steps = range(self.step, self.task.steps)
             for step in track(steps, self.task.name) if self.world.rank == 0 else steps:
-                figures = self._one_step(step, batches)
+                figures: dict[str, float] = {}
+                for number, turn in enumerate(self.task.turns(step)):
+                    began, key = time.monotonic(), f"seconds_{turn.kind}"
+                    figures |= self._turn(step, number, turn, batches)
+                    self.seconds[key] = self.seconds.get(key, 0.0) + time.monotonic() - began
                 self.step = step + 1
-                with self._precision():
+                with self.precision:
                     measured = self.task.after(step)
                 self._report(step, {**figures, **measured}, bool(measured))
                 stop, due = self.world.any(asked.is_set(), time.monotonic() - self.saved > self.config.save_every)
@@ -221,10 +232,10 @@ class Trainer:
                     batches.close()
                     raise KeyboardInterrupt
 
-    def _batches(self) -> Generator[Any, None, None]:
-        """All batches from here on, in order, a few ahead of time."""
+    def _batches(self) -> Generator[tuple[Any, int], None, None]:
+        """All batches from here on, in order, a few ahead of time, with the number of the first row of each."""
         keys = (
-            (step, turn, self._rows(step, part))
+            (step, turn, self.world.share(self.task.rows(step), part, self.config.accumulate))
             for step in range(self.step, self.task.steps)
             for turn in range(len(self.task.turns(step)))
             for part in range(self.config.accumulate)
@@ -233,37 +244,23 @@ class Trainer:
         with ThreadPoolExecutor(1) as pool:
             try:
                 for key in keys:
-                    ahead.append(pool.submit(self.task.batch, *key))
+                    ahead.append((key[2].start, pool.submit(self.task.batch, *key)))
                     if len(ahead) > self.config.prefetch:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
+                        first, batch = ahead.popleft()
+                        yield batch.result(), first
+                for first, batch in ahead:
+                    yield batch.result(), first
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _rows(self, step: int, part: int) -> range:
-        return self.world.share(self.task.rows(step), part, self.config.accumulate)
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
-
-    def _one_step(self, step: int, batches: Iterator[Any]) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        for number, turn in enumerate(self.task.turns(step)):
-            began = time.monotonic()
-            figures |= self._turn(step, number, turn, batches)
-            key = f"seconds_{turn.kind}"
-            self.seconds[key] = self.seconds.get(key, 0.0) + time.monotonic() - began
-        return figures
-
-    def _turn(self, step: int, number: int, turn: Turn, batches: Iterator[Any]) -> dict[str, float]:
+    def _turn(self, step: int, number: int, turn: Turn, batches: Iterator[tuple[Any, int]]) -> dict[str, float]:
         for name, counted in self.roles.items():
             counted.role.module.requires_grad_(name in turn.trains)
         shown: dict[str, float] = {}
-        for part in range(self.config.accumulate):
-            batch, draws = next(batches), BatchRandom((self.task.seed, step, number), self._rows(step, part).start)
-            with self._precision():
-                loss, figures = self.task.loss(turn, batch, draws)
+        for _ in range(self.config.accumulate):
+            batch, first = next(batches)
+            with self.precision:
+                loss, figures = self.task.loss(turn, batch, BatchRandom((self.task.seed, step, number), first))
             (loss / self.config.accumulate).backward()
             for name, value in {f"loss_{turn.kind}": loss.detach(), **figures}.items():
                 shown[name] = shown.get(name, 0.0) + float(value) / self.config.accumulate
@@ -286,14 +283,13 @@ class Trainer:
                 if counted.skipped:
                     figures[f"skipped_{name}"] = counted.skipped
             figures |= {**self.seconds, "memory_gb": peak_memory(self.world.device)}
-            whole = {name for name, value in figures.items() if isinstance(value, int)}
             means = self.world.mean(figures)
-            shared = {name: int(means[name]) if name in whole else means[name] for name in figures}
+            shared = {k: int(means[k]) if isinstance(value, int) else means[k] for k, value in figures.items()}
             self.log.write(step, {"seconds": self.age, **shared})
             self.seconds = {}
         every = self.config.picture_every
         if every and (step % every == 0 or last):
-            with self._precision():
+            with self.precision:
                 self.log.pictures(step, self.task.pictures(step))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -305,9 +301,15 @@ class Trainer:
 
     def _save(self) -> None:
         counts = {name: [c.updates, c.skipped, c.skipped_in_a_row] for name, c in self.roles.items()}
-        facts = {"step": self.step, "counts": counts, "seconds": self.age, "processes": self.world.size}
-        recipe = {**self.task.identity.get("recipe", {}), **self.task.free.get("recipe", {})}
-        facts |= {"version": __version__, "task": self.task.name, "recipe": recipe}
+        facts = {
+            "step": self.step,
+            "counts": counts,
+            "seconds": self.age,
+            "processes": self.world.size,
+            "version": __version__,
+            "task": self.task.name,
+            "recipe": {**self.task.identity.get("recipe", {}), **self.task.free.get("recipe", {})},
+        }
         checkpoints.save(self.folder, self.step, self._tensors(), facts, self.world, self.config.keep)
         self.saved = time.monotonic()
 
@@ -325,11 +327,10 @@ class Trainer:
             checkpoints.load(whole[-1], wanted)
         except (ValueError, RuntimeError, CheckpointException) as error:
             raise UserError(f"{whole[-1]} is not of a network of this shape: choose another output folder") from error
-        for name, tensor in wanted.items():
-            if name == f"random.{self.world.rank}":
-                torch.set_rng_state(tensor)
-            elif name == f"random_cuda.{self.world.rank}":
-                torch.cuda.set_rng_state(tensor, self.world.device)
+        if (cpu := wanted.get(f"random.{self.world.rank}")) is not None:
+            torch.set_rng_state(cpu)
+        if (cuda := wanted.get(f"random_cuda.{self.world.rank}")) is not None:
+            torch.cuda.set_rng_state(cuda, self.world.device)
         for name, counts in facts["counts"].items():
             role = self.roles[name]
             role.updates, role.skipped, role.skipped_in_a_row = counts
@@ -358,13 +359,13 @@ def _signals() -> Iterator[threading.Event]:
 
 
 def falling(update: int, start: int, updates: int, peak: float, floor: float = 0.05) -> float:
-    """``peak`` up to ``start``, then in a straight line to ``floor * peak`` after ``updates`` more."""
+    """A learning rate: ``peak`` up to update ``start``, then falling to ``floor * peak`` in ``updates`` more."""
     progress = min(1.0, max(0, update - start) / max(1, updates))
     return peak * (1 - (1 - floor) * progress)
 
 
 def warmed_cosine(update: int, updates: int, peak: float, warmup: int = 100, floor: float = 0.05) -> float:
-    """Linear warm-up, then a cosine from ``peak`` to ``floor * peak``."""
+    """A learning rate: a linear warm-up, then a cosine from ``peak`` to ``floor * peak`` at update ``updates``."""
     if update < warmup:
         return peak * (update + 1) / warmup
     progress = (update - warmup) / max(1, updates - warmup)

@@ -17,17 +17,18 @@ from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.critic import QUANTILES, CriticHead, CriticRecord
 from fvgen.distillation.methods import Clips, Denoiser, Method, Roles, Stage, TrajectoryPoints, stages
 from fvgen.models.denoiser import Condition, VideoDenoiser
-from fvgen.models.lora import adapted, merge, trainable
+from fvgen.models.lora import adapted, trainable
 from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import check_run, fingerprint
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Role, Trainer, Turn, falling
 from fvgen.training.engine_config import EngineConfig
-from fvgen.training.held_out import BEST, HeldOutRecord, chosen_best, student_config
+from fvgen.training.export import remember_teacher, student_of, write_provenance
+from fvgen.training.held_out import HeldOutRecord, chosen_best
 from fvgen.training.logs import sheet
 from fvgen.training.perceptual import PerceptualLoss
 from fvgen.training.recipes import StudentRecipe, split_recipe
-from fvgen.training.teacher import batch_condition, load_average
+from fvgen.training.teacher import batch_condition
 from fvgen.training.trajectories import TrajectoryStore, trajectories
 
 M = TypeVar("M", bound=nn.Module)
@@ -303,7 +304,8 @@ class VideoDistillationTask(DistillationTask):
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """One sheet; a held-out clip where there is one."""
         draw = replace(self.recipe.clips, crop=None)
-        shown = next(self.corpus.held_batches(draw.frames), None) or self.corpus.sample((0,), range(1), draw)
+        corpus = self.corpus
+        shown = corpus.held_batch(corpus.held[0], draw.frames) if corpus.held else corpus.sample((0,), range(1), draw)
         clips = shown.to(self.world.device)
         condition, schedule = batch_condition(self.model, clips), self.nets.teacher.schedule
         noise = BatchRandom(0).noise(clips.latents)
@@ -341,30 +343,6 @@ def seeded_head(model: VideoModel, recipe: StudentRecipe) -> CriticHead:
         return CriticHead(channels, steps=options.steps if options.critic_sees_step else 0)
 
 
-def student_of(
-    folder: Path, teacher: VideoModel, recipe: StudentRecipe, best: bool = False, merged: bool = True
-) -> VideoModel:
-    """The averaged student of a run, as a model on the CPU.
-
-    Args:
-        folder: of the run.
-        teacher: whose autoencoder and conditioner the student keeps, and in a low-rank run the base.
-        recipe: of the run. The student is sampled in its number of steps, without guidance.
-        best: the best average that was measured, not that of the newest checkpoint.
-        merged: a low-rank student becomes a plain one; ``False``: it keeps its factors, on the teacher's weights.
-    """
-    config, source = student_config(teacher.config, recipe.distillation.steps), folder / BEST if best else folder
-    if recipe.lora.rank:
-        student = adapted(teacher.denoiser.cpu(), recipe.lora)
-        load_average(source, "student", trainable(student))
-        student = merge(student) if merged else student
-    else:
-        student = VideoModel.build(config).denoiser
-        load_average(source, "student", student)
-    student.requires_grad_(False)
-    return VideoModel(config, teacher.autoencoder.cpu(), teacher.conditioner.cpu(), student).eval()
-
-
 def distill(
     model: VideoModel,
     corpus: Corpus,
@@ -372,24 +350,35 @@ def distill(
     folder: Path,
     engine: EngineConfig | None = None,
     world: DistributedContext | None = None,
+    name: str = "",
 ) -> VideoModel:
-    """Distil ``model`` into a few-step student, resuming from ``folder``.
+    """Distil a teacher into a few-step student, resuming from ``folder``; ``folder/model`` holds the result.
 
     Args:
-        model: the teacher.
-        corpus: of pairs.
-        recipe: how.
+        model: the teacher. Where the recipe leaves guidance open, the real score is guided as the teacher is sampled.
+        corpus: the clips.
+        recipe: of the distillation.
         folder: of the run.
         engine: how the run is carried out.
-        world: the processes; by default this one.
+        world: the processes; by default this one alone.
+        name: of the teacher's folder, by which the run remembers it.
 
     Returns:
         A new model on the CPU: the averaged student with the teacher's autoencoder and conditioner.
     """
-    world = world or DistributedContext()
-    engine = engine or EngineConfig()
+    world, engine = world or DistributedContext(), engine or EngineConfig()
+    options, sampling = recipe.distillation, model.config.sampling
+    if options.guidance_scale is None:
+        scale, rescale = sampling.guidance_scale, sampling.guidance_rescale
+        recipe = replace(recipe, distillation=replace(options, guidance_scale=scale, guidance_rescale=rescale))
+    if world.rank == 0:
+        remember_teacher(folder, model, name)
     # Of a low-rank run the base is cast, which is not undone: its student is merged into the weights as they were.
     base = copy.deepcopy(model.denoiser) if recipe.lora.rank else None
     Trainer(VideoDistillationTask(model, corpus, recipe, folder, engine, world), folder, engine, world).run()
     whole = model if base is None else VideoModel(model.config, model.autoencoder, model.conditioner, base)
-    return student_of(folder, whole, recipe, chosen_best(folder, recipe.held_out.export))
+    student = student_of(folder, whole, recipe, chosen_best(folder, recipe.held_out.export))
+    if world.rank == 0:
+        student.save(folder / "model", torch.float32)
+        write_provenance(folder, student, folder / "model")
+    return student

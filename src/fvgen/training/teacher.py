@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +14,21 @@ from fvgen.data.latents import ClipBatch, Corpus, check_size
 from fvgen.diffusion.random import BatchRandom
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-from fvgen.training import checkpoints
-from fvgen.training.checkpoints import fingerprint
+from fvgen.training.checkpoints import fingerprint, load, whole_checkpoints
 from fvgen.training.distributed import DistributedContext
-from fvgen.training.engine import Role, Trainer, Turn, warmed_cosine
+from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import TeacherRecipe, split_recipe
 
 
 def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:
-    """The condition of a batch of cached latents."""
+    """What the clips of a batch are generated from: their guides, and the tokens of their pictures."""
     context, null = model.conditioner(batch.images)
     return Condition(batch.concat, context.float(), null.float())
 
 
 def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity, ``[B]``, in proportion to what the guide leaves unknown of it.
+    """Mean squared error ``[B]`` of the velocity predicted for clips noised by ``noise [B, ...]`` to times ``t [B]``.
 
     Squared errors are divided by the standard deviation that the guide leaves (``VideoDenoiser.prior``; 1 for models
     without a guide variance). Without that, the loss is ruled by what cannot be known (busy areas that nobody
@@ -48,7 +47,12 @@ def velocity_loss(model: VideoModel, batch: ClipBatch, condition: Condition, t: 
 def held_out_loss(
     model: VideoModel, corpus: Corpus, times: tuple[int, ...], frames: int, world: DistributedContext
 ) -> dict[str, float]:
-    """Error of predicted ``x0`` on held-out clips at some times, with fixed noise; shared out to the processes."""
+    """Mean squared error of predicted ``x0`` on held-out clips, with fixed noise, as ``held_x0_TIME`` for each time.
+
+    The clips, of at most so many frames, are shared out to the processes, which all call this together.
+    """
+    if not corpus.held:
+        return {}
     errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
     for k, name, counts in held_out_share(corpus, world):
         batch = corpus.held_batch(name, frames).to(world.device)
@@ -59,8 +63,6 @@ def held_out_loss(
             x_t = model.denoiser.schedule.add_noise(batch.latents, noise, at)
             error = F.mse_loss(model.denoiser.x0(x_t, at, condition), batch.latents)
             errors[f"held_x0_{t}"].append(error.item() * counts)
-    if not corpus.held:
-        return {}
     means = world.mean({name: sum(values) for name, values in errors.items()})
     return {name: value * world.size / len(corpus.held) for name, value in means.items()}
 
@@ -68,9 +70,10 @@ def held_out_loss(
 def held_out_share(
     corpus: Corpus, world: DistributedContext, most: int | None = None
 ) -> Iterator[tuple[int, str, int]]:
-    """This process's held-out clips: number, name, and 1; all processes get as many, so some do one again, marked 0.
+    """This process's share of the first ``most`` held-out clips: number, name and 1.
 
-    Sharded networks are gathered by all processes together, each time one of them is called.
+    All processes get equally many, because a sharded network must be called by all of them together: where clips do
+    not suffice, the first one is given again, marked 0.
     """
     held = corpus.held[:most]
     for turn in range(-(-len(held) // world.size)):
@@ -79,14 +82,13 @@ def held_out_share(
 
 
 def trained_parts(model: VideoModel, vision: str = "trained") -> nn.ModuleDict:
-    """What the teacher's training changes of a model; see :attr:`fvgen.training.recipes.TeacherRecipe.vision`."""
+    """The networks of a model that a teacher's training changes, see :class:`fvgen.training.recipes.TeacherRecipe`."""
     if vision == "frozen":  # the prompts are a language model's, and fixed as well
         return nn.ModuleDict({"unet": model.denoiser.unet, "resampler": model.conditioner.resampler})
     return nn.ModuleDict({"unet": model.denoiser.unet, "conditioner": model.conditioner})
 
 
-@dataclass(frozen=True)
-class _Noised:
+class _Noised(NamedTuple):
     """Clips with their times, noise, and whether the tokens of each are dropped."""
 
     clips: ClipBatch
@@ -95,10 +97,16 @@ class _Noised:
     dropped: Tensor
 
 
-class TeacherTask:
-    """See :class:`fvgen.training.engine.Task`. Small crops first, whole pictures at the end.
+class TeacherTask(Task):
+    """A teacher that learns to denoise clips: small crops first, whole pictures at the end.
 
     Pairs that appear while it runs in one process are picked up.
+
+    Args:
+        model: to start from; its networks are trained in place.
+        corpus: the clips.
+        recipe: of the training.
+        world: the processes.
     """
 
     name = "teacher"
@@ -110,8 +118,7 @@ class TeacherTask:
         corpus.refresh(rank=world.rank, size=world.size)
         fixed, free = split_recipe(recipe)
         start = {"model": fingerprint(model.denoiser), "conditioner": fingerprint(model.conditioner)}
-        self.identity: dict[str, Any] = {"recipe": fixed, **start, "data": corpus.identity()}
-        self.free: dict[str, Any] = {"recipe": free}
+        self.identity, self.free = {"recipe": fixed, **start, "data": corpus.identity()}, {"recipe": free}
         whole = replace(recipe.clips, frames=recipe.full_frames, crop=None)
         self.phases = (recipe.clips, replace(whole, least_frames=min(whole.least_frames, whole.frames)))
         check_size(corpus, model, self.phases[recipe.full_from < 1])
@@ -130,22 +137,21 @@ class TeacherTask:
                 decay=lambda update: min(recipe.ema, (update + 1) / (update + 10)),
             )
         }
-        self.frozen: Sequence[nn.Module] = ()
         model.denoiser.train(), model.conditioner.train()
 
     def _full(self, step: int) -> bool:
         return step >= self.recipe.full_from * self.recipe.steps
 
     def rows(self, step: int) -> int:
-        """The recipe's batch in that phase."""
+        """The recipe's batch in the phase of the step."""
         return self.recipe.full_batch if self._full(step) else self.recipe.batch
 
     def turns(self, step: int) -> Sequence[Turn]:
-        """One: the teacher."""
+        """One turn, of the teacher."""
         return (Turn("teacher", ("teacher",)),)
 
     def batch(self, step: int, turn: int, rows: range) -> _Noised:
-        """Clips, times and noise; deterministic by the recipe's seed and the clips there are."""
+        """Clips, times and noise, a function of the recipe's seed and of the clips that there are."""
         if step % 50 == 0 and rows.start == 0 and self.world.size == 1:
             self.corpus.refresh(limit=40)
         clips = self.corpus.sample((self.seed, step), rows, self.phases[self._full(step)], at=step)
@@ -157,7 +163,7 @@ class TeacherTask:
         return _Noised(clips, t, noise, dropped < self.recipe.drop)
 
     def loss(self, turn: Turn, batch: _Noised, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """Weighted velocity error."""
+        """The weighted error of the velocity, a scalar."""
         clips = batch.clips.to(self.world.device)
         t, noise, dropped = (x.to(self.world.device) for x in (batch.t, batch.noise, batch.dropped))
         condition = batch_condition(self.model, clips)
@@ -167,27 +173,17 @@ class TeacherTask:
         return errors.mean(), {"t": float(t.float().mean()), "clips": len(self.corpus.clips)}
 
     def after(self, step: int) -> Mapping[str, float]:
-        """The held-out error of the average, now and then."""
+        """The error of the average on held-out clips, every ``held_every`` steps."""
         every = self.recipe.held_every
         if not every or (step % every != every - 1 and step + 1 != self.steps):
             return {}
         return held_out_loss(self.average, self.corpus, (999, 749, 499, 249), self.recipe.clips.frames, self.world)
 
-    def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """See `Task`: no pictures are shown."""
-        return {}
 
-
-def load_average(folder: Path, role: str, module: nn.Module) -> Path:
-    """Fill an unsharded module with a role's averaged weights from a run's newest checkpoint, in one process.
-
-    Returns:
-        The checkpoint.
-    """
-    newest = checkpoints.whole_checkpoints(folder)[-1]
+def load_average(folder: Path, role: str, module: nn.Module) -> None:
+    """Fill an unsharded module with a role's averaged weights from a run's newest checkpoint, in one process."""
     tensors = {f"{role}.average.{name}": value for name, value in module.state_dict().items()}
-    checkpoints.load(newest, tensors, together=False)
-    return newest
+    load(whole_checkpoints(folder)[-1], tensors, together=False)
 
 
 def train_teacher(
@@ -198,21 +194,20 @@ def train_teacher(
     engine: EngineConfig | None = None,
     world: DistributedContext | None = None,
 ) -> VideoModel:
-    """Train denoiser and conditioner, resuming from ``folder``.
+    """Train denoiser and conditioner, resuming from ``folder``; ``folder/model`` holds the result.
 
     Args:
         model: to start from; changed.
-        corpus: of pairs.
-        recipe: how.
+        corpus: the clips.
+        recipe: of the training.
         folder: of the run.
         engine: how the run is carried out.
-        world: the processes; by default this one.
+        world: the processes; by default this one alone.
 
     Returns:
-        On the CPU, with the averaged weights: ``model``, or where it is sharded a model like it.
+        A model on the CPU with the averaged weights: ``model`` itself, or another one where that is sharded.
     """
-    world = world or DistributedContext()
-    engine = engine or EngineConfig()
+    world, engine = world or DistributedContext(), engine or EngineConfig()
     whole = copy.deepcopy(model.conditioner) if world.size > 1 else model.conditioner  # it is sharded by the trainer
     Trainer(TeacherTask(model, corpus, recipe, world), folder, engine, world).run()
     trained = model
@@ -220,4 +215,7 @@ def train_teacher(
         trained = VideoModel.build(model.config)
         trained.autoencoder, trained.conditioner = model.autoencoder, whole
     load_average(folder, "teacher", trained_parts(trained, recipe.vision))
-    return trained.cpu().eval()
+    trained.cpu().eval()
+    if world.rank == 0:
+        trained.save(folder / "model", torch.float32)
+    return trained

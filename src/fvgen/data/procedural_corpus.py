@@ -14,7 +14,7 @@ from torch import nn
 from fvgen.data.latent_cache import LatentClip, encode_pair
 from fvgen.data.latents import Corpus
 from fvgen.data.pairs import Pair, procedural_pair
-from fvgen.data.recipe import ClipDraw, MadeRecipe
+from fvgen.data.recipe import ClipDraw, ProceduralRecipe
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 from fvgen.procedural.textures import TextureBank
@@ -28,7 +28,7 @@ _PHOTO_SHARE = 0.6
 class _Maker:
     """Makes clips by number; what a worker holds."""
 
-    def __init__(self, recipe: MadeRecipe, seed: int, encoder: VideoModel, device: torch.device) -> None:
+    def __init__(self, recipe: ProceduralRecipe, seed: int, encoder: VideoModel, device: torch.device) -> None:
         self.recipe, self.seed, self.encoder, self.device = recipe, seed, encoder, device
         self.bank = TextureBank(list(recipe.textures), _PHOTO_SHARE)
 
@@ -49,7 +49,7 @@ class _Maker:
         raise UserError(f"no clip {number} of seed {self.seed}: in {_TRIES} scenes the photographs share too little")
 
 
-def frames_of(recipe: MadeRecipe, seed: int, number: int) -> int:
+def frames_of(recipe: ProceduralRecipe, seed: int, number: int) -> int:
     """How many frames a clip has, known before it is made."""
     return int(np.random.default_rng((seed, number)).integers(recipe.least_frames, recipe.frames + 1))
 
@@ -62,7 +62,7 @@ def _number(row: int, k: int) -> int:
 _maker: _Maker | None = None  # of this process, where it is a worker
 
 
-def _start(recipe: MadeRecipe, seed: int, encoder: VideoModel) -> None:
+def _start(recipe: ProceduralRecipe, seed: int, encoder: VideoModel) -> None:
     global _maker
     torch.set_num_threads(1)  # sums of several threads differ in their last bits
     _maker = _Maker(recipe, seed, encoder, torch.device("cpu"))
@@ -87,7 +87,9 @@ class ProceduralCorpus(Corpus):
         device: of the training.
     """
 
-    def __init__(self, model: VideoModel, recipe: MadeRecipe, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, model: VideoModel, recipe: ProceduralRecipe, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.recipe, self.seed = recipe, seed
         self._clips: dict[int, Future[LatentClip]] = {}
         self._lock = threading.Lock()
