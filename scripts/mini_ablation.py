@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fvgen.charts import curves
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import ddim_sample, few_step_sample
@@ -28,7 +29,6 @@ from fvgen.distillation.config import RECIPES
 from fvgen.evaluation.metrics import gradient_energy, psnr
 from fvgen.models import VideoModel, preset
 from fvgen.progress import track
-from fvgen.training.charts import curves
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import read_log, sheet
 from fvgen.training.recipes import XS_STUDENT, TeacherRecipe, variant

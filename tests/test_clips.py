@@ -118,15 +118,15 @@ def test_the_image_tower_sees_what_the_guide_shows_as_in_use(corpus, model, tmp_
 
 
 def test_pairs_that_do_not_fit_are_refused(corpus, model, tmp_path):
-    with pytest.raises(UserError, match="photographs at both ends of 5 to 5 frames.*--frames 5.*--ends anywhere"):
+    with pytest.raises(UserError, match="photographs at both ends of 5 to 5 frames.*`frames` 5.*`ends` anywhere"):
         corpus.sample((0,), range(1), ClipDraw(5, 5, "photos"))
-    with pytest.raises(UserError, match="20 frames or more.*--least-frames"):
+    with pytest.raises(UserError, match="20 frames or more.*`least_frames`"):
         corpus.sample((0,), range(1), ClipDraw(24, 20))
-    with pytest.raises(UserError, match="32x16 for a model of 128x80.*--size 128x80"):
+    with pytest.raises(UserError, match="32x16 for a model of 128x80.*`size` 128x80"):
         check_size(corpus, model, PAPER_CLIPS)
     check_size(corpus, model, MINI_STUDENT.clips)  # crops have a size of their own
     write_scene(tmp_path, "train", "a", [Sample("a-0", noise_pair(0), {"guide": "points"})])
-    with pytest.raises(UserError, match="prepared with --guide points, but this model is shown lookup"):
+    with pytest.raises(UserError, match="prepared with `guide` points, but this model is shown lookup"):
         LatentCorpus(tmp_path, model).refresh()
 
 

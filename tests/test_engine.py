@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 
+from fvgen import charts
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
 from fvgen.models.unet import Stage
-from fvgen.training import charts, checkpoints
+from fvgen.training import checkpoints
 from fvgen.training.checkpoints import note_run
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer, Turn, warmed_cosine

@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fvgen.charts import far_away, frame_plot
 from fvgen.cli.main import main
 from fvgen.data.footage import find_scenes, open_footage
 from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
 from fvgen.evaluation.protocols import Split
-from fvgen.evaluation.report import far_away, frame_order, frame_plot, latex, markdown
+from fvgen.evaluation.report import frame_order, latex, markdown
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
 from fvgen.evaluation.task import Framing, Placing, Task
 from pretend_device import PretendedGpu

@@ -28,11 +28,11 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "distillation": ("models", "diffusion"),
     "training": ("distillation", "data"),
     "evaluation": ("outputs", "data", "pages"),
-    "reconstruction": ("evaluation", "training"),  # metrics and charts; it reads OUT, nothing of the pipeline
+    "reconstruction": ("evaluation",),  # metrics; it reads OUT, nothing of the pipeline
     "viewer": ("outputs", "reconstruction", "pages"),
     "pages": (),
 }
-FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "hub", "lazy", "__version__"}
+FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "charts", "hub", "lazy", "__version__"}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
 
 

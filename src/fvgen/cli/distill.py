@@ -25,6 +25,7 @@ from fvgen.training.recipes import (
 
 Recipe = Annotated[StudentRecipe, arg(name="")]
 Engine = Annotated[EngineConfig, arg(name="")]
+TeacherName = Annotated[str, arg(metavar="NAME|FOLDER")]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _Distill:
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
 
-    teacher: Annotated[str, arg(metavar="NAME|FOLDER")]
+    teacher: TeacherName
     """The many-step teacher: a model of the package or a model folder."""
 
     recipe: Recipe
@@ -67,14 +68,9 @@ class _Distill:
 class Mini(_Distill):
     """Distil mini's teacher, or another model of its size, on a CPU; RUN/model holds the student."""
 
-    teacher: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini-teacher"
-    """The many-step teacher: a model of the package or a model folder."""
-
+    teacher: TeacherName = "mini-teacher"
     recipe: Recipe = field(default_factory=lambda: MINI_STUDENT)
-    """How the student is distilled."""
-
     engine: Engine = field(default_factory=lambda: EngineConfig(bf16=True))
-    """How the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +78,7 @@ class MiniXs(_Distill):
     """Distil a model of mini-xs's size, to see that everything works; RUN/model holds the student."""
 
     recipe: Recipe = field(default_factory=lambda: XS_STUDENT)
-    """How the student is distilled."""
-
     engine: Engine = field(default_factory=lambda: EngineConfig())
-    """How the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +89,7 @@ class ViewCrafter512(_Distill):
     """
 
     recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_STUDENT)
-    """How the student is distilled."""
-
     engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ENGINE)
-    """How the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +100,7 @@ class ViewCrafter512OneGpu(_Distill):
     """
 
     recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_STUDENT)
-    """How the student is distilled."""
-
     engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ONE_GPU_ENGINE)
-    """How the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +111,7 @@ class ViewCrafter512Lora(_Distill):
     """
 
     recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_LORA_STUDENT)
-    """How the student is distilled."""
-
     engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ONE_GPU_ENGINE)
-    """How the run is carried out."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +197,7 @@ class Plot:
         """Draw."""
         if not self.runs:
             raise UserError("no runs: name the folders of training runs")
-        from fvgen.training.charts import curves
+        from fvgen.charts import curves
         from fvgen.training.logs import read_log
 
         output = self.output or self.runs[0] / "curves.svg"

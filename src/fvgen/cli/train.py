@@ -12,6 +12,9 @@ from fvgen.errors import UserError
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import MINI_TEACHER, VIEWCRAFTER_ENGINE, VIEWCRAFTER_TEACHER, TeacherRecipe
 
+Recipe = Annotated[TeacherRecipe, arg(name="")]
+Engine = Annotated[EngineConfig, arg(name="")]
+
 
 @dataclass(frozen=True)
 class Autoencoder:
@@ -60,10 +63,10 @@ class Teacher:
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """The run's folder; a run that is there already is resumed."""
 
-    recipe: Annotated[TeacherRecipe, arg(name="")] = field(default_factory=lambda: MINI_TEACHER)
+    recipe: Recipe = field(default_factory=lambda: MINI_TEACHER)
     """How the teacher is trained."""
 
-    engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: EngineConfig())
+    engine: Engine = field(default_factory=lambda: EngineConfig())
     """How the run is carried out."""
 
     procedural: Annotated[ProceduralRecipe, arg(name="made")] = field(default_factory=ProceduralRecipe)
@@ -91,11 +94,8 @@ class ViewCrafter512(Teacher):
     Many GPUs under torchrun. RUN/model holds the result.
     """
 
-    recipe: Annotated[TeacherRecipe, arg(name="")] = field(default_factory=lambda: VIEWCRAFTER_TEACHER)
-    """How the teacher is trained."""
-
-    engine: Annotated[EngineConfig, arg(name="")] = field(default_factory=lambda: VIEWCRAFTER_ENGINE)
-    """How the run is carried out."""
+    recipe: Recipe = field(default_factory=lambda: VIEWCRAFTER_TEACHER)
+    engine: Engine = field(default_factory=lambda: VIEWCRAFTER_ENGINE)
 
 
 @dataclass(frozen=True)

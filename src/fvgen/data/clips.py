@@ -21,7 +21,7 @@ _FEWEST_CORRELATED = 0.5
 
 @dataclass(frozen=True)
 class Stretch:
-    """``length`` frames of footage from ``start``, every ``stride``-th."""
+    """A stretch of footage: ``length`` frames from number ``start`` on, every ``stride``-th."""
 
     start: int
     stride: int
@@ -29,7 +29,7 @@ class Stretch:
 
     @property
     def rows(self) -> list[int]:
-        """Numbers of the frames."""
+        """Numbers of the frames in the footage."""
         return [self.start + k * self.stride for k in range(self.length)]
 
     @property

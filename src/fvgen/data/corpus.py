@@ -16,7 +16,7 @@ from fvgen.models.model import VideoModel
 
 
 class MixedCorpus(Corpus):
-    """Two corpora: filmed clips of one, procedural ones of the other, in the proportion that a recipe asks for."""
+    """Two corpora: filmed clips of one, procedural ones of the other, in the proportion that a draw asks for."""
 
     def __init__(self, filmed: Corpus, procedural: Corpus) -> None:
         self.filmed, self.procedural = filmed, procedural
@@ -37,20 +37,16 @@ class MixedCorpus(Corpus):
         return self.filmed.sizes | self.procedural.sizes
 
     def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
-        """See :class:`Corpus`."""
+        """Find new clips in both; how many there are for training."""
         return self.filmed.refresh(limit, rank, size) + self.procedural.refresh(limit, rank, size)
 
     def lengths(self, draw: ClipDraw) -> list[int]:
-        """Lengths that both can give, where both are drawn from."""
-        each = [
-            set(corpus.lengths(draw))
-            for corpus, share in ((self.filmed, draw.filmed), (self.procedural, 1 - draw.filmed))
-            if share > 0
-        ]
-        return sorted(set.intersection(*each))
+        """The lengths that both can give, where both are drawn from."""
+        shares = ((self.filmed, draw.filmed), (self.procedural, 1 - draw.filmed))
+        return sorted(set.intersection(*(set(corpus.lengths(draw)) for corpus, share in shares if share > 0)))
 
     def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
-        """See :class:`Corpus`."""
+        """A random clip of one of the two, in the proportion that the draw asks for."""
         if rng.random() < draw.filmed:
             return self.filmed.choose(rng, length, draw, row, at)
         # What the procedural corpus has drawn so far is its share of all.
@@ -61,17 +57,17 @@ class MixedCorpus(Corpus):
         return self.filmed.identity() | self.procedural.identity()
 
     def held_clip(self, name: str) -> LatentClip:
-        """See :attr:`held`."""
+        """A held-out clip, by one of the names in :attr:`held`."""
         return (self.filmed if self.filmed.held else self.procedural).held_clip(name)
 
     def close(self) -> None:
-        """See :class:`Corpus`."""
+        """End what runs in the background of both."""
         self.filmed.close()
         self.procedural.close()
 
 
 def check_data(data: Sequence[str]) -> None:
-    """Refuse what :func:`open_corpus` would, without a model.
+    """Refuse names that :func:`open_corpus` would refuse, before a model is there.
 
     Raises:
         UserError: nothing, two folders, a folder without pairs, a seed that is no number.
@@ -79,11 +75,11 @@ def check_data(data: Sequence[str]) -> None:
     folders = [name for name in data if not _is_procedural(name)]
     for name in data:
         if name in folders and not any(Path(name).glob("train/*.tar")):
-            raise UserError(f"--data {name}: no training pairs there; make some with 'fvgen prepare'")
+            raise UserError(f"`data` {name}: no training pairs there; make some with 'fvgen prepare'")
         if name not in folders and name != "procedural" and not name.partition(":")[2].isdigit():
-            raise UserError(f"--data {name}: write procedural or procedural:SEED, such as procedural:7")
+            raise UserError(f"`data` {name}: write procedural or procedural:SEED, such as procedural:7")
     if not data or len(folders) > 1 or len(data) - len(folders) > 1:
-        raise UserError("--data: name one folder of training pairs, procedural:SEED, or both")
+        raise UserError("`data`: name one folder of training pairs, procedural:SEED, or both")
 
 
 def open_corpus(
@@ -92,7 +88,7 @@ def open_corpus(
     procedural: ProceduralRecipe | None = None,
     device: torch.device | str = "cpu",
 ) -> Corpus:
-    """The corpus that ``--data`` names.
+    """The corpus of clips that some names stand for.
 
     Args:
         data: a folder of pairs, ``procedural`` or ``procedural:SEED``, or one of each.
@@ -101,7 +97,7 @@ def open_corpus(
         device: of the training.
 
     Raises:
-        UserError: see :func:`check_data`.
+        UserError: the names are none of these, or a folder holds no pairs.
     """
     check_data(data)
     found: list[Corpus] = [LatentCorpus(Path(name), model) for name in data if not _is_procedural(name)]

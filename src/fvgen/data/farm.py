@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def prepare_pairs(
 
     Args:
         sources: folders, files, or ``procedural:N``; see :func:`fvgen.data.footage.find_scenes`.
-        recipe: how.
+        recipe: of the pairs.
         folder: of pairs, see :mod:`fvgen.data.shards`.
         workers: processes of this machine; where all its GPUs are used, at least one for each.
         ray_address: of a Ray cluster that does the work instead: ``auto``, ``HOST:PORT``, or ``local`` for one with
@@ -58,7 +57,7 @@ def prepare_pairs(
     network_for(recipe.geometry, recipe.depth, recipe.geometry_weights)
     tasks = find_scenes(sources)
     if recipe.depth in NETWORKS and any(task.layout == "procedural" for task in tasks):
-        raise UserError(f"--depth {recipe.depth} is for footage; prepare procedural scenes apart, with --depth sweep")
+        raise UserError(f"`depth` {recipe.depth} is for footage; prepare procedural scenes apart, with `depth` sweep")
     todo = [task for task in tasks if not is_finished(folder, split_of(task.name, recipe.held_out), task.name)]
     if ray_address:
         done = _on_ray(todo, recipe, folder, workers, ray_address)
@@ -77,7 +76,7 @@ def _give_up(task: SceneTask, recipe: PrepareRecipe, folder: Path, reason: str, 
 
 
 def attempt(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
-    """A scene; one that fails in a way nobody foresaw is counted and named like the others, and stops none of them."""
+    """Prepare a scene; one that fails in a way nobody foresaw is counted and named, and stops none of the others."""
     try:
         prepare_scene(task, recipe, folder)
     except (OSError, Unusable):  # the folder of pairs: the disk is full, or gone; or a network that cannot run
@@ -95,31 +94,25 @@ def _devices(device: str) -> list[str]:
     try:
         kind, number = torch.device(device).type, torch.device(device).index
     except RuntimeError as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"`device` {device}: {str(error).splitlines()[0]}") from None
     if kind != "cuda":
         return [device]
     count = torch.cuda.device_count()
     if (number or 0) >= count:
-        raise UserError(f"--device {device}: this machine has {count} GPUs that PyTorch can use")
+        raise UserError(f"`device` {device}: this machine has {count} GPUs that PyTorch can use")
     return [device] if number is not None else [f"cuda:{k}" for k in range(count)]
 
 
 _device = "cpu"  # of this process, where it is a worker
 
 
-def _join(devices: "SimpleQueue[str]") -> None:
-    """What a worker does first."""
-    global _device
-    _leave_with_the_driver()
-    _device = devices.get()
-
-
 def _attempt_here(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
     attempt(task, replace(recipe, device=_device), folder)
 
 
-def _leave_with_the_driver() -> None:
-    """End this worker when its driver is gone: nobody would wait for what it makes, or ever stop it."""
+def _join(devices: Any) -> None:
+    """Take a device; and end this worker when its driver is gone: nobody would wait for it, or ever stop it."""
+    global _device
     driver = multiprocessing.parent_process()
     assert driver is not None
 
@@ -128,6 +121,7 @@ def _leave_with_the_driver() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    _device = devices.get()
 
 
 def _pool(workers: int, devices: Sequence[str]) -> ProcessPoolExecutor:
@@ -187,12 +181,12 @@ def _on_ray(
     try:
         import ray
     except ImportError:
-        raise UserError("--ray-address needs Ray: pip install 'fvgen[cluster]'") from None
+        raise UserError("`ray_address` needs Ray: pip install 'fvgen[cluster]'") from None
     options: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
     try:
         ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray-address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+        raise UserError(f"`ray_address` {address}: no Ray cluster there ({str(error).splitlines()[0]})") from None
     try:
         yield from _flow(ray, tasks, recipe, folder.resolve())
     finally:

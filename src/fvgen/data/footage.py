@@ -5,7 +5,7 @@ needs to open it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,13 +76,15 @@ def find_scenes(sources: Sequence[str | Path]) -> list[SceneTask]:
     """
     tasks: list[SceneTask] = []
     for source in sources:
-        found = _procedural(str(source)) if str(source).startswith("procedural:") else list(_walk(Path(source), 0))
+        found = _procedural(str(source)) if str(source).startswith("procedural:") else list(_walk(Path(source)))
         if not found:
             raise UserError(
                 f"{source}: no footage found; looked for transforms.json, COLMAP models, RealEstate10K's camera files "
                 f"with their frames, .torch chunks, {ANNOTATIONS}, videos and folders of frames"
             )
-        tasks += _without_claimed(found)
+        cameras = (task.path for task in found if task.layout == "re10k")
+        claimed = {_re10k_places(path)[0].resolve() for path in cameras}  # folders of pictures with a camera file
+        tasks += [task for task in found if task.layout != "frames" or task.path.resolve() not in claimed]
     taken: dict[str, SceneTask] = {}
     for task in tasks:
         name = task.name
@@ -92,15 +94,6 @@ def find_scenes(sources: Sequence[str | Path]) -> list[SceneTask]:
     return [taken[name] for name in sorted(taken, key=natural_key)]
 
 
-def _without_claimed(tasks: list[SceneTask]) -> list[SceneTask]:
-    """Without the folders of pictures that belong to a RealEstate10K camera file."""
-    claimed = set()
-    for task in tasks:
-        if task.layout == "re10k" and (folder := _re10k_places(task.path)[0]).is_dir():
-            claimed.add(folder.resolve())
-    return [task for task in tasks if task.layout != "frames" or task.path.resolve() not in claimed]
-
-
 def _procedural(source: str) -> list[SceneTask]:
     count = source.partition(":")[2]
     if not count.isdigit():
@@ -108,10 +101,10 @@ def _procedural(source: str) -> list[SceneTask]:
     return [SceneTask(f"procedural-{i:06d}", "procedural", Path(), str(i)) for i in range(int(count))]
 
 
-def _walk(path: Path, depth: int, prefix: str = "") -> Iterator[SceneTask]:
+def _walk(path: Path, depth: int = 0) -> Iterator[SceneTask]:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    name = _clean(f"{prefix}{path.stem if path.is_file() else path.resolve().name}")
+    name = _clean(path.stem if path.is_file() else path.resolve().name)
     if path.is_file():
         yield from _file_scenes(path, name)
         return
@@ -119,11 +112,8 @@ def _walk(path: Path, depth: int, prefix: str = "") -> Iterator[SceneTask]:
         yield SceneTask(name, "posed", path)
         return
     if (path / ANNOTATIONS).is_file():
-        try:
-            sequences = list(_co3d(path / ANNOTATIONS))
-        except UserError:
-            sequences = [""]  # opened like the others, so that its damage is counted
-        yield from (SceneTask(_clean(f"{name}-{sequence}"), "co3d", path, sequence) for sequence in sequences)
+        for sequence in _keys(lambda: _co3d(path / ANNOTATIONS)):
+            yield SceneTask(_clean(f"{name}-{sequence}"), "co3d", path, sequence)
         return
     inside = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
     cameras = [p for p in inside if p.suffix == ".txt" and is_re10k(p)]
@@ -147,11 +137,16 @@ def _file_scenes(path: Path, name: str) -> Iterator[SceneTask]:
     elif path.suffix == ".txt" and is_re10k(path):
         yield SceneTask(name, "re10k", path)
     elif path.suffix == ".torch":
-        try:
-            keys = [str(scene["key"]) for scene in read_chunk(path)]
-        except UserError:
-            keys = [""]  # opened like the others, so that its damage is counted
-        yield from (SceneTask(_clean(key) or name, "chunk", path, key) for key in keys)
+        for key in _keys(lambda: [str(scene["key"]) for scene in read_chunk(path)]):
+            yield SceneTask(_clean(key), "chunk", path, key)
+
+
+def _keys(read: Callable[[], Iterable[str]]) -> list[str]:
+    """Scenes of a file that holds several; a damaged one is opened like the others, so that its damage is counted."""
+    try:
+        return list(read())
+    except UserError:
+        return [""]
 
 
 def _is_posed(path: Path) -> bool:
@@ -171,23 +166,34 @@ def open_footage(task: SceneTask, wanted: Stored = Stored()) -> Footage:  # noqa
 
     Raises:
         UserError: what is wrong with it.
+        TimesGoBackwards: its frames are in no known order.
     """
-    if task.layout == "video":
-        times = frame_times(task.path)
-        return Footage(len(times), None, times, lambda rows: [Shot(x, None, None) for x in frames_at(task.path, rows)])
-    if task.layout == "frames":
-        paths = sorted(
-            (p for p in task.path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES), key=lambda p: natural_key(p.name)
-        )
-        return Footage(len(paths), None, None, lambda rows: [_photo(paths[i]) for i in rows])
-    if task.layout == "posed":
-        return _posed(task.path, wanted)
-    if task.layout == "re10k":
-        return _re10k(task.path)
-    if task.layout == "chunk":
-        return _chunk(task.path, task.part)
-    if task.layout == "co3d":
-        return _co3d_sequence(task.path, task.part)
+    path = task.path
+    match task.layout:
+        case "video":
+            times = frame_times(path)
+            return Footage(len(times), None, times, lambda rows: [Shot(x, None, None) for x in frames_at(path, rows)])
+        case "frames":
+            found = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+            files = sorted(found, key=lambda p: natural_key(p.name))
+            return Footage(len(files), None, None, lambda rows: [_photo(files[i]) for i in rows])
+        case "posed":
+            for layout in _POSED:
+                for _, _, frames in LAYOUTS[layout].find(path, wanted):
+                    return _of_files(frames)
+            raise UserError(f"{path}: no cameras found")
+        case "re10k":
+            return _re10k(path)
+        case "chunk":
+            return _chunk(chunk_scene(path, _scenes_of(path)[task.part]))
+        case "co3d":
+            frames = []
+            for frame in _co3d(path / ANNOTATIONS)[task.part]:
+                number = frame.get("frame_number")
+                record = co3d_record(frame, f"{path / ANNOTATIONS}, {task.part} frame {number}")
+                picture = image_inside(path.parent, record.file_path or "", record.where)
+                frames.append(Found(picture.stem, picture, record))
+            return _of_files(frames)
     raise ValueError(f"there is no layout '{task.layout}'")
 
 
@@ -197,47 +203,38 @@ def _photo(path: Path) -> Shot:
 
 
 def _of_files(frames: list[Found]) -> Footage:
+    def read(rows: Sequence[int]) -> list[Shot]:
+        return [posed_shot(frames[i].record, frames[i].image) for i in rows]
+
     centers = torch.stack([frame.record.world_from_camera[:3, 3] for frame in frames])
-    return Footage(
-        len(frames),
-        centers,
-        None,
-        lambda rows: [posed_shot(frames[i].record, frames[i].image) for i in rows],
-        frames[0].pictures,
-    )
+    return Footage(len(frames), centers, None, read, frames[0].pictures)
 
 
-def _posed(folder: Path, wanted: Stored) -> Footage:
-    for layout in _POSED:
-        for _, _, frames in LAYOUTS[layout].find(folder, wanted):
-            return _of_files(frames)
-    raise UserError(f"{folder}: no cameras found")
-
-
-def _ascending(cameras: list[TimedCamera]) -> list[float]:
+def _timed(cameras: list[TimedCamera], shot: Callable[[int], Shot]) -> Footage:
+    """Frames with cameras at ascending times, each read by its number."""
     for before, after in zip(cameras, cameras[1:]):
         if after.time <= before.time:
             raise TimesGoBackwards(f"{after.where}: its time {after.time} is not after the one before it")
-    return [camera.time / 1e6 for camera in cameras]
+    centers, times = torch.stack([camera.center for camera in cameras]), [camera.time / 1e6 for camera in cameras]
+    return Footage(len(cameras), centers, times, lambda rows: [shot(row) for row in rows])
 
 
 def _re10k(path: Path) -> Footage:
     cameras = read_re10k(path)
-    times = _ascending(cameras)
-    folder = _re10k_frames(path)
+    folder, second, *_ = _re10k_places(path)
+
+    def shot(row: int) -> Shot:
+        picture = files[str(cameras[row].time)]
+        return posed_shot(cameras[row].record(image_size(picture)), picture)
+
+    footage = _timed(cameras, shot)
+    if not folder.is_dir():
+        raise UserError(f"{path}: its frames are not there; looked for {folder} and {second}")
     files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES}
     missing = next((camera for camera in cameras if str(camera.time) not in files), None)
     if missing is not None:
         raise UserError(f"{missing.where}: there is no picture {missing.time} in {folder}")
-
-    def read(rows: Sequence[int]) -> list[Shot]:
-        shots = []
-        for row in rows:
-            picture = files[str(cameras[row].time)]
-            shots.append(posed_shot(cameras[row].record(image_size(picture)), picture))
-        return shots
-
-    return Footage(len(cameras), torch.stack([camera.center for camera in cameras]), times, read)
+    return footage
 
 
 def _re10k_places(path: Path) -> list[Path]:
@@ -247,43 +244,19 @@ def _re10k_places(path: Path) -> list[Path]:
     return sorted([*places, above / "frames" / path.parent.name / path.stem], key=lambda place: not place.is_dir())
 
 
-def _re10k_frames(path: Path) -> Path:
-    first, second, *_ = _re10k_places(path)
-    if not first.is_dir():
-        raise UserError(f"{path}: its frames are not there; looked for {first} and {second}")
-    return first
-
-
 @lru_cache(maxsize=1)  # a chunk holds some dozens of scenes
-def _stored(path: Path) -> dict[str, dict]:
+def _scenes_of(path: Path) -> dict[str, dict]:
     return {str(scene["key"]): scene for scene in read_chunk(path)}
 
 
-def _chunk(path: Path, key: str) -> Footage:
-    scene: ChunkScene = chunk_scene(path, _stored(path)[key])
-    times = _ascending(scene.cameras)
+def _chunk(scene: ChunkScene) -> Footage:
+    def shot(row: int) -> Shot:
+        image = scene.picture(row)
+        record = scene.cameras[row].record((image.shape[1], image.shape[0]))
+        camera = Cameras(record.world_from_camera[None], record.intrinsics()[None], torch.tensor([record.size]))
+        return Shot(image, None, camera)
 
-    def read(rows: Sequence[int]) -> list[Shot]:
-        shots = []
-        for row in rows:
-            image = scene.picture(row)
-            record = scene.cameras[row].record((image.shape[1], image.shape[0]))
-            camera = Cameras(record.world_from_camera[None], record.intrinsics()[None], torch.tensor([record.size]))
-            shots.append(Shot(image, None, camera))
-        return shots
-
-    return Footage(len(scene.cameras), torch.stack([camera.center for camera in scene.cameras]), times, read)
+    return _timed(scene.cameras, shot)
 
 
-@lru_cache(maxsize=1)
-def _co3d(path: Path) -> dict[str, list[dict]]:
-    return read_co3d(path)
-
-
-def _co3d_sequence(category: Path, sequence: str) -> Footage:
-    frames = []
-    for frame in _co3d(category / ANNOTATIONS)[sequence]:
-        record = co3d_record(frame, f"{category / ANNOTATIONS}, {sequence} frame {frame.get('frame_number')}")
-        path = image_inside(category.parent, record.file_path or "", record.where)
-        frames.append(Found(path.stem, path, record))
-    return _of_files(frames)
+_co3d = lru_cache(maxsize=1)(read_co3d)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import zlib
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,14 @@ _VERSION = "2"  # of what is cached
 
 @dataclass(frozen=True)
 class LatentClip:
-    """A pair after the autoencoder.
+    """A pair after the autoencoder, in half precision.
 
     Attributes:
-        latents: ``[C, T, h, w]`` half, the means of the truth.
-        concat: ``[Cc, T, h, w]`` half, the means of the guide, and its coverage.
+        latents: ``[C, T, h, w]`` means of the truth.
+        concat: ``[Cc, T, h, w]`` means of the guide, and its coverage.
         images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame of the guide, as in use.
-        photo: ``[T]`` bool, where the guide is the photograph itself.
-        deviation, guide_deviation: ``[C, T, h, w]`` half, standard deviations of the truth's and the guide's latents.
+        photo: ``[T]`` bool, whether the guide of a frame is the photograph itself.
+        deviation, guide_deviation: ``[C, T, h, w]`` standard deviations of the truth's and the guide's latents.
     """
 
     latents: Tensor
@@ -50,13 +51,9 @@ class LatentClip:
 
 
 def mirrored(pair: Pair) -> Pair:
-    """A pair as a mirror shows it; its cameras are not used after the autoencoder and stay."""
-    return replace(
-        pair,
-        frames=np.ascontiguousarray(pair.frames[:, :, ::-1]),
-        guide=np.ascontiguousarray(pair.guide[:, :, ::-1]),
-        coverage=np.ascontiguousarray(pair.coverage[:, :, ::-1]),
-    )
+    """A pair with left and right exchanged, but for its cameras, which are not used after the autoencoder."""
+    turned = {name: np.ascontiguousarray(getattr(pair, name)[:, :, ::-1]) for name in ("frames", "guide", "coverage")}
+    return replace(pair, **turned)
 
 
 @torch.no_grad()
@@ -104,11 +101,8 @@ class LatentCache:
     def __init__(self, shards: PairShards, model: VideoModel, fingerprint: str) -> None:
         self.shards, self.model = shards, model
         self.folder = shards.folder / f"latents-{fingerprint}" / shards.split
-        self._first: dict[str, int] = {}
-        at = 0
-        for shard in shards.shards:
-            self._first[shard.scene] = at
-            at += len(shard.samples)
+        counts = accumulate((len(shard.samples) for shard in shards.shards), initial=0)
+        self._first = dict(zip((shard.scene for shard in shards.shards), counts))
 
     def path(self, shard: Shard) -> Path:
         """The file of a scene."""
@@ -142,8 +136,8 @@ class LatentCache:
             kind, wanted = facts.get("guide", "lookup"), self.model.config.guide
             if kind != wanted:
                 raise UserError(
-                    f"{self.shards.folder}: {shard.scene} was prepared with --guide {kind}, but this model is shown "
-                    f"{wanted}: prepare pairs with --guide {wanted}"
+                    f"{self.shards.folder}: {shard.scene} was prepared with `guide` {kind}, but this model is shown "
+                    f"{wanted}: prepare pairs with `guide` {wanted}"
                 )
             flip = self.shards.split == "train" and zlib.crc32(entry.key.encode()) % 2 == 1
             clip = encode_pair(self.model, mirrored(pair) if flip else pair)

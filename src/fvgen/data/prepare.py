@@ -28,7 +28,7 @@ from fvgen.errors import UserError
 from fvgen.pictures import to_bytes
 from fvgen.procedural.textures import TextureBank
 from fvgen.rendering.guide import GuideKind, resample_photo
-from fvgen.scene.depth import DepthMap, estimate_depths
+from fvgen.scene.depth import estimate_depths
 from fvgen.scene.geometry import (
     NETWORKS,
     EstimateDisagrees,
@@ -52,11 +52,11 @@ _NOTES = 8
 
 @dataclass(frozen=True)
 class Clip:
-    """Pictures of a stretch, no larger than needed.
+    """Pictures of a stretch of footage, no larger than needed.
 
     Attributes:
-        stretch: of the footage.
-        images: ``T`` uint8 ``[H, W, 3]`` of one size.
+        stretch: which frames of the footage they are.
+        images: ``T`` pictures of one size, ``[H, W, 3]`` uint8.
         cameras: ``T`` cameras at that size, or ``None``.
         focals: focal lengths in pixels where the pictures tell them.
         pictures: the folder they are from, where the scene has several sizes of them; else ``""``.
@@ -84,7 +84,7 @@ class Ledger:
 
 
 class Unfit(Exception):
-    """A clip that makes no pair, by reason."""
+    """A clip that makes no pair; the message is the reason."""
 
 
 def split_of(scene: str, held_out: float) -> str:
@@ -94,7 +94,7 @@ def split_of(scene: str, held_out: float) -> str:
 
 
 def prepare_scene(task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
-    """All steps for one scene."""
+    """Read a scene's clips, make their guides, and write the pairs."""
     torch.set_num_threads(1)  # sums of several threads differ in their last bits
     ledger = Ledger()
     samples = make_samples(read_clips(task, recipe, ledger), ledger, task, recipe)
@@ -106,7 +106,11 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
     if task.layout == "procedural":
         return
     try:
-        footage = open_footage(task, _wanted(recipe))
+        # Pictures whose part that is used covers the pairs: the truth is never enlarged where that can be helped.
+        # Depth is estimated at twice that size, which is a bonus where the pictures have it.
+        left, top, right, bottom = recipe.crop or (0.0, 0.0, 1.0, 1.0)
+        size = (math.ceil(recipe.width / (right - left)), math.ceil(recipe.height / (bottom - top)))
+        footage = open_footage(task, Stored(size, recipe.images))
     except TimesGoBackwards as error:
         ledger.drop("timestamps", str(error))
         return
@@ -120,16 +124,6 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
         clip = _read(footage, stretch, recipe, ledger)
         if clip is not None:
             yield clip
-
-
-def _wanted(recipe: PrepareRecipe) -> Stored:
-    """Pictures whose part that is used covers the pairs: the truth is never enlarged where that can be helped.
-
-    Depth is estimated at twice that size, which is a bonus where the pictures have it.
-    """
-    left, top, right, bottom = recipe.crop or (0.0, 0.0, 1.0, 1.0)
-    size = (math.ceil(recipe.width / (right - left)), math.ceil(recipe.height / (bottom - top)))
-    return Stored(size, recipe.images)
 
 
 def _rng(task: SceneTask, recipe: PrepareRecipe) -> np.random.Generator:
@@ -154,11 +148,23 @@ def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Led
         if not float(span) > 0:
             ledger.drop("static")
             return None
-    return replace(_shrunk(stretch, shots, cameras, recipe), pictures=footage.pictures)
+    images, focals = [shot.image for shot in shots], [shot.focal for shot in shots]
+    height, width = images[0].shape[:2]
+    scale = _DEPTH_SCALE * max(recipe.width / width, recipe.height / height)
+    if scale < 1:  # just large enough to cover the size at which depth is estimated
+        size, box = (round(width * scale), round(height * scale)), (0.0, 0.0, float(width), float(height))
+        images = [to_bytes(resample_photo(image, box, *size)) for image in images]
+        cameras = cameras.resized(*size) if cameras is not None else None
+        focals = [focal and focal * size[0] / width for focal in focals]
+    return Clip(stretch, images, cameras, focals, footage.pictures)
 
 
 def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
-    """A part of a picture, left, top, right and bottom as shares of its size; its camera sees that part alone."""
+    """A part of a picture, left, top, right and bottom as shares of its size; its camera sees that part alone.
+
+    Raises:
+        UserError: the part is less than a pixel.
+    """
     if crop is None:
         return shot
     height, width = shot.image.shape[:2]
@@ -169,21 +175,12 @@ def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
     return Shot(shot.image[top:bottom, left:right], shot.focal, camera)
 
 
-def _shrunk(stretch: Stretch, shots: list[Shot], cameras: Cameras | None, recipe: PrepareRecipe) -> Clip:
-    """Pictures just large enough to cover the size at which depth is estimated."""
-    height, width = shots[0].image.shape[:2]
-    scale = max(_DEPTH_SCALE * recipe.width / width, _DEPTH_SCALE * recipe.height / height)
-    images, focals = [shot.image for shot in shots], [shot.focal for shot in shots]
-    if scale < 1:
-        size, box = (round(width * scale), round(height * scale)), (0.0, 0.0, float(width), float(height))
-        images = [to_bytes(resample_photo(image, box, *size)) for image in images]
-        cameras = cameras.resized(*size) if cameras is not None else None
-        focals = [focal and focal * size[0] / width for focal in focals]
-    return Clip(stretch, images, cameras, focals)
-
-
 def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe) -> list[Sample]:
-    """Guides for the clips, until there are as many as wanted; runs on the recipe's device."""
+    """Make guides for the clips on the recipe's device, until there are as many pairs as wanted.
+
+    Raises:
+        Unusable: a network cannot run here.
+    """
     if task.layout == "procedural":
         return _procedural(task, recipe, ledger)
     samples: list[Sample] = []
@@ -224,21 +221,12 @@ def _key(scene: str) -> str:
 
 
 def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[Sample]:
-    rng, index = _rng(task, recipe), int(task.part)
+    rng = _rng(task, recipe)
     frames = int(rng.integers(recipe.least_frames or min(6, recipe.frames), recipe.frames + 1))
     bank = TextureBank(list(recipe.textures), 0.6)
     try:
-        pair = procedural_pair(
-            recipe.seed * 1_000_003 + index,
-            frames,
-            recipe.width,
-            recipe.height,
-            bank,
-            "sweep",
-            recipe.flaws,
-            recipe.device,
-            guide=recipe.guide,
-        )
+        options = (frames, recipe.width, recipe.height, bank, "sweep", recipe.flaws, recipe.device)
+        pair = procedural_pair(recipe.seed * 1_000_003 + int(task.part), *options, guide=recipe.guide)  # type: ignore[arg-type]
     except UserError as error:
         ledger.drop("geometry", str(error))
         return []
@@ -247,7 +235,7 @@ def _procedural(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> list[
 
 
 def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tuple[Pair, dict[str, float | str]]:
-    """The pair of a clip, and its quality.
+    """The pair of a clip, and what is known of it: its quality, and how its cameras and depth were found.
 
     Raises:
         UserError: no cameras or no depth can be found.
@@ -259,18 +247,36 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
     cameras, source, fit = found.cameras, depth_source(recipe.depth, found.name), dict[str, float]()
     last = len(clip.images) - 1
     shown = (0, last) if recipe.cloud == "ends" else (int(rng.integers(last + 1)),)
+    rows = sorted({0, *shown, last})  # that depth is found from: where one frame is shown, the clip's ends too
     if source == "sweep":
-        depths = _swept(clip.images, cameras, shown, recipe)
+        side = max(recipe.width, recipe.height) * _DEPTH_SCALE
+        swept = estimate_depths([clip.images[i] for i in rows], cameras[rows], side, recipe.device)
+        depths = [swept[rows.index(i)] for i in shown]
     elif source == found.name and found.depths is not None:
         depths = [found.depths[i] for i in shown]
     else:
-        depths, fit = _estimated(source, replace(found.photos, cameras=cameras), shown, recipe)
+        names, images, focals = found.photos.names, found.photos.images, found.photos.focals
+        seen = Photos([names[i] for i in rows], [images[i] for i in rows], [focals[i] for i in rows], cameras[rows])
+        told = depth_for(source, seen, recipe.device, recipe.seed, recipe.geometry_weights)
+        if len(told.photos) < len(rows) or told.depths is None:
+            raise Unfit("not all frames placed")
+        depths, fit = [told.depths[rows.index(i)] for i in shown], told.fit
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
     pair = make_pair(to_bytes(truth).numpy(), path, depths, shown, recipe.device, recipe.guide)
-    facts = quality(pair)
-    _judge(pair, facts, recipe)
-    facts |= {"cloud": recipe.cloud, "geometry": found.name, "depth": source, **_pictures_facts(clip, boxes, recipe)}
+    figures = quality(pair)
+    if figures["coverage"] < recipe.least_coverage:
+        raise Unfit("little covered")
+    if moving(pair, recipe.guide):
+        raise Unfit("something moves")
+    if figures["psnr"] < recipe.least_psnr:
+        raise Unfit("guide disagrees")
+    facts: dict[str, float | str] = {**figures, "cloud": recipe.cloud, "geometry": found.name, "depth": source}
+    if clip.pictures:
+        facts["pictures"] = clip.pictures
+    enlarged = max(recipe.width / (right - left) for left, _, right, _ in boxes)
+    if enlarged > 1:  # the pictures are smaller than the pair
+        facts["enlarged"] = round(enlarged, 4)
     return pair, facts | {f"fit_{name}": float(f"{value:.6g}") for name, value in fit.items()}
 
 
@@ -286,47 +292,7 @@ def _placed(clip: Clip, recipe: PrepareRecipe) -> Geometry:
     return found
 
 
-def _pictures_facts(
-    clip: Clip, boxes: list[tuple[float, float, float, float]], recipe: PrepareRecipe
-) -> dict[str, str | float]:
-    """Where the pictures are from, and by how much the truth is enlarged where they are too small."""
-    enlarged = max(recipe.width / (right - left) for left, _, right, _ in boxes)
-    facts: dict[str, str | float] = {"pictures": clip.pictures} if clip.pictures else {}
-    return {**facts, "enlarged": round(enlarged, 4)} if enlarged > 1 else facts
-
-
-def _matched(count: int, shown: tuple[int, ...]) -> list[int]:
-    """The frames that depth is found from: those that are shown, or for one of them the clip's ends too."""
-    return sorted({0, *shown, count - 1})
-
-
-def _swept(images: list[Tensor], cameras: Cameras, shown: tuple[int, ...], recipe: PrepareRecipe) -> list[DepthMap]:
-    """Depth of the frames that are shown by the plane sweep."""
-    rows = _matched(len(images), shown)
-    side = max(recipe.width, recipe.height) * _DEPTH_SCALE
-    depths = estimate_depths([images[i] for i in rows], cameras[rows], side, recipe.device)
-    return [depths[rows.index(i)] for i in shown]
-
-
-def _estimated(
-    network: str, photos: Photos, shown: tuple[int, ...], recipe: PrepareRecipe
-) -> tuple[list[DepthMap], dict[str, float]]:
-    """Depth of the frames that are shown by a network that sees no others, and how well it fits their cameras."""
-    assert photos.cameras is not None
-    rows = _matched(len(photos), shown)
-    seen = Photos(
-        [photos.names[i] for i in rows],
-        [photos.images[i] for i in rows],
-        [photos.focals[i] for i in rows],
-        photos.cameras[rows],
-    )
-    found = depth_for(network, seen, recipe.device, recipe.seed, recipe.geometry_weights)
-    if len(found.photos) < len(rows) or found.depths is None:
-        raise Unfit("not all frames placed")
-    return [found.depths[rows.index(i)] for i in shown], found.fit
-
-
-def quality(pair: Pair) -> dict[str, float | str]:
+def quality(pair: Pair) -> dict[str, float]:
     """What a guide shows of the frames that are no photographs.
 
     Returns:
@@ -336,15 +302,6 @@ def quality(pair: Pair) -> dict[str, float | str]:
     errors = np.square(frames.astype(np.float32) - guide).mean(-1) / 255**2
     values = [-10 * np.log10(max(float(e[c].mean()), 1e-10)) for e, c in zip(errors, coverage) if c.any()]
     return {"coverage": float(coverage.mean()), "psnr": float(np.mean(values)) if values else 0.0}
-
-
-def _judge(pair: Pair, facts: dict[str, float | str], recipe: PrepareRecipe) -> None:
-    if float(facts["coverage"]) < recipe.least_coverage:
-        raise Unfit("little covered")
-    if moving(pair, recipe.guide):
-        raise Unfit("something moves")
-    if float(facts["psnr"]) < recipe.least_psnr:
-        raise Unfit("guide disagrees")
 
 
 def moving(pair: Pair, guide_kind: GuideKind) -> bool:

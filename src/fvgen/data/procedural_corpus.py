@@ -13,7 +13,7 @@ from torch import nn
 
 from fvgen.data.latent_cache import LatentClip, encode_pair
 from fvgen.data.latents import Corpus
-from fvgen.data.pairs import Pair, procedural_pair
+from fvgen.data.pairs import procedural_pair
 from fvgen.data.recipe import ClipDraw, ProceduralRecipe
 from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
@@ -34,29 +34,22 @@ class _Maker:
 
     def clip(self, number: int) -> LatentClip:
         """A function of the recipe, the seed and the number alone."""
-        return encode_pair(self.encoder, self.pair(number))
-
-    def pair(self, number: int) -> Pair:
-        """See :meth:`clip`."""
         recipe = self.recipe
         options = (frames_of(recipe, self.seed, number), recipe.width, recipe.height, self.bank, recipe.depth)
         for attempt in range(_TRIES):
             scene = int(np.random.default_rng((self.seed, number, attempt)).integers(1 << 40))
             try:
-                return procedural_pair(scene, *options, recipe.flaws, self.device, guide=self.encoder.config.guide)
+                kind = self.encoder.config.guide
+                pair = procedural_pair(scene, *options, recipe.flaws, self.device, guide=kind)
             except UserError:
                 continue
+            return encode_pair(self.encoder, pair)
         raise UserError(f"no clip {number} of seed {self.seed}: in {_TRIES} scenes the photographs share too little")
 
 
 def frames_of(recipe: ProceduralRecipe, seed: int, number: int) -> int:
-    """How many frames a clip has, known before it is made."""
+    """How many frames the clip of a number has, known before it is made."""
     return int(np.random.default_rng((seed, number)).integers(recipe.least_frames, recipe.frames + 1))
-
-
-def _number(row: int, k: int) -> int:
-    """The number of the ``k``-th clip of a row."""
-    return row * _ROW + k
 
 
 _maker: _Maker | None = None  # of this process, where it is a worker
@@ -115,31 +108,32 @@ class ProceduralCorpus(Corpus):
 
     @property
     def held(self) -> list[str]:
-        """Their number is the recipe's."""
+        """Names of the held-out clips, as many as the recipe says."""
         return [f"procedural-held-{k}" for k in range(self.recipe.held)]
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
-        """The recipe's."""
+        """(width, height) of all clips, the recipe's."""
         return {(self.recipe.width, self.recipe.height)}
 
     def identity(self) -> dict[str, Any]:
-        """Recipe and seed; how many workers there are changes nothing."""
+        """Recipe and seed, as JSON; how many workers there are changes nothing."""
         return {"procedural": {**asdict(self.recipe), "workers": None, "seed": self.seed}}
 
     def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
-        """Nothing appears by itself. Returns 1: there is always something to train on."""
+        """Always 1, because there is always something to train on; no clips appear by themselves."""
         return 1
 
     def lengths(self, draw: ClipDraw) -> list[int]:
-        """See :class:`Corpus`: photographs are at both ends of a clip."""
+        """The lengths of a draw that the recipe's clips can have; photographs are at both of their ends."""
         longest = self.recipe.frames
         shortest = self.recipe.least_frames if draw.ends == "photos" else 2
         return list(range(max(draw.least_frames, shortest), min(draw.frames, longest) + 1))
 
     def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
-        """A random one of the clips that the row has at its ``at``-th draw and that are fit for the length, or, where
-        none is, the next that will be.
+        """A random one of the clips that a row has at its ``at``-th draw, of those that have windows of the length.
+
+        Where none has, the next one that will.
         """
         newest = at // self.recipe.reuse
         oldest = max(0, newest - self.recipe.window + 1)
@@ -147,23 +141,19 @@ class ProceduralCorpus(Corpus):
         while not fit:
             newest += 1
             fit = [newest] if self._fits(row, newest, length, draw) else []
-        number = _number(row, fit[int(rng.integers(len(fit)))])
+        start, chosen = row * _ROW, fit[int(rng.integers(len(fit)))]
         with self._lock:
-            first, last = _number(row, oldest), _number(row, newest)
-            for old in [n for n in self._clips if _number(row, 0) <= n < first]:
+            for old in [number for number in self._clips if start <= number < start + oldest]:
                 self._clips.pop(old).cancel()
-            chosen = self._future(number)
-            for ahead in range(first, last + 1 + self._ahead):
-                if self._room():
-                    self._future(ahead)
-        return chosen.result()
+            future = self._future(start + chosen)
+            for ahead in range(oldest, newest + 1 + self._ahead):
+                if sum(not clip.done() for clip in self._clips.values()) < 2 * self._ahead:
+                    self._future(start + ahead)
+        return future.result()
 
     def _fits(self, row: int, k: int, length: int, draw: ClipDraw) -> bool:
-        frames = frames_of(self.recipe, self.seed, _number(row, k))
+        frames = frames_of(self.recipe, self.seed, row * _ROW + k)
         return frames == length if draw.ends == "photos" else frames >= length
-
-    def _room(self) -> bool:
-        return sum(not future.done() for future in self._clips.values()) < 2 * self._ahead
 
     def _future(self, number: int) -> "Future[LatentClip]":
         if number not in self._clips:
@@ -171,11 +161,11 @@ class ProceduralCorpus(Corpus):
         return self._clips[number]
 
     def held_clip(self, name: str) -> LatentClip:
-        """Made, if it was not yet."""
+        """A held-out clip, by one of the names in :attr:`held`; made when it is first asked for."""
         with self._lock:
             future = self._future(_HELD + self.held.index(name))
         return future.result()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the processes or the thread that make clips."""
         self._pool.shutdown(cancel_futures=True)

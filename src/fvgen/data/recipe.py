@@ -34,9 +34,9 @@ class ClipDraw:
 
     def __post_init__(self) -> None:
         if not 2 <= self.least_frames <= self.frames:
-            raise UserError("clips have at least 2 frames, and least-frames is at most frames")
+            raise UserError("clips have at least 2 frames, and `least_frames` is at most `frames`")
         if not (0 <= self.reverse <= 1 and 0 <= self.filmed <= 1):
-            raise UserError("reverse and filmed are shares: from 0 to 1")
+            raise UserError("`reverse` and `filmed` are shares: from 0 to 1")
 
 
 PAPER_CLIPS = ClipDraw(frames=16, least_frames=16, ends="photos", reverse=0.0, filmed=1.0)
@@ -60,9 +60,9 @@ class Flaws:
 
     def __post_init__(self) -> None:
         if not all(0 <= share < 1 for share in (self.missing_points, self.thin_coverage)):
-            raise UserError("missing-points and thin-coverage are shares: at least 0, below 1")
+            raise UserError("`missing_points` and `thin_coverage` are shares: at least 0, below 1")
         if self.depth_noise < 0:
-            raise UserError("depth-noise is at least 0")
+            raise UserError("`depth_noise` is at least 0")
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class ProceduralRecipe:
 
     def __post_init__(self) -> None:
         if not 3 <= self.least_frames <= self.frames:
-            raise UserError("clips have at least 3 frames, and least-frames is at most frames")
+            raise UserError("clips have at least 3 frames, and `least_frames` is at most `frames`")
         if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
             raise UserError(f"{self.width}x{self.height}: the networks need multiples of 16")
         if min(self.reuse, self.window, self.held) < 1 or self.workers < 0:
-            raise UserError("reuse, window and held are at least 1, workers at least 0")
+            raise UserError("`reuse`, `window` and `held` are at least 1, `workers` at least 0")
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,12 @@ class PrepareRecipe:
 
     def __post_init__(self) -> None:
         if self.frames < 3 or (self.least_frames is not None and not 3 <= self.least_frames <= self.frames):
-            raise UserError("clips have at least 3 frames, and least-frames is at most frames")
+            raise UserError("clips have at least 3 frames, and `least_frames` is at most `frames`")
         if min(self.clips, self.attempts, self.longest_stride) < 1:
-            raise UserError("clips, attempts and longest-stride are at least 1")
+            raise UserError("`clips`, `attempts` and `longest_stride` are at least 1")
         if self.crop is not None:
             left, top, right, bottom = self.crop
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-                raise UserError("crop is left, top, right, bottom as shares of the size, such as 0 0 0.5 1")
+                raise UserError("`crop` is left, top, right, bottom as shares of the size, such as 0 0 0.5 1")
         if not 0 <= self.held_out < 1:
-            raise UserError("held-out is a share: at least 0, below 1")
+            raise UserError("`held_out` is a share: at least 0, below 1")

@@ -42,13 +42,8 @@ class Sample:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not is_key(self.key):
+        if not _KEY.fullmatch(self.key):
             raise ValueError(f"'{self.key}': a key has letters, digits, '_' and '-', 80 at most")
-
-
-def is_key(text: str) -> bool:
-    """Whether a text may name a sample."""
-    return _KEY.fullmatch(text) is not None
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class SampleEntry:
     """Where a sample lies in its tar.
 
     Attributes:
-        key: of the sample.
-        frames, width, height: of its clip.
+        key: its name.
+        frames, width, height: length and size in pixels of its clip.
         members: offset and size in bytes of each of its members.
     """
 
@@ -50,7 +50,7 @@ class Shard:
     Attributes:
         split: ``train`` or ``heldout``.
         scene: name of the tar without ``.tar``.
-        bytes: its size.
+        bytes: size of the tar.
         sha256: of the file, hexadecimal; ``""`` where nobody has computed it yet.
         samples: in the order of the tar.
     """
@@ -86,7 +86,7 @@ def write_scene(
         scene: letters, digits, ``_``, ``-`` and ``.``; a scene belongs to one split.
         samples: of the scene, with different keys; they are sorted by them.
         dropped: clips that gave no sample, by reason.
-        facts: about the scene: what JSON can say.
+        facts: what is known of the scene, as JSON.
 
     Returns:
         The scene's record, ``SCENE.json``.
@@ -95,7 +95,7 @@ def write_scene(
         UserError: the other split has this scene.
         ValueError: names that cannot be names of files, or two samples with one key.
     """
-    if split not in SPLITS or not is_scene(scene):
+    if split not in SPLITS or not _SCENE.fullmatch(scene):
         raise ValueError(f"'{split}/{scene}' cannot be the name of a scene")
     for other in SPLITS:
         if other != split and _record_path(folder, other, scene).exists():
@@ -112,7 +112,8 @@ def write_scene(
     record_path.unlink(missing_ok=True)  # of another making: the scene is unfinished until the end of this function
     record: dict[str, Any] = {"format": FORMAT, "split": split, "scene": scene, "tar": None, "samples": []}
     if encoded:
-        write_whole(tar, lambda file: write_tar(file, _members(encoded)))
+        members = [(f"{key}.{name}", encoded[key][name]) for key in sorted(encoded) for name in MEMBERS]
+        write_whole(tar, lambda file: write_tar(file, members))
         record |= _entry(_scanned(folder, split, scene, digest=True)[0])
     else:
         tar.unlink(missing_ok=True)
@@ -121,11 +122,6 @@ def write_scene(
     clear_partials(tar)
     clear_partials(record_path)
     return record_path
-
-
-def is_scene(text: str) -> bool:
-    """Whether a text may name a scene."""
-    return _SCENE.fullmatch(text) is not None
 
 
 def is_finished(folder: Path, split: str, scene: str) -> bool:
@@ -199,7 +195,7 @@ def catalogue(folder: Path, split: str, manifest: bool = True) -> tuple[list[Sha
     shards = []
     for path in sorted((folder / split).glob("[!.]*.tar")):
         scene, name = path.stem, f"{split}/{path.name}"
-        if not is_scene(scene) or not path.is_file():
+        if not _SCENE.fullmatch(scene) or not path.is_file():
             damaged[f"{split}/{path.name!a}"] = "not the name of a scene's tar"
             continue
         listed_shard, size = listed.pop(scene, None), path.stat().st_size
@@ -236,27 +232,17 @@ def _scanned(folder: Path, split: str, scene: str, digest: bool = False) -> tupl
     with path.open("rb") as file:
         for key, parts in by_key.items():
             try:
-                entries.append(_sample_entry(key, parts, read_member(file, parts["json"]) if "json" in parts else b""))
+                missing = [name for name in MEMBERS if name not in parts]
+                if missing:
+                    raise DamagedSample(f"{missing[0]} is missing")
+                record = read_record(key, read_member(file, parts["json"]))
+                places = {name: (parts[name].offset, parts[name].size) for name in MEMBERS}
+                entries.append(SampleEntry(key, *(int(record[n]) for n in ("frames", "width", "height")), places))
+            except (KeyError, TypeError, ValueError):
+                damaged[f"{split}/{scene}.tar:{key}"] = "the JSON record gives no size"
             except (DamagedSample, DamagedTar) as error:
                 damaged[f"{split}/{scene}.tar:{key}"] = str(error)
     return Shard(split, scene, path.stat().st_size, sha256_of(path) if digest else "", tuple(entries)), damaged
-
-
-def _sample_entry(key: str, parts: dict[str, Member], data: bytes) -> SampleEntry:
-    missing = [name for name in MEMBERS if name not in parts]
-    if missing:
-        raise DamagedSample(f"{missing[0]} is missing")
-    record = read_record(key, data)
-    try:
-        sizes = (int(record["frames"]), int(record["width"]), int(record["height"]))
-    except (KeyError, TypeError, ValueError):
-        raise DamagedSample("the JSON record gives no size") from None
-    return SampleEntry(key, *sizes, {name: (parts[name].offset, parts[name].size) for name in MEMBERS})
-
-
-def _members(encoded: dict[str, dict[str, bytes]]) -> Iterable[tuple[str, bytes]]:
-    for key in sorted(encoded):
-        yield from ((f"{key}.{name}", encoded[key][name]) for name in MEMBERS)
 
 
 def _record_path(folder: Path, split: str, scene: str) -> Path:
@@ -264,29 +250,20 @@ def _record_path(folder: Path, split: str, scene: str) -> Path:
 
 
 def _entry(shard: Shard) -> dict[str, Any]:
-    samples = [
-        {"key": s.key, "frames": s.frames, "width": s.width, "height": s.height, "members": s.members}
-        for s in shard.samples
-    ]
+    samples = [asdict(sample) for sample in shard.samples]
     return {"tar": {"bytes": shard.bytes, "sha256": shard.sha256}, "samples": samples}
 
 
 def _shard(record: dict[str, Any]) -> Shard:
     """From a record or a manifest; KeyError, TypeError and ValueError where it is not one."""
     split, scene, tar = record["split"], record["scene"], record["tar"]
-    if split not in SPLITS or not is_scene(scene):
+    if split not in SPLITS or not _SCENE.fullmatch(scene):
         raise ValueError(f"{split}/{scene}")
-    samples = tuple(
-        SampleEntry(
-            str(s["key"]),
-            int(s["frames"]),
-            int(s["width"]),
-            int(s["height"]),
-            {name: (int(s["members"][name][0]), int(s["members"][name][1])) for name in MEMBERS},
-        )
-        for s in record["samples"]
-    )
-    return Shard(split, scene, int(tar["bytes"]), str(tar["sha256"]), samples)
+    samples = []
+    for s in record["samples"]:
+        places = {name: (int(s["members"][name][0]), int(s["members"][name][1])) for name in MEMBERS}
+        samples.append(SampleEntry(str(s["key"]), int(s["frames"]), int(s["width"]), int(s["height"]), places))
+    return Shard(split, scene, int(tar["bytes"]), str(tar["sha256"]), tuple(samples))
 
 
 def _read_manifest(folder: Path, split: str, damaged: dict[str, str]) -> dict[str, Shard]:

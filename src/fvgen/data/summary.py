@@ -1,6 +1,7 @@
 """What a folder of training pairs holds, in words, bars and one picture; and whether all of it can be read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,7 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class Holdings:
-    """One split's.
-
-    Attributes:
-        scenes, clips, frames, bytes: how many.
-    """
+    """How many scenes, clips, frames and bytes a split has."""
 
     scenes: int
     clips: int
@@ -61,7 +58,11 @@ def open_splits(folder: Path) -> dict[str, PairShards]:
 
 
 def summarise(folder: Path) -> Summary:
-    """Count, from manifest and records alone; nothing is decoded."""
+    """Count what a folder of pairs holds, from manifest and records alone; nothing is decoded.
+
+    Raises:
+        UserError: it is not a folder of pairs.
+    """
     splits: dict[str, Holdings] = {}
     damaged: dict[str, str] = {}
     figures: dict[str, list[float]] = {"frames": []}
@@ -81,7 +82,7 @@ def summarise(folder: Path) -> Summary:
 
 
 def describe(summary: Summary) -> str:
-    """A page of text."""
+    """A summary as a page of text."""
     lines = [
         f"{name}: {h.clips} clips of {h.scenes} scenes, {h.frames} frames, {h.bytes / 1e6:.1f} MB"
         for name, h in summary.splits.items()
@@ -95,7 +96,7 @@ def describe(summary: Summary) -> str:
 
 
 def histogram(values: Sequence[float]) -> list[str]:
-    """One bar per value where there are few, else per tenth of their range."""
+    """Lines of text with a bar each: for every value where there are few, else for every tenth of their range."""
     distinct = sorted(set(values))
     if len(distinct) <= _BINS:
         rows = [(f"{value:g}", list(values).count(value)) for value in distinct]
@@ -107,7 +108,11 @@ def histogram(values: Sequence[float]) -> list[str]:
 
 
 def check(folder: Path) -> dict[str, str]:
-    """Read every byte: digests of the tars, then every sample decoded. Returns what is damaged, and why."""
+    """Read every byte of a folder of pairs: the digests of the tars, then every sample, which is decoded.
+
+    Returns:
+        Why things are damaged, by their names.
+    """
     damaged: dict[str, str] = {}
     for shards in open_splits(folder).values():
         for shard in track(shards.shards, f"digests of {shards.split}"):
@@ -119,10 +124,8 @@ def check(folder: Path) -> dict[str, str]:
             if not same:
                 damaged[shard.name] = "the file is not as it was written (its SHA-256 differs)"
         for index in track(range(len(shards)), f"samples of {shards.split}"):
-            try:
+            with suppress(DamagedSample):  # the shards remember it
                 shards.read(index)
-            except DamagedSample:
-                continue  # the shards remember it
         damaged |= shards.damaged
     return damaged
 
@@ -139,7 +142,15 @@ def sheet(folder: Path, count: int, columns: int = 3, width: int = 256) -> NDArr
     Raises:
         UserError: no clip can be read.
     """
-    tiles = list(_tiles(folder, count, columns, width))
+    places = [(shards, k) for shards in open_splits(folder).values() for k in range(len(shards))]
+    tiles = []
+    for i in sorted({round(i * (len(places) - 1) / max(count - 1, 1)) for i in range(min(count, len(places)))}):
+        shards, index = places[i]
+        with suppress(DamagedSample):
+            pair, _ = shards.read(index)
+            rows = np.linspace(0, len(pair.frames) - 1, columns).round().astype(int)
+            key = f"{shards.split}/{shards.samples[index][1].key}"
+            tiles.append(_tile(key, [pair.frames[rows], pair.guide[rows]], width))
     if not tiles:
         raise UserError(f"{folder}: no clip that could be shown")
     height, side = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
@@ -148,20 +159,6 @@ def sheet(folder: Path, count: int, columns: int = 3, width: int = 256) -> NDArr
         top, left = height * (k // 2), side * (k % 2)
         picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     return picture
-
-
-def _tiles(folder: Path, count: int, columns: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    splits = open_splits(folder)
-    places = [(shards, k) for shards in splits.values() for k in range(len(shards))]
-    chosen = sorted({round(i * (len(places) - 1) / max(count - 1, 1)) for i in range(min(count, len(places)))})
-    for shards, index in (places[i] for i in chosen):
-        try:
-            pair, _ = shards.read(index)
-        except DamagedSample:
-            continue
-        key = f"{shards.split}/{shards.samples[index][1].key}"
-        rows = np.linspace(0, len(pair.frames) - 1, columns).round().astype(int)
-        yield _tile(key, [pair.frames[rows], pair.guide[rows]], width)
 
 
 def _tile(title: str, rows: list[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:

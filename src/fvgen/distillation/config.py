@@ -53,7 +53,9 @@ class AnchorConfig:
             UserError: all weights are 0.
         """
         if not (self.truth > 0 or self.decodes):
-            raise UserError("polish-steps need an anchor: set anchor.truth, anchor.perceptual or anchor.texture")
+            raise UserError(
+                "`polish_steps` need an anchor: set `anchor.truth`, `anchor.perceptual` or `anchor.texture`"
+            )
 
     @property
     def decodes(self) -> bool:
@@ -132,7 +134,7 @@ class DistillationConfig:
         if self.steps < 1 or self.ode_steps % self.steps:
             raise UserError(f"{self.ode_steps} trajectory steps do not pass through the times of {self.steps} steps")
         if self.r1_sigma <= 0:
-            raise UserError("the r1 sigma must be above 0")
+            raise UserError("`r1_sigma` must be above 0")
 
     @property
     def scale(self) -> float:
@@ -147,6 +149,6 @@ class DistillationConfig:
         """
         if self.divergence != "reverse_kl" and self.adversarial != "bce":
             raise UserError(
-                f"divergence {self.divergence} is weighted by the critic's density ratio, which a critic trained with "
-                f"{self.adversarial} does not give: choose bce, or reverse_kl"
+                f"`divergence` {self.divergence} is weighted by the critic's density ratio, which a critic trained "
+                f"with {self.adversarial} does not give: choose bce, or reverse_kl"
             )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class StepAware(nn.Module):
-    """Layers with SiLU between them; each but the last is shifted by an embedding of the student's step, where told.
+    """Layers with SiLU between them, that may be told the student's step: an embedding of it is added before each SiLU.
 
     Args:
         layers: ``[B, C, ...]`` to ``[B, C', ...]``.
@@ -40,7 +40,7 @@ class CriticHead(nn.Module):
     Args:
         channels: of the features.
         width: of the head.
-        steps: see :class:`StepAware`.
+        steps: the student's sampling steps, where the head is told which of them made a clip; 0: it is not told.
     """
 
     def __init__(self, channels: int, width: int = 64, steps: int = 0) -> None:
@@ -74,21 +74,17 @@ def calibration_error(probability: Tensor, truth: Tensor, bins: int = 10) -> flo
         bins: equal bins of probability (Guo et al. 2017, equation 3).
     """
     place = (probability * bins).long().clamp(0, bins - 1)
-    error = 0.0
-    for k in range(bins):
-        inside = place == k
-        if inside.any():
-            error += float(inside.float().mean() * (probability[inside].mean() - truth[inside].float().mean()).abs())
-    return error
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add(0, place, probability.double() - truth.double())
+    return float(gaps.abs().sum() / len(probability))
 
 
 class CriticRecord:
     """The last verdicts of a critic.
 
     Args:
-        levels: bins of the noise level, equal shares of ``0..total - 1``.
+        levels: bins of the noise level, equal shares of all times.
         total: number of times.
-        keep: verdicts remembered.
+        keep: how many verdicts are remembered.
     """
 
     def __init__(self, levels: int = 4, total: int = 1000, keep: int = 2048) -> None:
@@ -96,7 +92,7 @@ class CriticRecord:
         self.verdicts: deque[tuple[int, float, int]] = deque(maxlen=keep)
 
     def add(self, time: Tensor, real_logit: Tensor, fake_logit: Tensor) -> None:
-        """Remember verdicts ``[B]``."""
+        """Remember the logits ``[B]`` of real clips and of fake ones at times ``[B]``."""
         for logits, truth in ((real_logit, 1), (fake_logit, 0)):
             self.verdicts.extend((t, l, truth) for t, l in zip(time.tolist(), logits.tolist()))
 

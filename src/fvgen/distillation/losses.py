@@ -31,9 +31,12 @@ def critic_loss(*, real_logit: Tensor, fake_logit: Tensor, kind: str = "bce") ->
 
 
 def generator_loss(*, fake_logit: Tensor, kind: str = "bce", real_logit: Tensor | None = None) -> Tensor:
-    """The student's side: ``-log D(fake)``, not saturating; ``-logit`` for ``hinge``; mirrored for ``relativistic``.
+    """The student's loss against a critic of some kind, of logits ``[B]`` of its fakes and of real clips.
 
-    With the optimal critic the first one's gradient is that of the softened reverse KL (Shannon et al. 2020).
+    - ``bce``: ``-log D(fake)``, not saturating; with the optimal critic its gradient is that of the softened reverse KL
+      (Shannon et al. 2020).
+    - ``hinge``: ``-logit``.
+    - ``relativistic``: the critic's loss with real and fake exchanged.
 
     Raises:
         ValueError: if ``relativistic`` is asked for without ``real_logit``.
@@ -51,8 +54,8 @@ def generator_loss(*, fake_logit: Tensor, kind: str = "bce", real_logit: Tensor 
 def approximate_r1(*, logit: Tensor, moved_logit: Tensor, sigma: float) -> Tensor:
     """Finite-difference R1: ``mean(((l' - l) / sigma)^2)``, an estimate of ``E |grad l|^2`` (Lin et al. 2025, APT).
 
-    Both logits belong to the same noised clip at the same time; ``l'`` to that clip moved by ``sigma`` times unit
-    noise *after* it was noised. (Comparing with a clip that was not noised to the same time measures the noise.)
+    Both logits ``[B]`` belong to the same noised clip at the same time; ``l'`` to that clip moved by ``sigma`` times
+    unit noise *after* it was noised. (Comparing with a clip that was not noised to the same time measures the noise.)
     """
     return ((moved_logit.float() - logit.float()) / sigma).square().mean()
 
@@ -81,7 +84,7 @@ def distribution_matching_gradient(
 
 
 def surrogate(*, x0: Tensor, gradient: Tensor) -> Tensor:
-    """A loss whose gradient with respect to ``x0`` is ``gradient / numel``.
+    """A loss whose gradient with respect to ``x0 [B, ...]`` is ``gradient / numel``.
 
     Half the mean squared error to ``x0 - gradient``: the value is half the mean square of the gradient.
     """
@@ -89,7 +92,7 @@ def surrogate(*, x0: Tensor, gradient: Tensor) -> Tensor:
 
 
 def denoising_loss(*, predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error in the teacher's own prediction type.
+    """Mean squared error of predictions ``[B, ...]`` of the teacher's own type.
 
     For velocities this is the error of ``x0`` times ``(c_t / s_t)^2``, finite also where the signal is gone.
     """
@@ -97,7 +100,7 @@ def denoising_loss(*, predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def regression_loss(*, x0: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the student's ``x0`` at a point of a teacher's ODE trajectory to that trajectory's end.
+    """Mean squared error of the student's ``x0 [B, ...]`` at points of teacher's ODE trajectories to their ends.
 
     (Yin et al. 2025, CausVid, equation 7.)
     """

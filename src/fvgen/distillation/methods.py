@@ -3,7 +3,6 @@
 A figure is a detached ``[B]`` tensor that somebody may want to see. Nothing here owns an optimizer, device or loop.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -30,8 +29,8 @@ from fvgen.distillation.losses import (
 class Denoiser(Protocol):
     """What a distillation sees of a network; conditions pass through untouched.
 
-    ``x_t`` and unscaled ``x0`` are ``[B, ...]``, times ``[B]`` int64. :class:`fvgen.models.denoiser.VideoDenoiser` is
-    one; another teacher is one such adapter and its schedule.
+    Noisy samples ``x_t`` and unscaled clean ones ``x0`` are ``[B, ...]``, times ``[B]`` int64. An example is
+    :class:`fvgen.models.denoiser.VideoDenoiser`; another teacher needs such an adapter, and its schedule.
     """
 
     schedule: NoiseSchedule
@@ -59,7 +58,7 @@ and the difference of their texture, each ``[B]``."""
 
 @dataclass
 class Roles:
-    """The networks.
+    """The networks of a distillation.
 
     Attributes:
         teacher: frozen.
@@ -84,7 +83,7 @@ class Outcome(NamedTuple):
 
 
 class Fake(NamedTuple):
-    """What the student made: ``x0 [B, ...]``, at which of its times: ``step [B]``, 0 the noisiest."""
+    """Clips ``x0 [B, ...]`` that the student made, and at which of its times: ``step [B]``, 0 the noisiest."""
 
     x0: Tensor
     step: Tensor
@@ -105,18 +104,17 @@ class Phases:
 
     def fake(self, x0: Tensor, condition: Any, draws: BatchRandom) -> Fake:
         """The student denoises, at one of its own times, real clips noised to it or what it made of pure noise."""
+        student, times = self.roles.student, self.times.to(x0.device)
         if self.config.inputs == "simulated":
             x_t, step = self.simulated(x0, condition, draws)
-            t = self.times.to(x0.device)[step]
         else:
-            step = draws.integers(0, len(self.times), x0)
-            t = self.times.to(x0.device)[step]
-            x_t = self.roles.student.schedule.add_noise(x0, draws.noise(x0), t)
-        return Fake(self.roles.student.x0(x_t, t, condition), step)
+            step = draws.integers(0, len(times), x0)
+            x_t = student.schedule.add_noise(x0, draws.noise(x0), times[step])
+        return Fake(student.x0(x_t, times[step], condition), step)
 
     @torch.no_grad()
     def simulated(self, like: Tensor, condition: Any, draws: BatchRandom) -> tuple[Tensor, Tensor]:
-        """The student's sampling stopped before a random one of its steps: noisy clips and its index ``[B]``.
+        """The student's sampling, stopped before a random step: noisy clips ``[B, ...]``, and the step ``[B]``.
 
         All clips of a batch stop at the same step (backward simulation, Yin et al. 2024, DMD2, section 4.5).
         """
@@ -128,9 +126,9 @@ class Phases:
         return x_t, torch.full((like.shape[0],), stop, device=like.device)
 
     def critic(self, real: Tensor, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
-        """Critic loss on real and fake clips at the same noise and time (line 9).
+        """The critic's loss on real and fake clips at the same noise and time (Algorithm 1, line 9).
 
-        Trains the head; and the fake score where the critic's features are its.
+        It trains the head, and the fake score where the critic sees the fake score's features.
         """
         t, noise = self._time(real, draws), draws.noise(real)
         schedule = self.roles.teacher.schedule
@@ -159,7 +157,7 @@ class Phases:
             return self.roles.teacher.features(x_t, t, condition)
 
     def adversarial(self, real: Tensor, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
-        """The student's loss through the head and a frozen encoder; ``real`` is seen only by relativistic critics."""
+        """The student's loss through the head and a frozen encoder; only relativistic critics see ``real``."""
         t, noise = self._time(real, draws), draws.noise(real)
         schedule, backbone = self.roles.teacher.schedule, getattr(self.roles, self.config.critic_features)
         fake_logit = self._logits(backbone.features(schedule.add_noise(fake.x0, noise, t), t, condition), fake.step)
@@ -172,7 +170,7 @@ class Phases:
         return Outcome(loss, {"student_logit": fake_logit.detach()})
 
     def anchor(self, real: Tensor, fake: Fake, draws: BatchRandom) -> Outcome:
-        """How far the student's clips are from the true ones; 0 where no weight asks for it."""
+        """How far the student's clips are from the true ones ``[B, C, T, h, w]``; 0 where no weight asks for it."""
         config, perceptual, figures = self.config.anchor, self.roles.perceptual, {}
         if config.truth > 0:
             axes = tuple(range(1, real.ndim))
@@ -187,14 +185,17 @@ class Phases:
         return Outcome(loss, {f"anchor_{name}": value.detach() for name, value in figures.items()})
 
     def fake_denoising(self, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
-        """The fake score learns the student's distribution: velocity error on its clips."""
+        """The fake score's velocity error on the student's clips, from which it learns their distribution."""
         x0, schedule = fake.x0.detach(), self.roles.fake_score.schedule
         t, noise = self._time(x0, draws), draws.noise(x0)
         predicted = self.roles.fake_score.velocity(schedule.add_noise(x0, noise, t), t, condition)
         return Outcome(denoising_loss(predicted=predicted, target=schedule.velocity(x0, noise, t)), {})
 
     def distribution_matching(self, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
-        """The student's loss; one pass of the teacher gives the real score and the critic's features."""
+        """The student's loss of distribution matching, weighted by what the critic says.
+
+        One pass of the teacher gives the real score and the critic's features.
+        """
         t, noise = self._time(fake.x0, draws), draws.noise(fake.x0)
         with torch.no_grad():
             noised = self.roles.teacher.schedule.add_noise(fake.x0, noise, t)
@@ -213,9 +214,13 @@ class Phases:
     def _scores(self, noised: Tensor, t: Tensor, step: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Real and fake ``x0`` at ``noised``, and the weight ``[B]``."""
         roles, config = self.roles, self.config
-        real_x0, features = roles.teacher.x0_and_features(noised, t, condition)
+        teacher, schedule = roles.teacher, roles.teacher.schedule
+        real_x0, features = teacher.x0_and_features(noised, t, condition)
         if config.scale != 1.0:
-            real_x0 = self._guided(real_x0, noised, t, condition)
+            conditional = schedule.velocity_from_x0(noised, real_x0, t)
+            unconditional = teacher.velocity(noised, t, teacher.drop(condition))
+            v = guide(conditional, unconditional, config.scale, config.guidance_rescale)
+            real_x0 = schedule.x0_from_velocity(noised, v, t)
         if not needs_ratio(config.divergence):
             return real_x0, roles.fake_score.x0(noised, t, condition), torch.ones(len(t), device=t.device)
         if config.critic_features == "fake_score":
@@ -223,13 +228,6 @@ class Phases:
         else:
             fake_x0 = roles.fake_score.x0(noised, t, condition)
         return real_x0, fake_x0, weight(config.divergence, self._logits(features, step))
-
-    def _guided(self, x0: Tensor, noised: Tensor, t: Tensor, condition: Any) -> Tensor:
-        teacher, config = self.roles.teacher, self.config
-        conditional = teacher.schedule.velocity_from_x0(noised, x0, t)
-        unconditional = teacher.velocity(noised, t, teacher.drop(condition))
-        v = guide(conditional, unconditional, config.scale, config.guidance_rescale)
-        return teacher.schedule.x0_from_velocity(noised, v, t)
 
     def _time(self, like: Tensor, draws: BatchRandom) -> Tensor:
         return draws.integers(self.config.least_time, self.config.most_time + 1, like)
@@ -251,8 +249,10 @@ class TrajectoryPoints(NamedTuple):
     condition: Any
 
 
-class Method(ABC):
-    """Losses of a student's turn and of the critics' turns before it.
+class Method:
+    """A method of distillation: the losses of the student's turn and of the critics' turns before it.
+
+    A method overrides :meth:`student_loss`, and :meth:`critics_loss` where it has critics.
 
     Attributes:
         learns_from: ``"clips"``: batches are :class:`Clips`; ``"trajectories"``: :class:`TrajectoryPoints`.
@@ -266,9 +266,16 @@ class Method(ABC):
         self.config = config
         self.phases = Phases(roles, config)
 
-    @abstractmethod
     def student_turn(self, batch: Any, draws: BatchRandom) -> Outcome:
-        """The loss that trains the student."""
+        """The loss that trains the student: the method's own, and what anchors it to the truth."""
+        fake = self.phases.fake(batch.x0, batch.condition, draws)
+        own = self.student_loss(batch, fake, draws)
+        anchor = self.phases.anchor(batch.x0, fake, draws)
+        return Outcome(own.loss + anchor.loss, own.figures | anchor.figures)
+
+    def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The method's own loss of the clips that the student made; 0 unless a method has one."""
+        return Outcome(fake.x0.new_zeros(()), {})
 
     def critics_turn(self, batch: Clips, draws: BatchRandom) -> Outcome:
         """The loss that trains :attr:`critics`, on what the student makes now."""
@@ -277,38 +284,25 @@ class Method(ABC):
         return self.critics_loss(batch, fake, draws)
 
     def critics_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
-        """See :meth:`critics_turn`; ``fake`` is detached."""
+        """The loss of the critics on real clips and detached fake ones."""
         raise NotImplementedError(f"{type(self).__name__} has no critics")
 
 
-class ClipMethod(Method):
-    """A method whose student makes clips from batches of :class:`Clips`."""
-
-    def student_turn(self, batch: Clips, draws: BatchRandom) -> Outcome:
-        """The loss that trains the student: the method's own, and what anchors it to the truth."""
-        fake = self.phases.fake(batch.x0, batch.condition, draws)
-        own = self.student_loss(batch, fake, draws)
-        anchor = self.phases.anchor(batch.x0, fake, draws)
-        return Outcome(own.loss + anchor.loss, own.figures | anchor.figures)
-
-    @abstractmethod
-    def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
-        """The method's own loss of what the student made."""
-
-
-class GanInit(ClipMethod):
+class GanInit(Method):
     """Stage 1: the student against a critic on the frozen teacher's features (the paper's section 4.1)."""
 
     critics = ("head",)
 
     def critics_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The critic learns to tell real clips from fake ones."""
         return self.phases.critic(batch.x0, fake, batch.condition, draws)
 
     def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The student learns to be taken for real."""
         return self.phases.adversarial(batch.x0, fake, batch.condition, draws)
 
 
-class SoftDmd(ClipMethod):
+class SoftDmd(Method):
     """Stage 2: distribution matching, weighted by the critic (the paper's section 4.2).
 
     The critic keeps learning where the weight needs it, unless it is frozen.
@@ -321,18 +315,18 @@ class SoftDmd(ClipMethod):
         self.critics = ("head", "fake_score") if self.judged else ("fake_score",)
 
     def critics_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The fake score learns the student's distribution; the critic learns where it is needed."""
         if not self.judged:
             return self.phases.fake_denoising(fake, batch.condition, draws)
         critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
-        denoising = self.phases.fake_denoising(fake, batch.condition, draws)
-        shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
-        return Outcome(critic.loss + denoising.loss, critic.figures | shown)
+        return _together(critic, 1.0, self.phases.fake_denoising(fake, batch.condition, draws))
 
     def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The student's distribution moves towards the teacher's."""
         return self.phases.distribution_matching(fake, batch.condition, draws)
 
 
-class Dmd2(ClipMethod):
+class Dmd2(Method):
     """Joint training: distribution matching plus an adversarial term (Yin et al. 2024, DMD2)."""
 
     critics = ("head", "fake_score")
@@ -342,27 +336,30 @@ class Dmd2(ClipMethod):
         super().__init__(roles, config)
 
     def critics_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The fake score learns the student's distribution, and the critic to tell it from the data."""
         denoising = self.phases.fake_denoising(fake, batch.condition, draws)
         critic = self.phases.critic(batch.x0, fake, batch.condition, draws)
-        shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
-        return Outcome(denoising.loss + self.config.critic_weight * critic.loss, critic.figures | shown)
+        return _together(critic, self.config.critic_weight, denoising)
 
     def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
+        """The student's distribution moves towards the teacher's, and the student learns to be taken for real."""
         matching = self.phases.distribution_matching(fake, batch.condition, draws)
         adversarial = self.phases.adversarial(batch.x0, fake, batch.condition, draws)
         loss = matching.loss + self.config.adversarial_weight * adversarial.loss
         return Outcome(loss, matching.figures | adversarial.figures)
 
 
-class Polish(ClipMethod):
+def _together(critic: Outcome, weight: float, denoising: Outcome) -> Outcome:
+    shown = {"critic_loss": critic.loss.detach(), "denoising_loss": denoising.loss.detach()}
+    return Outcome(weight * critic.loss + denoising.loss, critic.figures | shown)
+
+
+class Polish(Method):
     """The anchors alone, while the learning rate falls: it takes away the noise that steps of one size leave."""
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
         config.anchor.require()
         super().__init__(roles, config)
-
-    def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
-        return Outcome(fake.x0.new_zeros(()), {})
 
 
 class OdeRegression(Method):
@@ -371,6 +368,7 @@ class OdeRegression(Method):
     learns_from = "trajectories"
 
     def student_turn(self, batch: TrajectoryPoints, draws: BatchRandom) -> Outcome:
+        """The student's error at points of trajectories; it has no anchor."""
         x0 = self.phases.roles.student.x0(batch.x_t, batch.t, batch.condition)
         return Outcome(regression_loss(x0=x0, target=batch.x0), {})
 

@@ -93,7 +93,7 @@ def reconstruct(
     Raises:
         UserError: for everything that the caller can mend.
     """
-    from fvgen.training.charts import curves
+    from fvgen.charts import curves
 
     start = time.perf_counter()
     target = check_output(output, overwrite)

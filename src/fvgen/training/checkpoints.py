@@ -35,7 +35,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names, as JSON gives them back."""
+    """Nested fields by their dotted names, with values as JSON gives them back."""
     found: dict[str, Any] = {}
     for name, value in json.loads(json.dumps(values, default=str)).items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -43,18 +43,18 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def same_or_refuse(path: Path, identity: dict[str, Any], what: str) -> dict[str, Any] | None:
-    """Compare what defines something with what a file says of it.
+    """Compare what defines a run, or another thing that was made, with what a file says of it.
 
     Args:
         path: of the JSON file.
         identity: nested fields; below ``scenes`` are training data by name, which may have grown since.
-        what: was made, for the message.
+        what: the thing's name for the message.
 
     Returns:
-        What the file says, or ``None`` where there is none.
+        The content of the file, or ``None`` where there is none.
 
     Raises:
-        UserError: it says otherwise; the line names the fields.
+        UserError: the file says otherwise; the message names the fields.
     """
     if not path.exists():
         return None
@@ -79,7 +79,7 @@ def same_or_refuse(path: Path, identity: dict[str, Any], what: str) -> dict[str,
 
 def _option(name: str) -> str:
     """A field as its option is called: the recipes' own names are not part of it."""
-    return name.removeprefix("recipe.").removeprefix("distillation.").removeprefix("clips.").replace("_", "-")
+    return re.sub(r"^(recipe\.)?(distillation\.)?(clips\.)?", "", name).replace("_", "-")
 
 
 def _brief(value: Any) -> str:
@@ -91,7 +91,7 @@ def check_run(folder: Path, task: str, identity: dict[str, Any]) -> None:
     """Refuse a folder that holds another run.
 
     Raises:
-        UserError: it does; the line names the fields that differ.
+        UserError: it does; the message names the fields that differ.
     """
     known = same_or_refuse(folder / "run.json", {"task": task, **identity}, "a run")
     if known is None and (whole_checkpoints(folder) or (folder / "state.pt").exists()):
@@ -99,13 +99,13 @@ def check_run(folder: Path, task: str, identity: dict[str, Any]) -> None:
 
 
 def note_run(folder: Path, task: str, identity: dict[str, Any], free: dict[str, Any], step: int) -> None:
-    """Write ``run.json``; of a run that goes on with other values of what may change, note which and from which step.
+    """Write ``run.json``. Where a run goes on with other values of what may change, they are noted with the step.
 
     Args:
         folder: of the run, checked.
         task: its name.
-        identity: what defines the run.
-        free: what may change from sitting to sitting.
+        identity: what defines the run, as JSON.
+        free: what may change from sitting to sitting, as JSON.
         step: at which this sitting begins.
     """
     path = folder / "run.json"
@@ -134,7 +134,7 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def facts_of(checkpoint: Path) -> dict[str, Any]:
-    """What :func:`save` was told besides tensors."""
+    """The facts that were saved with a checkpoint's tensors."""
     return json.loads((checkpoint / "facts.json").read_text())
 
 
@@ -161,9 +161,9 @@ def save(
     Args:
         folder: of the run.
         step: names the checkpoint.
-        tensors: by name; plain ones are the same in all processes or only in one of them.
-        facts: what JSON can hold; rank 0's count.
-        world: of the run.
+        tensors: by name, of any shape; plain ones are the same in all processes or only in one of them.
+        facts: what JSON can hold; those of the first process are written.
+        world: the processes of the run.
         keep: how many of the newest checkpoints stay.
     """
     final = folder / "checkpoints" / f"step-{step:08d}"
@@ -195,11 +195,11 @@ def names_in(checkpoint: Path) -> set[str]:
 
 
 def load(checkpoint: Path, tensors: dict[str, Tensor], together: bool = True) -> None:
-    """Fill ``tensors`` in place, whatever number of processes wrote them.
+    """Fill tensors in place from a checkpoint, whatever number of processes wrote it.
 
     Args:
         checkpoint: a whole one.
-        tensors: by name, of the right shapes.
+        tensors: by name, of any shape, but that of the stored ones.
         together: all processes of the run call this; ``False``: this one alone.
     """
     with warnings.catch_warnings():

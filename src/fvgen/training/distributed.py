@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,10 +26,11 @@ from fvgen.progress import track
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among ``size``.
+    """This process among the processes of a run.
 
     Attributes:
-        rank: 0 .. ``size - 1``.
+        rank: number of this process, from 0.
+        size: how many processes there are.
         device: where this process computes.
         mesh: over all processes; ``None`` in a world of one.
     """
@@ -53,7 +55,7 @@ class DistributedContext:
         return range(first, first + count)
 
     def any(self, *flags: bool) -> list[bool]:
-        """Each flag: whether it is up in any process."""
+        """Whether each flag is up in any process."""
         if self.mesh is None:
             return list(flags)
         raised = torch.tensor(flags, dtype=torch.int32, device=self.device)
@@ -61,17 +63,15 @@ class DistributedContext:
         return [bool(flag) for flag in raised.tolist()]
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Figures as means over the processes, which all call this with the same names."""
+        """Figures as means over the processes, which all call this with the same names in the same order."""
         if self.mesh is None:
             return dict(figures)
-        names = sorted(figures)
-        values = torch.tensor([float(figures[name]) for name in names], dtype=torch.float64, device=self.device)
+        values = torch.tensor([float(value) for value in figures.values()], dtype=torch.float64, device=self.device)
         dist.all_reduce(values)
-        found = dict(zip(names, (values / self.size).tolist()))
-        return {name: found[name] for name in figures}
+        return dict(zip(figures, (values / self.size).tolist()))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """``[B, ...]`` of every process, one after the other; all have as many."""
+        """The rows ``[B, ...]`` of all processes one after the other; each has equally many."""
         if self.mesh is None:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.size)]
@@ -93,7 +93,7 @@ class DistributedContext:
                 time.sleep(0.2)
 
     def barrier(self) -> None:
-        """Wait for all processes; for what takes seconds: a process that waits longer than minutes is ended."""
+        """Wait for all processes, for seconds only: a process that waits for many minutes is ended."""
         if self.mesh is not None:
             dist.barrier()
 
@@ -112,9 +112,10 @@ class DistributedContext:
         # It warns of results that are views, which must not be changed in place: our networks change nothing in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         for network in module.values() if isinstance(module, nn.ModuleDict) else [module]:
-            *blocks, root = network.blocks() if hasattr(network, "blocks") else [network]
+            split: Any = getattr(network, "blocks", None)
+            *blocks, root = split() if split else [network]
             for block in blocks if recompute else []:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             # Also the root gives its weights back: one that stayed gathered after a forward without gradients
             # (pictures, held-out clips) would meet the optimizer and the average in its whole size.
             for part in (*blocks, root) if self.mesh is not None and shard else ():
@@ -122,12 +123,12 @@ class DistributedContext:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's share of a sharded tensor, sharing its memory; other tensors as they are."""
+    """This process's share of a sharded tensor of any shape, in the same memory; other tensors as they are."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def device_named(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` (this process's own GPU) or ``cuda:N`` as a device.
+    """The device that a name stands for: ``auto``, ``cpu``, ``cuda`` (this process's own GPU) or ``cuda:N``.
 
     Raises:
         UserError: there is no such GPU.
@@ -142,7 +143,7 @@ def device_named(name: str) -> torch.device:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[DistributedContext]:
-    """The world of this process: under torchrun the process group it speaks of, else a world of one.
+    """The processes of this run: those of the group that torchrun started, or this process alone.
 
     Args:
         device: see :func:`device_named`.

@@ -45,4 +45,4 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.keep < 1 or self.log_every < 1:
-            raise UserError("accumulate, keep and log-every are at least 1")
+            raise UserError("`accumulate`, `keep` and `log_every` are at least 1")

@@ -40,7 +40,11 @@ def student_of(
 
 
 def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
-    """Note in a run's folder which teacher it distils."""
+    """Note in a run's folder which teacher it distils.
+
+    Raises:
+        UserError: the run is of another teacher.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "teacher.json"
     noted = {"teacher": name, "fingerprint": fingerprint(teacher.denoiser)}
@@ -80,7 +84,7 @@ def export_student(folder: Path, output: Path, teacher: str | None = None, adapt
         folder: of a distillation.
         output: the model folder to write.
         teacher: model folder or name, where the one that the run remembers has moved.
-        adapter: of a low-rank run only the low-rank parts, which need the teacher's folder beside them.
+        adapter: write only the low-rank parts of a low-rank run, which need the teacher's folder beside them.
 
     Raises:
         UserError: if the folder is no distillation with a checkpoint, the teacher is not the run's, or there are no
@@ -91,10 +95,10 @@ def export_student(folder: Path, output: Path, teacher: str | None = None, adapt
     noted = json.loads((folder / "teacher.json").read_text())
     recipe = recipe_of(StudentRecipe, facts_of(whole_checkpoints(folder)[-1])["recipe"])
     if adapter and not recipe.lora.rank:
-        raise UserError(f"--adapter: {folder} trained all weights of its student (--lora.rank 0)")
+        raise UserError(f"`adapter`: {folder} trained all weights of its student (`lora.rank` 0)")
     model = VideoModel.load(teacher or noted["teacher"])
     if fingerprint(model.denoiser) != noted["fingerprint"]:
-        raise UserError(f"{teacher or noted['teacher']} is not the teacher of {folder}: name it with --teacher")
+        raise UserError(f"{teacher or noted['teacher']} is not the teacher of {folder}: name it with `teacher`")
     student = student_of(folder, model, recipe, chosen_best(folder, recipe.held_out.export), merged=not adapter)
     if adapter:
         base = teacher or noted["teacher"]

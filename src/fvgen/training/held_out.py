@@ -29,7 +29,7 @@ _BETTER = {"psnr": 1.0, "features": -1.0}  # sign of what is better
 
 
 def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
-    """A student's configuration: few steps, without guidance."""
+    """The configuration of a teacher's student, which is sampled in few steps, without guidance."""
     sampling = replace(teacher.sampling, steps=steps, guidance_scale=1.0, temperature=1.0, few_step=True)
     return replace(teacher, sampling=sampling)
 
@@ -47,10 +47,10 @@ class HeldOutRecord:
 
     Args:
         model: the teacher; its denoiser may be sharded later.
-        corpus: its held-out clips are used.
-        recipe: which figures, how often, of how many clips.
+        corpus: has the held-out clips.
+        recipe: says which figures, how often, of how many clips.
         folder: of the run; ``best/`` and ``held_out.json`` are kept there.
-        world: the processes; each takes some of the clips.
+        world: the processes, each of which takes some of the clips.
 
     Raises:
         UserError: no held-out clips, or no network for the figure that chooses.
@@ -62,42 +62,35 @@ class HeldOutRecord:
         self.model, self.corpus, self.recipe, self.folder, self.world = model, corpus, recipe, folder, world
         config = recipe.held_out
         if not corpus.held:
-            raise UserError("held-out.every: there are no held-out clips; prepare some (--held-out), or set it to 0")
-        self.network = self._network(config.export == "features")
+            raise UserError("`held_out.every`: there are no held-out clips; prepare some (`held_out`), or set it to 0")
+        self.network = self._network()
         self.clips = min(config.clips, len(corpus.held))
         steps = (recipe.distillation.steps, config.teacher_steps)
         told = {"clips": corpus.held[: self.clips], "frames": recipe.clips.frames, "steps": steps}
         self.key = checkpoints.flat({**told, "features": self.network is not None})
-        self.teacher = self._known_teacher()
-        self.best = self._known_best()
+        path = folder / "held_out.json"
+        stored = json.loads(path.read_text()) if path.is_file() else {}
+        # What an earlier sitting measured, where it is of these clips; and its best, where it was chosen as now.
+        self.teacher: dict[str, float] = stored["teacher"] if stored.get("key") == self.key else {}
+        whole = checkpoints.whole_checkpoints(folder / BEST)
+        facts = checkpoints.facts_of(whole[-1]) if whole else {}
+        same = bool(facts) and (facts["by"], facts["held_out"]["clips"]) == (config.export, config.clips)
+        self.best: float | None = facts["figure"] if same else None
 
-    def _network(self, needed: bool) -> EfficientNetLite | None:
+    def _network(self) -> EfficientNetLite | None:
         try:
             network = EfficientNetLite.published(LITE0, Weights())
         except UserError:
-            if needed:
+            if self.recipe.held_out.export == "features":
                 raise
             return None
         return network.eval().requires_grad_(False).to(self.world.device)
 
-    def _known_teacher(self) -> dict[str, float]:
-        """The teacher's figures of an earlier sitting, if they are of these clips."""
-        path = self.folder / "held_out.json"
-        stored = json.loads(path.read_text()) if path.is_file() else {}
-        return stored["teacher"] if stored.get("key") == self.key else {}
-
-    def _known_best(self) -> float | None:
-        """The best figure of an earlier sitting, if it is the figure that chooses now, of as many clips."""
-        whole = checkpoints.whole_checkpoints(self.folder / BEST)
-        facts = checkpoints.facts_of(whole[-1]) if whole else {}
-        chose = (facts["by"], facts["held_out"]["clips"]) if facts else None
-        return facts["figure"] if chose == (self.recipe.held_out.export, self.recipe.held_out.clips) else None
-
     @torch.no_grad()
     def measure(self, average: Any, updates: int) -> dict[str, float]:
-        """Figures of the averaged student and, for comparison, the teacher's, by ``held_FIGURE_OF_WHOM``.
+        """Figures of the averaged student and, for comparison, of the teacher, as ``held_FIGURE_student`` and so on.
 
-        All processes call this together.
+        All processes call this together. Where the student is the best so far, its average is kept.
         """
         if not self.teacher:
             for steps in dict.fromkeys((self.recipe.distillation.steps, self.recipe.held_out.teacher_steps)):

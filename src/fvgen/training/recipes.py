@@ -77,9 +77,9 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         if self.every < 0 or min(self.clips, self.teacher_steps) < 1:
-            raise UserError("held-out: every is at least 0, clips and teacher-steps at least 1")
+            raise UserError("`held_out.every` is at least 0, `held_out.clips` and `held_out.teacher_steps` at least 1")
         if self.export != "newest" and not self.every:
-            raise UserError(f"held-out.export {self.export} needs held-out.every above 0")
+            raise UserError(f"`held_out.export` {self.export} needs `held_out.every` above 0")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TeacherRecipe:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.full_batch) < 1 or not 0 <= self.full_from <= 1:
-            raise UserError("steps, batch and full-batch are at least 1, full-from is a share")
+            raise UserError("`steps`, `batch` and `full_batch` are at least 1, `full_from` is a share")
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,9 @@ class StudentRecipe:
 
     def __post_init__(self) -> None:
         if min(self.init_steps, self.match_steps, self.polish_steps) < 0 or self.init_steps + self.match_steps == 0:
-            raise UserError("init-steps, match-steps and polish-steps are at least 0, and one of the first two more")
+            raise UserError("`init_steps`, `match_steps`, `polish_steps` are at least 0, and one of the first two more")
         if self.critic_steps < 1 or self.batch < 1:
-            raise UserError("critic-steps and batch are at least 1")
+            raise UserError("`critic_steps` and `batch` are at least 1")
 
 
 FREE = ("lr", "critic_lr", "head_lr", "held_out")  # of a recipe: may change from sitting to sitting

@@ -1,7 +1,7 @@
 """Distilling a teacher into a student: the networks of a run, its turns stage by stage, and the loop around them."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,13 +15,13 @@ from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import few_step_sample
 from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.critic import QUANTILES, CriticHead, CriticRecord
-from fvgen.distillation.methods import Clips, Denoiser, Method, Roles, Stage, TrajectoryPoints, stages
-from fvgen.models.denoiser import Condition, VideoDenoiser
+from fvgen.distillation.methods import Clips, Denoiser, Method, Roles, Stage, stages
+from fvgen.models.denoiser import VideoDenoiser
 from fvgen.models.lora import adapted, trainable
 from fvgen.models.model import VideoModel
 from fvgen.training.checkpoints import check_run, fingerprint
 from fvgen.training.distributed import DistributedContext
-from fvgen.training.engine import Role, Trainer, Turn, falling
+from fvgen.training.engine import Role, Task, Trainer, Turn, falling
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.export import remember_teacher, student_of, write_provenance
 from fvgen.training.held_out import HeldOutRecord, chosen_best
@@ -35,7 +35,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Data(Protocol):
-    """Where clips come from."""
+    """Where a distillation gets its clips from."""
 
     def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Any:
         """Clips for some rows of the batch that ``key`` names, the ``at``-th of the training.
@@ -44,23 +44,23 @@ class Data(Protocol):
         """
 
     def ready(self, drawn: Any) -> Clips:
-        """What was drawn, on the device of the process."""
+        """The clips that were drawn, on the device of the process."""
 
     def identity(self) -> dict[str, Any]:
-        """What the clips are made from; JSON."""
+        """What the clips are made from, as JSON."""
 
 
-class DistillationTask:
-    """See :class:`fvgen.training.engine.Task`: the stages of a recipe, critics' turns before each of the student's.
+class DistillationTask(Task):
+    """The stages of a distillation: in each step some turns of the critics, then one of the student.
 
     Args:
         roles: the networks, all equal at the start but for the head.
         recipe: which method, and how.
-        data: clips.
+        data: the clips.
         store: trajectories of the teacher, where the recipe needs them.
         world: the processes.
-        identity: of the teacher, for the run's.
-        average: of the student; by default a copy of it.
+        identity: what defines the teacher, as JSON; it becomes part of the run's identity.
+        average: the network that follows the student; by default a copy of it.
     """
 
     name = "distillation"
@@ -84,25 +84,28 @@ class DistillationTask:
         self.roles = self._trained()
         # Networks on a shared base are placed by who made them: sharding would tear the base apart.
         others = ("head",) if recipe.lora.rank else ("teacher", "fake_score", "head")
-        self.frozen: Sequence[nn.Module] = [module(getattr(roles, name)) for name in others if name not in self.roles]
+        self.frozen: Sequence[nn.Module] = [getattr(roles, name) for name in others if name not in self.roles]
         self.identity = run_identity(recipe, identity, data)
-        self.free: dict[str, Any] = {"recipe": split_recipe(recipe)[1]}
+        self.free = {"recipe": split_recipe(recipe)[1]}
         self.record = CriticRecord(total=roles.teacher.schedule.config.num_timesteps)
         self.weights: list[float] = []
 
     def _trained(self) -> dict[str, Role]:
         recipe, adam, used = self.recipe, self.recipe.adam, {"student"}.union(*(m.critics for m in self.methods))
-        lrs = {"student": recipe.lr, "fake_score": recipe.critic_lr, "head": recipe.critic_lr * recipe.head_lr}
-        trained = {}
-        for name, lr in lrs.items():
-            if name in used:
-                net, settings = module(getattr(self.nets, name)), (adam.betas, adam.decay, adam.clip)
-                low_rank = recipe.lora.rank > 0 and name != "head"
-                part = trainable(net) if low_rank else net
-                trained[name] = Role(part, lambda update, lr=lr: lr, *settings, sharded=not low_rank)  # type: ignore[misc]
         begun = recipe.init_steps + recipe.match_steps
-        trained["student"].lr = lambda update: falling(update, begun, recipe.polish_steps, recipe.lr)
-        average = module(self.average)
+        rates: dict[str, Callable[[int], float]] = {
+            "student": lambda update: falling(update, begun, recipe.polish_steps, recipe.lr),
+            "fake_score": lambda update: recipe.critic_lr,
+            "head": lambda update: recipe.critic_lr * recipe.head_lr,
+        }
+
+        def role(name: str) -> Role:
+            net, low_rank = getattr(self.nets, name), recipe.lora.rank > 0 and name != "head"
+            part = trainable(net) if low_rank else net
+            return Role(part, rates[name], adam.betas, adam.decay, adam.clip, sharded=not low_rank)
+
+        trained = {name: role(name) for name in rates if name in used}
+        average: Any = self.average
         trained["student"].average = trainable(average) if recipe.lora.rank else average
         trained["student"].decay = lambda update: recipe.ema
         return trained
@@ -112,34 +115,30 @@ class DistillationTask:
         return self.recipe.batch
 
     def stage(self, step: int) -> int:
-        """Which stage a step belongs to, from 0."""
+        """The number of the stage that a step belongs to, from 0."""
         return int(np.searchsorted(self.ends, step, side="right"))
 
     def turns(self, step: int) -> Sequence[Turn]:
-        """The critics' turns, if the stage has critics, and the student's."""
+        """The turns of the critics, if the stage has any, and the student's."""
         critics = self.methods[self.stage(step)].critics
         before = [Turn("critic", critics)] * (self.recipe.critic_steps if critics else 0)
         return (*before, Turn("student", ("student",)))
 
     def batch(self, step: int, turn: int, rows: range) -> Any:
-        """Clips, or points of trajectories."""
-        key, method = (self.seed, step, turn), self.methods[self.stage(step)]
-        if method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher":
-            assert self.store is not None
-            return method, self.store.draw(key, rows)
-        return method, self.data.draw(key, rows, step * (self.recipe.critic_steps + 1) + turn)
+        """The method of the step, and what it learns from: clips, or points of trajectories."""
+        method, at = self.methods[self.stage(step)], step * (self.recipe.critic_steps + 1) + turn
+        return method, self._source(method).draw((self.seed, step, turn), rows, at)
+
+    def _source(self, method: Method) -> Any:
+        stored = method.learns_from == "trajectories" or self.recipe.distillation.reals == "teacher"
+        return self.store if stored else self.data
 
     def loss(self, turn: Turn, batch: Any, draws: BatchRandom) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """The method's loss of the turn."""
+        """The method's loss of the turn, a scalar."""
         method, drawn = batch
-        ready: Clips | TrajectoryPoints
-        if method.learns_from == "clips" and self.recipe.distillation.reals == "data":
-            ready = self.data.ready(drawn)
-        else:
-            assert self.store is not None
-            ready = self.store.ready(drawn)
-            if method.learns_from == "clips":
-                ready = Clips(ready.x0, ready.condition)
+        ready = self._source(method).ready(drawn)
+        if method.learns_from == "clips":
+            ready = Clips(ready.x0, ready.condition)
         outcome = (method.critics_turn if turn.kind == "critic" else method.student_turn)(ready, draws)
         return outcome.loss, {"stage": self.methods.index(method) + 1, **self._seen(outcome.figures)}
 
@@ -153,7 +152,7 @@ class DistillationTask:
         return {name: float(value.float().mean()) for name, value in figures.items() if name != "time"}
 
     def after(self, step: int) -> Mapping[str, float]:
-        """Every 25 steps what the critic is worth, and how the weight is spread."""
+        """Every 25 steps the critic's accuracy and calibration, and quantiles of the weights."""
         if step % 25 != 24 and step + 1 != self.steps:
             return {}
         found = self.record.figures()
@@ -162,29 +161,25 @@ class DistillationTask:
             found |= {f"weight_q{round(100 * q)}": float(v) for q, v in zip(QUANTILES, quantiles)}
         return found
 
-    def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """See `Task`: nothing is shown here; :class:`VideoDistillationTask` shows videos."""
-        return {}
-
 
 def run_identity(recipe: StudentRecipe, teacher: dict[str, Any], data: Data) -> dict[str, Any]:
-    """What defines the run of a recipe with a teacher on some data."""
+    """What defines the run of a recipe with a teacher on some data, as JSON."""
     return {"recipe": split_recipe(recipe)[0], **teacher, "data": data.identity()}
 
 
 def low_rank_roles(
     base: M, recipe: StudentRecipe, world: DistributedContext, recompute: bool, dtype: torch.dtype | None = None
 ) -> tuple[M, M, M]:
-    """Student, fake score and the student's average on one frozen base, which stays the teacher.
+    """Student, fake score and the student's average as low-rank parts on one frozen base, which stays the teacher.
 
     Every process holds the base whole; only the low-rank parts learn.
 
     Args:
         base: the teacher; changed to ``dtype`` and frozen.
-        recipe: says which layers and ranks.
+        recipe: says which layers are adapted, and their rank.
         world: the processes.
-        recompute: see :meth:`DistributedContext.place`.
-        dtype: of the base.
+        recompute: whether activations are computed again for the backward pass.
+        dtype: in which the base is kept.
     """
     base.to(dtype)
     world.place(base, shard=False)
@@ -192,12 +187,6 @@ def low_rank_roles(
     for net in (base, *made[:2]):
         world.place(net, recompute, shard=False)
     return made  # type: ignore[return-value]
-
-
-def module(net: Any) -> nn.Module:
-    """A network as the module it is."""
-    assert isinstance(net, nn.Module)
-    return net
 
 
 def stages_of(recipe: StudentRecipe) -> tuple[Stage, ...]:
@@ -216,8 +205,8 @@ class VideoData:
 
     Args:
         model: the teacher.
-        corpus: of pairs.
-        draw: which clips.
+        corpus: the clips.
+        draw: which of them are drawn.
         device: of the process.
         temperature: of the conditions, see :meth:`fvgen.models.denoiser.VideoDenoiser.prior`.
     """
@@ -229,30 +218,30 @@ class VideoData:
         self.temperature = temperature
 
     def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Any:
-        """See :class:`fvgen.training.student.Data`."""
+        """Clips of the corpus, a function of the key and their rows."""
         return self.corpus.sample(key, rows, self.clips, at)
 
     @torch.no_grad()
     def ready(self, drawn: Any) -> Clips:
-        """See :class:`fvgen.training.student.Data`."""
+        """The clips with their conditions, on the device."""
         clips = drawn.to(self.device)
         condition = replace(batch_condition(self.model, clips), temperature=self.temperature)
         return Clips(clips.latents, condition)
 
     def identity(self) -> dict[str, Any]:
-        """The corpus and what is drawn of it."""
+        """What the corpus is made from and what is drawn of it, as JSON."""
         return {**self.corpus.identity(), "clips": asdict(self.clips), "temperature": self.temperature}
 
 
 class VideoDistillationTask(DistillationTask):
-    """Distillation of a video model, with pictures of one clip: guide, truth, teacher, student, real and fake ``x0``.
+    """Distillation of a video model.
 
     Args:
         model: the teacher; placed on the device of the world and sharded there.
-        corpus: of pairs.
+        corpus: the clips.
         recipe: which method, and how.
         folder: of the run; the teacher's trajectories are kept in it.
-        engine: of the run.
+        engine: how the run is carried out.
         world: the processes.
     """
 
@@ -290,10 +279,10 @@ class VideoDistillationTask(DistillationTask):
                 store.make(model.denoiser, identity, world, at_once)  # as many as a training pass holds
         super().__init__(roles, recipe, data, store, world, identity, average)
         self.record_of_held = HeldOutRecord(model, corpus, recipe, folder, world) if recipe.held_out.every else None
-        self.sampled: dict[str, Tensor] = {}
+        self.sampled: Tensor | None = None  # the teacher's own sample of the clip that is shown
 
     def after(self, step: int) -> Mapping[str, float]:
-        """What the critic is worth, and now and then what the average makes of held-out clips."""
+        """The critic's figures, and now and then what the average makes of held-out clips."""
         found = dict(super().after(step))
         every = self.recipe.held_out.every
         if self.record_of_held is not None and ((step + 1) % every == 0 or step + 1 == self.steps):
@@ -302,7 +291,10 @@ class VideoDistillationTask(DistillationTask):
 
     @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """One sheet; a held-out clip where there is one."""
+        """A sheet ``[3, H, W]`` of one clip, a held-out one where there is one.
+
+        From above: guide, truth, the teacher's sample, the student's, and real and fake ``x0`` of the student's noised.
+        """
         draw = replace(self.recipe.clips, crop=None)
         corpus = self.corpus
         shown = corpus.held_batch(corpus.held[0], draw.frames) if corpus.held else corpus.sample((0,), range(1), draw)
@@ -314,12 +306,15 @@ class VideoDistillationTask(DistillationTask):
         student = few_step_sample(
             lambda x, t: average.x0(x, t, condition), schedule, noise, times, torch.Generator().manual_seed(1)
         )
+        if self.sampled is None:
+            sampled_at = replace(condition, temperature=self.model.config.sampling.temperature)
+            self.sampled = trajectories(self.nets.teacher, noise, sampled_at, self.recipe.distillation).x0
         middle = torch.tensor([schedule.config.num_timesteps // 2], device=self.world.device)
         noised = schedule.add_noise(student, noise, middle)
         rows = {
             "guide": clips.concat[:, : clips.latents.shape[1]],
             "truth": clips.latents,
-            "teacher": self._teacher(noise, condition),
+            "teacher": self.sampled,
             "student": student,
             "real_x0": self.nets.teacher.x0(noised, middle, condition),
             "fake_x0": self.nets.fake_score.x0(noised, middle, condition),
@@ -327,16 +322,9 @@ class VideoDistillationTask(DistillationTask):
         decoded = {name: self.model.autoencoder.decode(latents.float())[0] for name, latents in rows.items()}
         return {"guide-truth-teacher-student-real-fake": sheet(decoded)}
 
-    def _teacher(self, noise: Tensor, condition: Condition) -> Tensor:
-        """The teacher's own sample of the clip; made once."""
-        if "teacher" not in self.sampled:
-            condition = replace(condition, temperature=self.model.config.sampling.temperature)
-            self.sampled["teacher"] = trajectories(self.nets.teacher, noise, condition, self.recipe.distillation).x0
-        return self.sampled["teacher"]
-
 
 def seeded_head(model: VideoModel, recipe: StudentRecipe) -> CriticHead:
-    """A head for a model's features, the same in all processes."""
+    """A critic's head for a model's features, the same in all processes."""
     channels, options = model.config.unet.channel_mult[-1] * model.config.unet.model_channels, recipe.distillation
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -1,5 +1,6 @@
 """Two dimensions, a mixture whose truth is known: every method in seconds, measured against that truth."""
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fvgen.diffusion import NoiseSchedule, ScheduleConfig, few_step_sample
+from fvgen import charts
+from fvgen.diffusion import NoiseSchedule, ScheduleConfig, ddim_sample, few_step_sample
 from fvgen.distillation.config import TOY_METHODS
 from fvgen.distillation.critic import StepAware
 from fvgen.distillation.methods import Clips, Roles
 from fvgen.files import write_json
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
-from fvgen.training import charts
 from fvgen.training.checkpoints import fingerprint, same_or_refuse
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer
@@ -32,12 +33,12 @@ from fvgen.training.trajectories import TrajectoryStore
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians of one deviation on a ring, each lighter than the one before.
+    """A distribution of points in the plane: Gaussians on a ring, each lighter than the one before.
 
     Attributes:
-        modes: how many.
+        modes: how many Gaussians there are.
         radius: of the ring.
-        deviation: of each Gaussian.
+        deviation: standard deviation of each Gaussian.
         ratio: weight of the lightest over that of the heaviest.
     """
 
@@ -48,24 +49,24 @@ class Mixture:
 
     @property
     def weights(self) -> Tensor:
-        """``[K]``, falling geometrically, sum 1."""
+        """Weights ``[K]`` of the Gaussians, falling geometrically, sum 1."""
         falling = self.ratio ** (torch.arange(self.modes) / (self.modes - 1))
         return falling / falling.sum()
 
     @property
     def centres(self) -> Tensor:
-        """``[K, 2]``; neighbours on the ring are not neighbours in weight."""
+        """Centres ``[K, 2]`` of the Gaussians; neighbours on the ring are not neighbours in weight."""
         place = torch.arange(self.modes) * 3 % self.modes
         angle = 2 * math.pi * place / self.modes
         return self.radius * torch.stack([angle.cos(), angle.sin()], dim=-1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """``[N, 2]``."""
+        """Random points ``[N, 2]``."""
         mode = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         return self.centres[mode] + self.deviation * torch.randn(count, 2, generator=generator)
 
     def x0(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
-        """The exact ``E[x0 | x_t]``, ``[N, 2]``."""
+        """The exact mean ``[N, 2]`` of the clean points, given noisy ones ``x_t [N, 2]`` at times ``t [N]``."""
         ones = torch.ones_like(x_t)
         a = schedule.add_noise(ones, torch.zeros_like(ones), t)[:, :1]
         s = schedule.add_noise(torch.zeros_like(ones), ones, t)[:, :1]
@@ -89,25 +90,25 @@ class ToyDenoiser(nn.Module):
         return [self.net]
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Predicted velocity."""
+        """Predicted velocity ``[B, 2]``."""
         return self.net(x_t, t)[0]
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Predicted clean points."""
+        """Predicted clean points ``[B, 2]``."""
         return self.schedule.x0_from_velocity(x_t, self.velocity(x_t, t), t)
 
     def features(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """``[B, width]`` of the middle layer."""
-        return self.net(x_t, t, features_only=True)
+        return self.net(x_t, t)[1]
 
     def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """Clean sample and middle features, in one pass."""
+        """Predicted clean points ``[B, 2]`` and features ``[B, width]``, in one pass."""
         velocity, features = self.net(x_t, t)
         return self.schedule.x0_from_velocity(x_t, velocity, t), features
 
     @staticmethod
     def drop(condition: Any) -> Any:
-        """The condition of the unguided branch: the same, there is none."""
+        """The condition itself: points have none that could be dropped."""
         return condition
 
 
@@ -118,24 +119,23 @@ class _Net(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(2 + width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.decoder = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))
 
-    def forward(self, x: Tensor, t: Tensor, features_only: bool = False) -> Any:
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         middle = self.encoder(torch.cat([2 * x, sinusoidal_embedding(t, self.width)], dim=-1))
-        return middle if features_only else (self.decoder(middle), middle)
+        return self.decoder(middle), middle
 
 
 class ToyHead(StepAware):
-    """``[B, width]`` features to ``[B]`` logits."""
+    """A critic's head: features ``[B, width]`` to logits ``[B]``."""
 
     def __init__(self, width: int = 96, steps: int = 0) -> None:
         super().__init__([nn.Linear(width, 64), nn.Linear(64, 1)], 64, steps)
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
-        """See :class:`fvgen.distillation.critic.StepAware`."""
         return super().forward(x, step).flatten()
 
 
 def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int = 0) -> ToyDenoiser:
-    """A teacher that learnt the mixture's exact denoiser, all times alike."""
+    """Train a teacher to predict what the mixture's exact denoiser does, all times alike."""
     torch.manual_seed(seed)
     teacher, generator = ToyDenoiser(width), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0)
@@ -154,44 +154,38 @@ def train_toy_teacher(mixture: Mixture, steps: int, width: int = 96, seed: int =
 
 
 class ToyData:
-    """See :class:`fvgen.training.student.Data`."""
+    """Batches of points of a mixture, the :class:`fvgen.training.student.Data` of the toy."""
 
     def __init__(self, mixture: Mixture, batch: int) -> None:
         self.mixture, self.size = mixture, batch
 
     def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> Tensor:
-        """Points of the mixture."""
+        """Points ``[B, 2]`` for some rows of a batch."""
         seed = int(np.random.default_rng(key).integers(1 << 62))
         return self.mixture.sample(self.size, torch.Generator().manual_seed(seed))[rows.start : rows.stop]
 
     def ready(self, drawn: Tensor) -> Clips:
-        """As it is: the toy lives on the CPU."""
+        """Points ``[B, 2]`` as they were drawn: the toy lives on the CPU."""
         return Clips(drawn, None)
 
     def identity(self) -> dict[str, Any]:
-        """The mixture."""
+        """The mixture, as JSON."""
         return asdict(self.mixture)
 
 
 def toy_task(
     teacher: ToyDenoiser, mixture: Mixture, recipe: StudentRecipe, folder: Path, world: DistributedContext
 ) -> DistillationTask:
-    """The distillation of the toy; nets start as copies of the teacher, the head from the recipe's seed."""
-
-    def copied() -> ToyDenoiser:
-        net = ToyDenoiser(teacher.net.width)
-        net.load_state_dict(teacher.state_dict())
-        return net
-
+    """The distillation of the toy; its networks start as copies of the teacher, the head from the recipe's seed."""
     options = recipe.distillation
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         head = ToyHead(teacher.net.width, options.steps if options.critic_sees_step else 0)
-        base, average = copied().requires_grad_(False), None
+        base, average = copy.deepcopy(teacher).requires_grad_(False), None
         if recipe.lora.rank:
             student, fake, average = low_rank_roles(base, recipe, world, recompute=False)
         else:
-            student, fake = copied(), copied()
+            student, fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         roles = Roles(base, student, fake, head)
     data, store, identity = ToyData(mixture, recipe.batch), None, {"teacher": fingerprint(teacher)}
     if needs_trajectories(recipe):
@@ -203,7 +197,7 @@ def toy_task(
 
 @torch.no_grad()
 def toy_samples(student: Any, steps: int, count: int, seed: int) -> Tensor:
-    """``[N, 2]`` few-step samples."""
+    """Few-step samples ``[N, 2]`` of a student."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, 2, generator=generator)
     schedule = student.schedule
@@ -241,15 +235,15 @@ def measure(mixture: Mixture, samples: Tensor, truth: Tensor) -> dict[str, float
 
 @dataclass(frozen=True)
 class ToyAblation:
-    """Which methods, how long, how often.
+    """A comparison of methods on the toy.
 
     Attributes:
         mixture: the truth.
-        recipe: of every method; ``method`` and ``seed`` are replaced.
+        recipe: of every distillation; its method and seed are replaced.
         methods: of `fvgen.distillation.config.RECIPES`; ``+step`` tells the critic the student's step.
-        seeds: of the distillations; the teacher is one.
-        teacher_steps: of the teacher's training.
-        samples: that are measured.
+        seeds: of the distillations, which all share one teacher.
+        teacher_steps: optimizer steps of the teacher.
+        samples: how many samples of each student are measured.
     """
 
     mixture: Mixture = field(default_factory=Mixture)
@@ -261,12 +255,15 @@ class ToyAblation:
 
 
 def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
-    """Every method with every seed; writes ``ablation.json``, ``ablation.md`` and ``samples.svg``.
+    """Distil by every method with every seed; runs that are finished are not done again.
 
-    Runs that are finished are not done again.
+    ``ablation.json``, ``ablation.md`` and ``samples.svg`` are written into the folder.
 
     Returns:
-        What ``ablation.json`` holds.
+        The content of ``ablation.json``.
+
+    Raises:
+        UserError: the folder holds another comparison's teacher or runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mixture, world = ablation.mixture, DistributedContext()
@@ -274,9 +271,9 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
     teacher = _teacher(ablation, folder)
     truth = mixture.sample(ablation.samples, torch.Generator().manual_seed(12345))
     again = mixture.sample(ablation.samples, torch.Generator().manual_seed(54321))
-    generator = torch.Generator().manual_seed(1)
-    start = torch.randn(ablation.samples, 2, generator=generator)
-    many = _ddim(teacher, start)
+    start = torch.randn(ablation.samples, 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        many = ddim_sample(teacher.velocity, teacher.schedule, start, 50, eta=0.0)
     steps = ablation.recipe.distillation.steps
     shown = {"truth": truth, "teacher, 50 steps": many, "teacher, 4 steps": toy_samples(teacher, steps, len(truth), 0)}
     rows: dict[str, list[dict[str, float]]] = {
@@ -300,19 +297,8 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
     return table
 
 
-def _ddim(teacher: ToyDenoiser, start: Tensor) -> Tensor:
-    from fvgen.diffusion import ddim_sample
-
-    with torch.no_grad():
-        return ddim_sample(teacher.velocity, teacher.schedule, start, 50, eta=0.0)
-
-
 def _teacher(ablation: ToyAblation, folder: Path) -> ToyDenoiser:
-    """Trained once per folder.
-
-    Raises:
-        UserError: the one that is there was trained otherwise.
-    """
+    """The teacher of a folder, trained once; a UserError where the one that is there was trained otherwise."""
     path = folder / "teacher.safetensors"
     identity = {"mixture": asdict(ablation.mixture), "teacher_steps": ablation.teacher_steps}
     same = same_or_refuse(folder / "teacher.json", identity, "a toy's teacher")
@@ -327,7 +313,7 @@ def _teacher(ablation: ToyAblation, folder: Path) -> ToyDenoiser:
 
 
 def table_of(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: mean and, over several seeds, standard deviation of each figure."""
+    """A table in Markdown: the mean of each figure and, over several seeds, its standard deviation."""
     names = ("modes", "on_modes", "weights_off", "spread", "energy", "seconds")
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for method, measured in rows.items():
@@ -350,7 +336,7 @@ def _scatter(mixture: Mixture, shown: dict[str, Tensor]) -> str:
     panels = []
     for name, points in shown.items():
         panel = charts.Panel(name, (-side, side), (-side, side), 240, 240)
-        panel.dots([(float(x), float(y)) for x, y in points[:1200]], charts.COLOURS[0], 0.8)
-        panel.dots([(float(x), float(y)) for x, y in mixture.centres], charts.COLOURS[1], 2.0)
+        panel.dots(points[:1200].tolist(), charts.COLOURS[0], 0.8)
+        panel.dots(mixture.centres.tolist(), charts.COLOURS[1], 2.0)
         panels.append(panel)
     return charts.page(panels, 3)

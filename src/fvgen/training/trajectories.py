@@ -29,14 +29,14 @@ _OPTIONS = ("steps", "ode_steps", "guidance_scale", "guidance_rescale")
 
 
 class TrajectoryStore:
-    """Files of ``each`` trajectories in half precision; every trajectory is a function of its number.
+    """A folder of a teacher's trajectories in half precision, each of them a function of its number alone.
 
     Args:
         folder: created where absent; what it holds is kept.
         config: how many trajectories, of which steps and guidance.
         seed: of noise and conditions.
-        data: of the conditions, a batch for each file.
-        each: trajectories of a file.
+        data: a :class:`fvgen.training.student.Data` whose batches give the conditions, one batch for each file.
+        each: how many trajectories a file holds.
     """
 
     def __init__(self, folder: Path, config: DistillationConfig, seed: int, data: Any, each: int = 1) -> None:
@@ -54,9 +54,9 @@ class TrajectoryStore:
 
         Args:
             teacher: many-step, whole in every process.
-            identity: of the teacher.
+            identity: what defines the teacher, as JSON.
             world: the processes.
-            at_once: files that are made together, what fits into memory; 1 where clips differ in length.
+            at_once: how many files are made together, as memory allows; 1 where clips differ in length.
 
         Raises:
             UserError: the folder holds trajectories of another teacher, of other data, or made otherwise.
@@ -99,8 +99,12 @@ class TrajectoryStore:
         drawn: Clips = self.data.ready(self.data.draw((self.seed, _CLIPS, number), range(self.each)))
         return drawn
 
-    def draw(self, key: tuple[int, ...], rows: range) -> dict[str, Tensor]:
-        """For each row a trajectory at one of the student's times, in half precision; all of one length."""
+    def draw(self, key: tuple[int, ...], rows: range, at: int = 0) -> dict[str, Tensor]:
+        """For each row a trajectory at one of the student's times, in half precision; all of one length.
+
+        Returns:
+            ``x_t`` and ``x0 [B, ...]``, times ``t [B]``, and the parts of the conditions, by name.
+        """
         shapes = [shape for shape, files in self._alike.items() for _ in files]
         files = self._alike[shapes[int(np.random.default_rng(key).integers(len(shapes)))]]
         points = [self._point(np.random.default_rng((*key, row)), files) for row in rows]
@@ -119,7 +123,7 @@ class TrajectoryStore:
         return self._last[1]
 
     def ready(self, drawn: dict[str, Tensor]) -> TrajectoryPoints:
-        """What was drawn, in float32, on the device of the process."""
+        """Points ``[B, ...]`` that were drawn, in float32, on the device of the process."""
         t = drawn["t"].to(self.device)
         mine = {name: value.to(self.device).float() for name, value in drawn.items() if name != "t"}
         concat, context, null, fs = (mine.get(name) for name in _CONDITION)
@@ -128,7 +132,7 @@ class TrajectoryStore:
 
 
 class Trajectories(NamedTuple):
-    """Where teachers' trajectories are at the student's times, and where they end.
+    """Trajectories at the student's times, and where they end.
 
     Attributes:
         states: ``[K, B, ...]``, ``x_t`` at each of the student's times, from high to low.
