@@ -41,9 +41,9 @@ class Autoencoder:
     def run(self) -> None:
         """Train."""
         from fvgen.training.autoencoder import train_autoencoder
-        from fvgen.training.release import release_recipe
+        from fvgen.training.release import RELEASES
 
-        recipe = release_recipe(_known(self.preset)).autoencoder
+        recipe = RELEASES[_known(self.preset)].autoencoder
         recipe = replace(recipe, steps=recipe.steps if self.steps is None else self.steps)
         engine = EngineConfig(device=self.device, bf16=self.bf16)
         train_autoencoder(self.preset, self.textures, recipe, self.output, engine)
@@ -122,10 +122,10 @@ class Everything:
 
     def run(self) -> None:
         """Train."""
-        from fvgen.training.release import release_recipe, train_everything
+        from fvgen.training.release import train_everything
 
-        recipe = release_recipe(_known(self.preset), self.footage, self.textures, self.device)
-        train_everything(replace(recipe, workers=self.workers), self.output)
+        name = _known(self.preset)
+        train_everything(name, self.output, self.footage, self.textures, self.workers, self.device)
         print(f"models in {self.output / self.preset} and {self.output / (self.preset + '-teacher')}")
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,27 +140,16 @@ def _here(
     """Finished scenes by name. A worker that dies takes its pool with it; what it had in hand is tried again."""
     waiting, deaths = list(reversed(tasks)), Counter[str]()
     while waiting:
-        suspects: list[SceneTask] = []
-        with _pool(workers, devices) as pool:
-            in_hand: dict[Future[None], SceneTask] = {}
-            while (waiting or in_hand) and not suspects:
+        in_hand: dict[Future[None], SceneTask] = {}
+        with _pool(workers, devices) as pool, suppress(BrokenProcessPool):
+            while waiting or in_hand:
                 while waiting and len(in_hand) < _AHEAD * workers:
-                    task = waiting.pop()
-                    try:
-                        in_hand[pool.submit(_attempt_here, task, recipe, folder)] = task
-                    except BrokenProcessPool:  # a worker died while none was waited for
-                        suspects = [task, *in_hand.values()]
-                        in_hand.clear()
-                        break
+                    in_hand[pool.submit(_attempt_here, waiting[-1], recipe, folder)] = waiting[-1]
+                    waiting.pop()
                 for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
-                    task = in_hand.pop(future)
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        suspects = [task, *in_hand.values()]
-                        in_hand.clear()
-                        break
                     future.result()
-                    yield task.name
-        for task in suspects:
+                    yield in_hand.pop(future).name
+        for task in in_hand.values():  # where a worker died
             if is_finished(folder, split_of(task.name, recipe.held_out), task.name):
                 yield task.name
                 continue

@@ -46,19 +46,23 @@ class LatentClip:
 
     @property
     def bytes(self) -> int:
-        """How much memory it takes."""
+        """How much memory the clip takes."""
         return sum(part.nbytes for part in self.__dict__.values() if part is not None)
 
 
 def mirrored(pair: Pair) -> Pair:
     """A pair with left and right exchanged, but for its cameras, which are not used after the autoencoder."""
-    turned = {name: np.ascontiguousarray(getattr(pair, name)[:, :, ::-1]) for name in ("frames", "guide", "coverage")}
-    return replace(pair, **turned)
+    return replace(
+        pair,
+        frames=np.ascontiguousarray(pair.frames[:, :, ::-1]),
+        guide=np.ascontiguousarray(pair.guide[:, :, ::-1]),
+        coverage=np.ascontiguousarray(pair.coverage[:, :, ::-1]),
+    )
 
 
 @torch.no_grad()
 def encode_pair(model: VideoModel, pair: Pair) -> LatentClip:
-    """Both clips of a pair through the autoencoder, on its device; the result is on the CPU."""
+    """A pair through the autoencoder, on the device of that; the result is on the CPU."""
     device = next(model.autoencoder.parameters()).device
     truth, shown = _unit(pair.frames).to(device), _unit(pair.guide).to(device)
     mean, deviation = model.autoencoder.posterior(truth[None])
@@ -105,11 +109,11 @@ class LatentCache:
         self._first = dict(zip((shard.scene for shard in shards.shards), counts))
 
     def path(self, shard: Shard) -> Path:
-        """The file of a scene."""
+        """The file of a scene's latents."""
         return self.folder / f"{shard.scene}.safetensors"
 
     def entries(self, shard: Shard) -> dict[str, ClipEntry] | None:
-        """The clips in a scene's file by key; ``None`` where there is no whole file, or one of another tar."""
+        """The clips in a scene's file by key, or ``None`` where there is no whole file, or one of another tar."""
         try:
             with safe_open(self.path(shard), "pt") as stored:
                 told = stored.metadata() or {}

@@ -44,7 +44,10 @@ class ClipBatch:
 
 
 def starts_of(photos: Sequence[int], frames: int, length: int, ends: str) -> list[int]:
-    """Where windows of ``length`` frames may begin in a clip of ``frames``; see :class:`ClipDraw`."""
+    """Where windows of ``length`` frames may begin in a clip of ``frames``.
+
+    With ``ends="photos"`` a window begins and ends at one of the frames that are ``photos``.
+    """
     if ends == "photos":
         return [k for k in photos if k + length - 1 in photos]
     return list(range(frames - length + 1))
@@ -70,7 +73,10 @@ class Corpus(ABC):
 
     @abstractmethod
     def refresh(self, limit: int | None = None, rank: int = 0, size: int = 1) -> int:
-        """Find new clips; how many there are for training. All of ``size`` processes call it and share the work."""
+        """Find new clips, and return how many there are for training.
+
+        All of ``size`` processes call it, each with its ``rank``, and share the work.
+        """
 
     @abstractmethod
     def lengths(self, draw: ClipDraw) -> list[int]:
@@ -78,15 +84,15 @@ class Corpus(ABC):
 
     @abstractmethod
     def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
-        """A random clip that has windows of that length, for one row of the ``at``-th batch of a training."""
+        """A random clip that has windows of the length, for one row of the ``at``-th batch of a training."""
 
     @abstractmethod
     def held_clip(self, name: str) -> LatentClip:
-        """A held-out clip."""
+        """A held-out clip, by its name."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What the clips are made from; JSON. Below ``scenes``, by name, what may grow."""
+        """What the clips are made from, as JSON; below ``scenes`` by name what may become more during a training."""
 
     def sample(self, key: tuple[int, ...], rows: range, draw: ClipDraw, at: int = 0) -> ClipBatch:
         """Some rows of the batch that ``key`` names: each a function of the key and its number, whatever the others.
@@ -166,12 +172,12 @@ class LatentCorpus(Corpus):
 
     @property
     def clips(self) -> list[str]:
-        """Sorted names, ``SCENE/KEY``; scenes that start with ``procedural`` are procedural, all others filmed."""
+        """Sorted names ``SCENE/KEY`` of the training clips; those that begin with ``procedural`` are not filmed."""
         return list(self._entries["train"])
 
     @property
     def held(self) -> list[str]:
-        """Sorted names of the held-out clips, as :attr:`clips`."""
+        """Sorted names ``SCENE/KEY`` of the held-out clips."""
         return list(self._entries["heldout"])
 
     @property
@@ -252,18 +258,19 @@ class LatentCorpus(Corpus):
         return kept
 
     def lengths(self, draw: ClipDraw) -> list[int]:
-        """See :class:`Corpus`."""
+        """The lengths of a draw for which there are clips."""
         return [n for n in range(draw.least_frames, draw.frames + 1) if any(self._fitting(n, draw.ends))]
 
     def _find_fitting(self, length: int, ends: str) -> tuple[list[str], list[str]]:
         """Names of procedural and of filmed clips that have windows of a length."""
-        entries = self._entries["train"].items()
-        fit = [name for name, e in entries if starts_of(e.photos, e.frames, length, ends)]
-        procedural = [name for name in fit if name.startswith("procedural")]
-        return procedural, [name for name in fit if not name.startswith("procedural")]
+        found: tuple[list[str], list[str]] = ([], [])
+        for name, entry in self._entries["train"].items():
+            if starts_of(entry.photos, entry.frames, length, ends):
+                found[not name.startswith("procedural")].append(name)
+        return found
 
     def choose(self, rng: np.random.Generator, length: int, draw: ClipDraw, row: int, at: int) -> LatentClip:
-        """See :class:`Corpus`; ``row`` and ``at`` change nothing."""
+        """A random clip, filmed or procedural as the draw asks for; ``row`` and ``at`` change nothing."""
         procedural, filmed = self._fitting(length, draw.ends)
         names = filmed if procedural == [] or (filmed and rng.random() < draw.filmed) else procedural
         return self.clip(names[rng.integers(len(names))])

@@ -237,7 +237,8 @@ def _scanned(folder: Path, split: str, scene: str, digest: bool = False) -> tupl
                     raise DamagedSample(f"{missing[0]} is missing")
                 record = read_record(key, read_member(file, parts["json"]))
                 places = {name: (parts[name].offset, parts[name].size) for name in MEMBERS}
-                entries.append(SampleEntry(key, *(int(record[n]) for n in ("frames", "width", "height")), places))
+                frames, width, height = (int(record[name]) for name in ("frames", "width", "height"))
+                entries.append(SampleEntry(key, frames, width, height, places))
             except (KeyError, TypeError, ValueError):
                 damaged[f"{split}/{scene}.tar:{key}"] = "the JSON record gives no size"
             except (DamagedSample, DamagedTar) as error:

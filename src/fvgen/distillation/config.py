@@ -46,17 +46,6 @@ class AnchorConfig:
         if min(self.truth, self.perceptual, self.texture) < 0 or self.frames < 1:
             raise UserError("the weights of an anchor are at least 0, its frames at least 1")
 
-    def require(self) -> None:
-        """Refuse an anchor without any weight where nothing else is asked of the student.
-
-        Raises:
-            UserError: all weights are 0.
-        """
-        if not (self.truth > 0 or self.decodes):
-            raise UserError(
-                "`polish_steps` need an anchor: set `anchor.truth`, `anchor.perceptual` or `anchor.texture`"
-            )
-
     @property
     def decodes(self) -> bool:
         """Whether frames are compared as pictures."""
@@ -140,15 +129,3 @@ class DistillationConfig:
     def scale(self) -> float:
         """The teacher's guidance scale; 1, no guidance, where ``guidance_scale`` was left open."""
         return 1.0 if self.guidance_scale is None else self.guidance_scale
-
-    def require_ratio(self) -> None:
-        """Refuse a critic whose logit is not the log ratio of the densities where the weight is made of it.
-
-        Raises:
-            UserError: for a weighted divergence with a hinge or relativistic critic.
-        """
-        if self.divergence != "reverse_kl" and self.adversarial != "bce":
-            raise UserError(
-                f"`divergence` {self.divergence} is weighted by the critic's density ratio, which a critic trained "
-                f"with {self.adversarial} does not give: choose bce, or reverse_kl"
-            )

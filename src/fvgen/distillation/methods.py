@@ -24,6 +24,7 @@ from fvgen.distillation.losses import (
     surrogate,
     weight,
 )
+from fvgen.errors import UserError
 
 
 class Denoiser(Protocol):
@@ -302,6 +303,15 @@ class GanInit(Method):
         return self.phases.adversarial(batch.x0, fake, batch.condition, draws)
 
 
+def _require_ratio(config: DistillationConfig) -> None:
+    """Refuse a critic whose logit is not the log ratio of the densities where the weight is made of it."""
+    if needs_ratio(config.divergence) and config.adversarial != "bce":
+        raise UserError(
+            f"`divergence` {config.divergence} is weighted by the critic's density ratio, which a critic trained with "
+            f"{config.adversarial} does not give: choose bce, or reverse_kl"
+        )
+
+
 class SoftDmd(Method):
     """Stage 2: distribution matching, weighted by the critic (the paper's section 4.2).
 
@@ -309,7 +319,7 @@ class SoftDmd(Method):
     """
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
-        config.require_ratio()
+        _require_ratio(config)
         super().__init__(roles, config)
         self.judged = needs_ratio(config.divergence) and config.critic == "online"
         self.critics = ("head", "fake_score") if self.judged else ("fake_score",)
@@ -332,7 +342,7 @@ class Dmd2(Method):
     critics = ("head", "fake_score")
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
-        config.require_ratio()
+        _require_ratio(config)
         super().__init__(roles, config)
 
     def critics_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:
@@ -358,8 +368,9 @@ class Polish(Method):
     """The anchors alone, while the learning rate falls: it takes away the noise that steps of one size leave."""
 
     def __init__(self, roles: Roles, config: DistillationConfig) -> None:
-        config.anchor.require()
         super().__init__(roles, config)
+        if not (config.anchor.truth > 0 or config.anchor.decodes):
+            raise UserError("`polish_steps` need an anchor: `anchor.truth`, `anchor.perceptual` or `anchor.texture`")
 
 
 class OdeRegression(Method):

@@ -39,7 +39,9 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 class RunLog:
-    """``log.jsonl``, ``pictures/`` and ``tensorboard/`` of a run. Lines of steps that will be done again are dropped.
+    """Writes ``log.jsonl``, ``pictures/`` and ``tensorboard/`` of a run.
+
+    Lines of an earlier sitting are dropped where they are of steps that will be done again.
 
     Args:
         folder: of the run; created where absent.
@@ -59,10 +61,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         if path.exists():
-            lines = read_log(folder)
-            kept = [line for line in lines if line["step"] < step]
-            if len(kept) < len(lines):
-                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            kept = (line for line in read_log(folder) if line["step"] < step)
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -78,7 +78,7 @@ class RunLog:
             self.board.close()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """One line; integers stay integers."""
+        """Write the figures of a step as one line, rounded to six digits; integers stay integers."""
         if not self.writes:
             return
         rounded = {k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in figures.items()}
@@ -89,7 +89,7 @@ class RunLog:
                 self.board.add_scalar(name.replace("_", "/", 1), value, step)
 
     def pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """``pictures/NAME/STEP.png`` of ``[3, H, W]`` in -1..1."""
+        """Write pictures ``[3, H, W]`` in -1..1 as ``pictures/NAME/STEP.png``."""
         for name, picture in pictures.items() if self.writes else ():
             pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(0, -1).cpu().numpy()
             path = self.folder / "pictures" / name / f"{step:06d}.png"

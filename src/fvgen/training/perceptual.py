@@ -14,11 +14,12 @@ _FAINT = 1e-4  # gradient energy, grey in 0..1, below which nobody sees a differ
 
 
 class PerceptualLoss:
-    """A `fvgen.distillation.methods.PictureDistance` of decoded latents, by another network than the metrics'.
+    """Compares latents as pictures, a `fvgen.distillation.methods.PictureDistance`.
 
     Args:
-        autoencoder: that decodes, frozen.
-        network: that looks, frozen; without it the perceptual distance is 0.
+        autoencoder: decodes the latents; frozen.
+        network: gives features of the pictures; frozen, and another one than the metrics'. Without it the perceptual
+            distance is 0.
     """
 
     def __init__(self, autoencoder: FrameAutoencoder, network: EfficientNetLite | None) -> None:
@@ -26,7 +27,7 @@ class PerceptualLoss:
 
     @staticmethod
     def wanted(autoencoder: FrameAutoencoder, anchor: AnchorConfig, device: torch.device) -> "PerceptualLoss | None":
-        """What an anchor asks for, with the published network; nothing where it decodes nothing.
+        """The comparison that an anchor asks for, with the published network; ``None`` where it decodes nothing.
 
         Raises:
             UserError: the network's weights are missing.
@@ -39,7 +40,7 @@ class PerceptualLoss:
         return PerceptualLoss(autoencoder, network.to(device))
 
     def __call__(self, x0: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Both ``[B]``, of latents ``[B, C, T, h, w]``: feature distances in 0..4, texture in nats."""
+        """Distances of features, 0..4, and of texture, in nats, each ``[B]``, of latents ``[B, C, T, h, w]``."""
         made = (self.autoencoder.decode(x0).flatten(0, 1) + 1) / 2
         with torch.no_grad():
             true = (self.autoencoder.decode(truth).flatten(0, 1) + 1) / 2
@@ -49,7 +50,7 @@ class PerceptualLoss:
 
 
 def clip_figures(made: Tensor, truth: Tensor, network: EfficientNetLite | None) -> dict[str, float]:
-    """A clip against the true one, ``[T, 3, H, W]`` in 0..1.
+    """Figures that compare a clip with the true one, both ``[T, 3, H, W]`` in 0..1.
 
     Returns:
         ``psnr``: in dB, the mean over frames; ``sharpness``: squared gradients over the truth's, 1 is right;

@@ -1,13 +1,13 @@
 """A whole model from nothing: pairs, autoencoder, teacher and student."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fvgen.data.farm import prepare_pairs
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
 from fvgen.models.efficientnet import LITE1
-from fvgen.models.model import VideoModel
 from fvgen.models.weight_files import Weights
 from fvgen.training.autoencoder import train_autoencoder
 from fvgen.training.distributed import joined
@@ -23,89 +23,89 @@ from fvgen.training.recipes import (
 from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher
 
-MINI_PROCEDURAL = PrepareRecipe(width=256, height=160, frames=16, least_frames=6)
-
-# Every stretch of footage gives a pair: photographs of a place are few, and no two stretches show quite the same holes.
-MINI_FILMED = PrepareRecipe(
-    width=256, height=160, frames=8, least_frames=3, clips=1000, attempts=1, overlap=1.0, longest_stride=1, held_out=0.0
-)
-
 
 @dataclass(frozen=True)
-class ReleaseRecipe:
-    """A model and how each of its parts is trained.
+class Release:
+    """How the model of a preset is made.
 
     Attributes:
-        preset: of :func:`fvgen.models.preset`.
-        procedural: the pairs of procedural scenes.
-        scenes: how many of these.
-        filmed: the pairs of footage.
-        footage: see :func:`fvgen.data.footage.find_scenes`.
+        scenes: how many procedural scenes pairs are made of.
+        procedural: recipe of their pairs.
+        filmed: recipe of the pairs of footage; ``None``: footage is not used.
         autoencoder, teacher, student: recipes of the three trainings.
         engine: how the trainings are carried out.
-        workers: processes that make pairs.
     """
 
-    preset: str = "mini"
-    procedural: PrepareRecipe = field(default_factory=PrepareRecipe)
-    scenes: int = 110
-    filmed: PrepareRecipe = field(default_factory=PrepareRecipe)
-    footage: tuple[Path, ...] = ()
-    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
-    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
-    student: StudentRecipe = field(default_factory=StudentRecipe)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    workers: int = 1
+    scenes: int
+    procedural: PrepareRecipe
+    filmed: PrepareRecipe | None
+    autoencoder: AutoencoderRecipe
+    teacher: TeacherRecipe
+    student: StudentRecipe
+    engine: EngineConfig
 
 
-def release_recipe(
-    name: str, footage: tuple[Path, ...] = (), textures: tuple[Path, ...] = (), device: str = "auto"
-) -> ReleaseRecipe:
-    """The recipe of ``mini``, or of ``mini-xs``, which takes two minutes and makes nothing good."""
-    if name == "mini":
-        return ReleaseRecipe(
-            procedural=MINI_PROCEDURAL if not textures else replace(MINI_PROCEDURAL, textures=textures),
-            filmed=MINI_FILMED,
-            footage=footage,
-            autoencoder=AutoencoderRecipe(steps=1200),
-            teacher=MINI_TEACHER,
-            student=MINI_STUDENT,
-            engine=EngineConfig(device=device, bf16=True),
-        )
-    return ReleaseRecipe(
-        preset=name,
-        procedural=PrepareRecipe(width=128, height=80, frames=8, least_frames=4, textures=textures, held_out=0.35),
+# Every stretch of footage gives a pair: photographs of a place are few, and no two stretches show quite the same holes.
+_FILMED = PrepareRecipe(
+    width=256, height=160, frames=8, least_frames=3, clips=1000, attempts=1, overlap=1.0, longest_stride=1, held_out=0.0
+)
+RELEASES = {
+    "mini": Release(
+        scenes=110,
+        procedural=PrepareRecipe(width=256, height=160, frames=16, least_frames=6),
+        filmed=_FILMED,
+        autoencoder=AutoencoderRecipe(steps=1200),
+        teacher=MINI_TEACHER,
+        student=MINI_STUDENT,
+        engine=EngineConfig(bf16=True),
+    ),
+    "mini-xs": Release(  # takes two minutes and makes nothing good
         scenes=3,
+        procedural=PrepareRecipe(width=128, height=80, frames=8, least_frames=4, held_out=0.35),
+        filmed=None,
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
         teacher=TeacherRecipe(steps=12, clips=ClipDraw(frames=4, crop=(16, 16)), full_frames=8),
         student=XS_STUDENT,
-        engine=EngineConfig(device=device, picture_every=2),
-    )
+        engine=EngineConfig(picture_every=2),
+    ),
+}
 
 
-def train_everything(recipe: ReleaseRecipe, folder: Path) -> tuple[VideoModel, VideoModel]:
-    """Pairs, autoencoder, teacher, student under ``folder``; what is there already is not done again.
+def train_everything(
+    name: str,
+    folder: Path,
+    footage: Sequence[Path] = (),
+    textures: tuple[Path, ...] = (),
+    workers: int = 1,
+    device: str = "auto",
+) -> None:
+    """Make pairs, autoencoder, teacher and student under ``folder``; what is there already is not done again.
 
-    Returns:
-        Teacher and student; also written in half precision to ``folder/mini-teacher`` and ``folder/mini`` (or
-        whatever the preset is called).
+    ``folder/NAME`` and ``folder/NAME-teacher`` are the results in half precision.
+
+    Args:
+        name: of the preset, one of :data:`RELEASES`.
+        folder: receives everything.
+        footage: sources of pairs besides procedural scenes, see :func:`fvgen.data.footage.find_scenes`.
+        textures: folders of photographs, for procedural scenes and for the autoencoder.
+        workers: processes that make pairs.
+        device: that trains.
 
     Raises:
         UserError: before anything is made, if something is missing that the last step needs.
     """
-    if recipe.student.distillation.anchor.perceptual:
+    release, pairs = RELEASES[name], folder / "pairs"
+    engine = replace(release.engine, device=device)
+    if release.student.distillation.anchor.perceptual:
         Weights().find(LITE1.weights)
-    pairs = folder / "pairs"
-    prepare_pairs([f"procedural:{recipe.scenes}"], recipe.procedural, pairs, recipe.workers)
-    if recipe.footage:
-        prepare_pairs(recipe.footage, recipe.filmed, pairs, recipe.workers)
-    textures, engine = recipe.procedural.textures, recipe.engine
-    model = train_autoencoder(recipe.preset, textures, recipe.autoencoder, folder / "autoencoder", engine)
-    with joined(engine.device) as world:
+    prepare_pairs([f"procedural:{release.scenes}"], replace(release.procedural, textures=textures), pairs, workers)
+    if footage and release.filmed:
+        prepare_pairs(footage, release.filmed, pairs, workers)
+    model = train_autoencoder(name, textures, release.autoencoder, folder / "autoencoder", engine)
+    with joined(device) as world:
         run = folder / "teacher"
-        teacher = train_teacher(model, LatentCorpus(pairs, model), recipe.teacher, run, engine, world)
-        corpus, name = LatentCorpus(pairs, teacher), str(run / "model")
-        student = distill(teacher, corpus, recipe.student, folder / "student", engine, world, name)
-    teacher.save(folder / f"{recipe.preset}-teacher")
-    student.save(folder / recipe.preset)
-    return teacher, student
+        teacher = train_teacher(model, LatentCorpus(pairs, model), release.teacher, run, engine, world)
+        corpus, teacher_name = LatentCorpus(pairs, teacher), str(run / "model")
+        student = distill(teacher, corpus, release.student, folder / "student", engine, world, teacher_name)
+    teacher.save(folder / f"{name}-teacher")
+    student.save(folder / name)
