@@ -66,26 +66,32 @@ class MixedCorpus(Corpus):
         self.procedural.close()
 
 
-def check_data(data: Sequence[str]) -> None:
-    """Refuse names that :func:`open_corpus` would refuse, before a model is there.
+def check_data(data: Sequence[str]) -> tuple[list[Path], list[int]]:
+    """The folders of pairs and the seeds of procedural scenes that some names stand for, at most one of each.
 
     Raises:
         UserError: nothing, two folders, a folder without pairs, a seed that is no number.
     """
-    folders = [name for name in data if not _is_procedural(name)]
+    folders, seeds = list[Path](), list[int]()
     for name in data:
-        if name in folders and not any(Path(name).glob("train/*.tar")):
-            raise UserError(f"`data` {name}: no training pairs there; make some with 'fvgen prepare'")
-        if name not in folders and name != "procedural" and not name.partition(":")[2].isdigit():
+        kind, _, seed = name.partition(":")
+        if kind != "procedural":
+            if not any(Path(name).glob("train/*.tar")):
+                raise UserError(f"`data` {name}: no training pairs there; make some with 'fvgen prepare'")
+            folders.append(Path(name))
+        elif name == "procedural" or seed.isdigit():
+            seeds.append(int(seed or 0))
+        else:
             raise UserError(f"`data` {name}: write procedural or procedural:SEED, such as procedural:7")
-    if not data or len(folders) > 1 or len(data) - len(folders) > 1:
+    if not data or len(folders) > 1 or len(seeds) > 1:
         raise UserError("`data`: name one folder of training pairs, procedural:SEED, or both")
+    return folders, seeds
 
 
 def open_corpus(
     data: Sequence[str],
     model: VideoModel,
-    procedural: ProceduralRecipe | None = None,
+    recipe: ProceduralRecipe | None = None,
     device: torch.device | str = "cpu",
 ) -> Corpus:
     """The corpus of clips that some names stand for.
@@ -93,21 +99,13 @@ def open_corpus(
     Args:
         data: a folder of pairs, ``procedural`` or ``procedural:SEED``, or one of each.
         model: whose autoencoder encodes clips.
-        procedural: how procedural clips are made.
+        recipe: of procedural clips.
         device: of the training.
 
     Raises:
         UserError: the names are none of these, or a folder holds no pairs.
     """
-    check_data(data)
-    found: list[Corpus] = [LatentCorpus(Path(name), model) for name in data if not _is_procedural(name)]
-    for name in data:
-        if _is_procedural(name):
-            found.append(
-                ProceduralCorpus(model, procedural or ProceduralRecipe(), int(name.partition(":")[2] or 0), device)
-            )
+    folders, seeds = check_data(data)
+    found: list[Corpus] = [LatentCorpus(folder, model) for folder in folders]
+    found += [ProceduralCorpus(model, recipe or ProceduralRecipe(), seed, device) for seed in seeds]
     return found[0] if len(found) == 1 else MixedCorpus(*found)
-
-
-def _is_procedural(name: str) -> bool:
-    return name == "procedural" or name.startswith("procedural:")

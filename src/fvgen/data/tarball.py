@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 _BLOCK = tarfile.BLOCKSIZE
 _COMMENTS = (tarfile.XHDTYPE, tarfile.XGLTYPE)  # other tools' notes on dates and owners
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -70,16 +71,12 @@ def scan_tar(path: Path) -> tuple[list[Member], str]:
             if header.size < 0 or at + _BLOCK + header.size > size:
                 return members, "cut off"
             if header.type not in _COMMENTS:
-                _refuse_unless_plain(header)
+                if header.type not in _FILES:
+                    raise DamagedTar(f"refused: '{header.name!a}' is not a plain file")
+                if not _PLAIN.fullmatch(header.name):
+                    raise DamagedTar(f"refused: the name {header.name!a} could leave its folder")
                 members.append(Member(header.name, at + _BLOCK, header.size))
             at += _BLOCK + -(-header.size // _BLOCK) * _BLOCK
-
-
-def _refuse_unless_plain(header: tarfile.TarInfo) -> None:
-    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        raise DamagedTar(f"refused: '{header.name!a}' is not a plain file")
-    if not _PLAIN.fullmatch(header.name):
-        raise DamagedTar(f"refused: the name {header.name!a} could leave its folder")
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
@@ -97,7 +94,6 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         raise DamagedTar(f"{member.name} is not at byte {member.offset}") from None
-    plain = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-    if not plain or header.name != member.name or header.size != member.size:
+    if header.type not in _FILES or (header.name, header.size) != (member.name, member.size):
         raise DamagedTar(f"{member.name} is not at byte {member.offset}")
     return file.read(member.size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fvgen.data.latents import Corpus
 from fvgen.diffusion.random import BatchRandom
@@ -119,12 +119,9 @@ class HeldOutRecord:
         scale, source = model.config.sampling.guidance_scale, torch.Generator().manual_seed(seed)
         made = sample_latents(model, condition, noise, steps, scale, source)
         asked = ~self.corpus.held_clip(name).photo[:frames]
-        made, true = (self._decoded(latents[:, :, asked.to(latents.device)]) for latents in (made, batch.latents))
+        shown = (latents[:, :, asked.to(latents.device)].float() for latents in (made, batch.latents))
+        made, true = (((self.model.autoencoder.decode(x)[0] + 1) / 2).clamp(0, 1) for x in shown)
         return clip_figures(made, true, self.network)
-
-    def _decoded(self, latents: Tensor) -> Tensor:
-        """``[T, 3, H, W]`` in 0..1."""
-        return ((self.model.autoencoder.decode(latents.float())[0] + 1) / 2).clamp(0, 1)
 
     def _keep_best(self, average: nn.Module, found: Mapping[str, float], updates: int) -> None:
         export = self.recipe.held_out.export

@@ -53,7 +53,7 @@ def held_out_loss(
     """
     if not corpus.held:
         return {}
-    errors: dict[str, list[float]] = {f"held_x0_{t}": [] for t in times}
+    errors = {f"held_x0_{t}": 0.0 for t in times}
     for k, name, counts in held_out_share(corpus, world):
         batch = corpus.held_batch(name, frames).to(world.device)
         condition = batch_condition(model, batch)
@@ -62,9 +62,8 @@ def held_out_loss(
             at = torch.full((1,), t, device=world.device)
             x_t = model.denoiser.schedule.add_noise(batch.latents, noise, at)
             error = F.mse_loss(model.denoiser.x0(x_t, at, condition), batch.latents)
-            errors[f"held_x0_{t}"].append(error.item() * counts)
-    means = world.mean({name: sum(values) for name, values in errors.items()})
-    return {name: value * world.size / len(corpus.held) for name, value in means.items()}
+            errors[f"held_x0_{t}"] += error.item() * counts
+    return {name: value * world.size / len(corpus.held) for name, value in world.mean(errors).items()}
 
 
 def held_out_share(
