@@ -28,9 +28,8 @@ from fvgen.data.recipe import PrepareRecipe
 from fvgen.evaluation.protocols import window_split
 from fvgen.models import VideoModel, preset
 from fvgen.models.model import ModelConfig
-from fvgen.models.viewcrafter.buffers import schedule_buffers
 from fvgen.models.viewcrafter.config import model_config
-from fvgen.models.viewcrafter.keys import place
+from fvgen.models.viewcrafter.keys import place, schedule_buffers
 from fvgen.models.viewcrafter.text import TextConfig, build_text_tower
 from fvgen.procedural import procedural_scene
 from fvgen.scene.formats.colmap import write_colmap

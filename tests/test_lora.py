@@ -14,8 +14,17 @@ from torch.utils.checkpoint import checkpoint
 from fvgen.errors import UserError
 from fvgen.evaluation.benchmark.random_model import random_model
 from fvgen.models import Condition, VideoModel, preset
-from fvgen.models.adapter_files import fingerprint, load_adapter, save_adapter
-from fvgen.models.lora import LowRank, adapted, lora_budget, low_rank_layers, merge, trainable
+from fvgen.models.lora import (
+    Adapter,
+    LowRank,
+    adapted,
+    fingerprint,
+    lora_budget,
+    low_rank_layers,
+    merge,
+    save_adapter,
+    trainable,
+)
 from fvgen.models.lora_config import ALL_LAYERS, LoraConfig
 from fvgen.models.unet import TimeConv
 from fvgen.pipeline import NovelViewPipeline
@@ -254,13 +263,15 @@ def test_a_toy_network_is_adapted_and_stored(tmp_path):
     assert len(list(low_rank_layers(student))) == 4
     torch.testing.assert_close(merge(student).x0(x, t), student.x0(x, t), rtol=1e-5, atol=1e-5)
     save_adapter(tmp_path / "toy", student, LORA, "toy", digits, torch.float32)
-    again, config = load_adapter(tmp_path / "toy", base)
-    assert config == LORA
+    adapter = Adapter.read(tmp_path / "toy")
+    assert adapter.config == LORA
+    again = adapted(base, adapter.config)
+    trainable(again).load_state_dict(adapter.factors, strict=True)
     assert torch.equal(again.x0(x, t), student.x0(x, t))
+    assert len(dict(adapter.merged(sorted(base.state_dict().items()), "", "toy"))) == len(base.state_dict())
     with pytest.raises(UserError, match="fingerprint"):
-        load_adapter(tmp_path / "toy", ToyDenoiser())
-    with pytest.raises(UserError, match="no adapter"):
-        load_adapter(tmp_path, base)
+        list(adapter.merged(sorted(ToyDenoiser().state_dict().items()), "", "another"))
+    assert Adapter.read(tmp_path) is None
 
 
 @pytest.fixture

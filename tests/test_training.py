@@ -62,7 +62,7 @@ def test_autoencoder_starts_as_the_principal_components():
     rng = np.random.default_rng(0)
     pictures = np.stack([procedural_texture(rng, 64) for _ in range(24)])
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    model = FrameAutoencoder.build(AutoencoderConfig(channels=(96,)))
+    model = FrameAutoencoder(AutoencoderConfig(channels=(96,)))
     with torch.no_grad():
         before = (model.decode(model.encode(images[None])) - images[None]).square().mean()
         start_from_principal_components(model, images)

@@ -90,7 +90,7 @@ def test_every_key_of_the_published_models_is_mapped_in_its_shape(manifest):
     ],
 )
 def test_presets(name, size, frames, scale, per_frame):
-    config = PRESETS[name]()
+    config = PRESETS[name]
     assert (config.width, config.height) == size
     assert config.frames == frames
     assert config.schedule.base_scale == scale

@@ -10,7 +10,7 @@ from test_networks import build_unet
 from fvgen.diffusion import NoiseSchedule, ScheduleConfig, ddim_sample, ddim_steps, guide, guide_twice
 from fvgen.diffusion.schedule import alphas_cumprod, betas
 from fvgen.models.denoiser import Condition, VideoDenoiser
-from fvgen.models.viewcrafter.buffers import schedule_buffers
+from fvgen.models.viewcrafter.keys import schedule_buffers
 from golden_numbers import TEXT_TOKENS, sees_own_tokens
 
 

@@ -130,7 +130,7 @@ def test_frames_see_their_own_image_tokens_in_shorter_clips_too(golden_set):
 def test_vae_equals_the_teachers(golden_set):
     io = golden_set.read("vae.io")
     config = autoencoder_config(golden_set.config["first_stage_config"]["params"], golden_set.config["scale_factor"])
-    autoencoder = FrameAutoencoder.build(config).eval()
+    autoencoder = FrameAutoencoder(config).eval()
     weights = placed(golden_set.read("vae.weights"), "first_stage_model.", "vae", len(config.channels))
     autoencoder.vae.load_state_dict(weights, strict=True)
     for case in golden_set.cases(io):

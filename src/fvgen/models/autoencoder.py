@@ -34,27 +34,24 @@ class AutoencoderConfig:
     quant_conv: bool = False
     scaling_factor: float = 1.0
 
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent along one axis."""
+        return self.patch_size * 2 ** (len(self.channels) - 1)
+
 
 class FrameAutoencoder(nn.Module):
-    """An ``AutoencoderKL`` and the patch size it works on; clips go through it frame by frame.
+    """Diffusers' ``AutoencoderKL``, untrained; clips go through it frame by frame, pixels folded into patches."""
 
-    Args:
-        vae: diffusers' network, with ``3 * patch_size**2`` input and output channels.
-        patch_size: side of the squares of pixels folded into channels.
-    """
-
-    def __init__(self, vae: Any, patch_size: int = 1) -> None:
-        super().__init__()
-        self.vae: Any = vae  # diffusers mixes its configuration in at run time, unseen by type checkers
-        self.patch_size = patch_size
-
-    @staticmethod
-    def build(config: AutoencoderConfig) -> FrameAutoencoder:
-        """An untrained autoencoder."""
+    def __init__(self, config: AutoencoderConfig) -> None:
         from diffusers import AutoencoderKL
 
+        super().__init__()
+        self.spatial_factor, self.latent_channels = config.spatial_factor, config.latent_channels
+        self.patch_size = config.patch_size
         blocks, pixels = len(config.channels), 3 * config.patch_size**2
-        vae = AutoencoderKL(
+        # Typed so because diffusers mixes its configuration in at run time, unseen by type checkers.
+        self.vae: Any = AutoencoderKL(
             in_channels=pixels,
             out_channels=pixels,
             block_out_channels=config.channels,
@@ -68,28 +65,17 @@ class FrameAutoencoder(nn.Module):
             use_post_quant_conv=config.quant_conv,
             scaling_factor=config.scaling_factor,
         )
-        return FrameAutoencoder(vae, config.patch_size)
-
-    @property
-    def spatial_factor(self) -> int:
-        """Pixels per latent along one axis."""
-        return self.patch_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the latents."""
-        return self.vae.config.latent_channels
 
     def fold(self, frames: Tensor) -> Tensor:
-        """``[N, 3, H, W]`` -> ``[N, 3 p p, H/p, W/p]``."""
+        """Frames ``[N, 3, H, W]`` to patches of ``p`` pixels, ``[N, 3 p p, H/p, W/p]``."""
         return F.pixel_unshuffle(frames, self.patch_size) if self.patch_size > 1 else frames
 
     def unfold(self, patches: Tensor) -> Tensor:
-        """The inverse of :meth:`fold`."""
+        """Patches ``[N, 3 p p, H/p, W/p]`` to frames ``[N, 3, H, W]``: the inverse of :meth:`fold`."""
         return F.pixel_shuffle(patches, self.patch_size) if self.patch_size > 1 else patches
 
     def encode(self, clip: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Frame by frame to scaled latents.
+        """Encode a clip to scaled latents, frame by frame.
 
         Args:
             clip: ``[B, T, 3, H, W]`` in -1..1.
@@ -102,7 +88,7 @@ class FrameAutoencoder(nn.Module):
         return mean if noise is None else mean + std * noise.to(mean)
 
     def posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of a clip's latents, shaped and scaled as those of :meth:`encode`."""
+        """Means and standard deviations ``[B, C, T, H/f, W/f]`` of a clip ``[B, T, 3, H, W]``'s scaled latents."""
         b, t = clip.shape[:2]
         latents = []
         for frames in clip.flatten(0, 1).split(frames_per_pass(*clip.shape[-2:])):
@@ -112,7 +98,7 @@ class FrameAutoencoder(nn.Module):
         return mean, std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """``[B, C, T, h, w]`` scaled latents -> ``[B, T, 3, H, W]`` float32, about -1..1, frame by frame."""
+        """Decode scaled latents ``[B, C, T, h, w]`` to a clip ``[B, T, 3, H, W]``, float32, about -1..1."""
         b, t = latents.shape[0], latents.shape[2]
         height, width = (side * self.spatial_factor for side in latents.shape[-2:])
         frames = (latents / self.vae.config.scaling_factor).transpose(1, 2).flatten(0, 1)
@@ -124,15 +110,6 @@ class FrameAutoencoder(nn.Module):
 def frames_per_pass(height: int, width: int) -> int:
     """Frames that go through an autoencoder together: 16 small ones, one large one, so that memory stays bounded."""
     return max(1, min(16, 16 * 256 * 192 // (height * width)))
-
-
-def principal_components(patches: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``[D]``, directions ``[count, D]`` and deviations ``[count]`` of ``patches [N, D]``."""
-    mean = patches.mean(0)
-    centred = patches - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
-    order = values.argsort(descending=True)[:count]
-    return mean, vectors[:, order].T.contiguous(), values[order].clamp_min(1e-8).sqrt()
 
 
 @torch.no_grad()
@@ -154,7 +131,11 @@ def start_from_principal_components(model: FrameAutoencoder, images: Tensor) -> 
     if len(vae.config.block_out_channels) != 1 or vae.config.norm_num_groups != 1:
         raise ValueError("this initialisation needs one level and one normalisation group")
     patches = model.fold(images).movedim(1, -1).flatten(0, 2)
-    mean, directions, deviations = principal_components(patches, latent)
+    mean = patches.mean(0)
+    centred = patches - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))  # ascending
+    order = values.argsort(descending=True)[:latent]
+    directions, deviations = vectors[:, order].T.contiguous(), values[order].clamp_min(1e-8).sqrt()
     # Latents keep half of the spectrum's decay: coarse content outlives fine content under noise.
     gains = deviations.rsqrt() / (deviations.sqrt().square().mean().sqrt())
     to_latent = directions * gains[:, None]
@@ -169,13 +150,9 @@ def start_from_principal_components(model: FrameAutoencoder, images: Tensor) -> 
     _calibrate(vae, model.fold(images[:16]))
 
 
-def _linear_path(part: nn.Module, inward: Tensor, shift: Tensor, outward: Tensor, offset: Tensor) -> None:
+def _linear_path(part: Any, inward: Tensor, shift: Tensor, outward: Tensor, offset: Tensor) -> None:
     """Write ``outward @ (inward @ x + shift) + offset`` into the first and last convolution of ``part``."""
-    conv_in, conv_out = part.get_submodule("conv_in"), part.get_submodule("conv_out")
-    assert isinstance(conv_in, nn.Conv2d)
-    assert isinstance(conv_out, nn.Conv2d)
-    assert conv_in.bias is not None
-    assert conv_out.bias is not None
+    conv_in, conv_out = part.conv_in, part.conv_out
     k, width = inward.shape[0], conv_in.out_channels
     steady = (width - 2 * k) // 4 * 2  # channels that hold a constant
     conv_in.weight[: 2 * k + steady] = 0
@@ -195,17 +172,12 @@ def _linear_path(part: nn.Module, inward: Tensor, shift: Tensor, outward: Tensor
 
 def _calibrate(vae: Any, inputs: Tensor) -> None:
     """Set the last normalisations so that they are the identity on a typical picture."""
-    seen: dict[str, tuple[float, float]] = {}
 
-    def watch(name: str, norm: nn.GroupNorm) -> None:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[name] = (args[0].mean().item(), args[0].flatten(1).std(1).mean().item())
+    def fit(norm: nn.GroupNorm, args: tuple[Tensor, ...]) -> None:
+        norm.weight.fill_(args[0].flatten(1).std(1).mean().item())
+        norm.bias.fill_(args[0].mean().item())
 
-        handle = norm.register_forward_pre_hook(hook)
+    for norm in (vae.encoder.conv_norm_out, vae.decoder.conv_norm_out):
+        handle = norm.register_forward_pre_hook(fit)
         vae.decode(vae.encode(inputs).latent_dist.mode())
         handle.remove()
-        norm.weight.fill_(seen[name][1])
-        norm.bias.fill_(seen[name][0])
-
-    watch("encoder", vae.encoder.conv_norm_out)
-    watch("decoder", vae.decoder.conv_norm_out)

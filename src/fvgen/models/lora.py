@@ -5,14 +5,21 @@ No switch says which factors are active, so networks can be used in any order an
 """
 
 import copy
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fvgen.errors import UserError
 from fvgen.models.attention import Attention
 from fvgen.models.lora_config import LoraConfig
 from fvgen.models.unet import (
@@ -26,6 +33,7 @@ from fvgen.models.unet import (
 
 M = TypeVar("M", bound=nn.Module)
 Layer = nn.Linear | nn.Conv2d | nn.Conv3d
+_DIGITS = 12
 
 
 class LowRank(nn.Module):
@@ -54,7 +62,6 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer's."""
         kind = x.device.type
         if torch.is_autocast_enabled(kind):  # once for base and factors: the copy is kept for the backward pass
             x = x.to(torch.get_autocast_dtype(kind))
@@ -74,7 +81,17 @@ class LowRank(nn.Module):
 
 
 def add_factors(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """``W + scale * up @ down``, at least float32."""
+    """``W + scale * up @ down``, at least float32.
+
+    Args:
+        weight: ``W [out, in, ...]``.
+        down: ``[rank, in, ...]``.
+        up: ``[out, rank]``.
+        scale: of the product.
+
+    Returns:
+        ``[out, in, ...]``.
+    """
     return weight + scale * (up.float() @ down.float().flatten(1)).reshape(weight.shape)
 
 
@@ -94,25 +111,22 @@ def adapted(network: M, config: LoraConfig, seed: int = 0) -> M:
     """
     if config.rank < 1:
         raise ValueError("adapters have a rank of at least 1")
-    if any(True for _ in low_rank_layers(network)):
+    if low_rank_layers(network):
         raise ValueError("this network has adapters already: adapt its base")
     network.requires_grad_(False)
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     made, generator = copy.deepcopy(network, shared), torch.Generator().manual_seed(seed)
-
-    def wrapped(owner: nn.Module, layer: nn.Module) -> nn.Module:
-        if isinstance(layer, Layer) and _kind(owner, layer) in config.layers:
-            return LowRank(layer, config.rank, config.scale, generator)
-        return layer
-
-    _replace(made, wrapped)
-    if not any(True for _ in low_rank_layers(made)):
+    for name, layer in list(made.named_modules()):
+        owner = made.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, Layer) and layer is not made and _kind(owner, layer) in config.layers:
+            made.set_submodule(name, LowRank(layer, config.rank, config.scale, generator))
+    if not low_rank_layers(made):
         raise ValueError(f"{type(network).__name__} has no layers of the kinds {', '.join(config.layers)}")
     return made
 
 
 def _kind(owner: nn.Module, layer: Layer) -> str | None:
-    """Of :data:`fvgen.models.lora_config.Layers`; ``None``: a UNet's first and last convolution, its time embedding."""
+    """One of ``Layers``, or ``None`` for a UNet's first and last convolution and its embeddings of numbers."""
     if isinstance(layer, TimeConv):
         return "temporal"
     if isinstance(owner, ScalarEmbedding | VideoUNet):
@@ -126,18 +140,9 @@ def _kind(owner: nn.Module, layer: Layer) -> str | None:
     return "embeddings" if isinstance(owner, ResBlock) else "feedforward"
 
 
-def _replace(owner: nn.Module, change: Callable[[nn.Module, nn.Module], nn.Module]) -> None:
-    for name, child in owner.named_children():
-        new = change(owner, child)
-        if new is child:
-            _replace(child, change)
-        else:
-            setattr(owner, name, new)
-
-
-def low_rank_layers(network: nn.Module) -> Iterator[tuple[str, LowRank]]:
+def low_rank_layers(network: nn.Module) -> list[tuple[str, LowRank]]:
     """The adapted layers of a network by their names in it."""
-    return ((name, part) for name, part in network.named_modules() if isinstance(part, LowRank))
+    return [(name, part) for name, part in network.named_modules() if isinstance(part, LowRank)]
 
 
 def trainable(network: nn.Module) -> nn.Module:
@@ -160,7 +165,8 @@ def trainable(network: nn.Module) -> nn.Module:
 def merge(network: M) -> M:
     """A plain network with the factors in its weights, its tensors all new."""
     plain = copy.deepcopy(network)
-    _replace(plain, lambda _, layer: layer.merged() if isinstance(layer, LowRank) else layer)
+    for name, layer in low_rank_layers(plain):
+        plain.set_submodule(name, layer.merged())
     return plain
 
 
@@ -181,3 +187,117 @@ def lora_budget(network: nn.Module, config: LoraConfig, base_bytes: int = 2) -> 
         "moments": 2 * 2 * factors,
         "gradients": factors,
     }
+
+
+def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """Twelve hex digits that tell whether two networks have the same weights.
+
+    A format that holds them exactly does not change it: halves have the same digits when they are read as float32.
+
+    Args:
+        weights: names and tensors of any shape, in the order of the names.
+    """
+    digest = hashlib.sha256()
+    for name, value in weights:
+        _add(digest, name, value)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+
+
+def save_adapter(
+    folder: Path, network: nn.Module, config: LoraConfig, base: str, base_fingerprint: str, dtype: torch.dtype
+) -> None:
+    """Write the factors of an adapted network: ``adapter.safetensors``, and ``adapter.json``, which names their base.
+
+    Args:
+        folder: made if it is not there. With a ``model_index.json`` it is a model.
+        network: made by :func:`adapted`, a denoiser where the folder is to be a model.
+        config: it was made with.
+        base: model of the package, or folder of a model.
+        base_fingerprint: of that model's denoiser, as it lies on disk.
+        dtype: of the factors on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().to(dtype).contiguous() for name, value in trainable(network).state_dict().items()}
+    save_file(state, folder / "adapter.safetensors", metadata={"format": "pt"})
+    told = {"base": base, "fingerprint": base_fingerprint, **asdict(config)}
+    (folder / "adapter.json").write_text(json.dumps(told, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Factors on disk and what they belong to.
+
+    Attributes:
+        folder: they were read from.
+        base: model of the package, or folder of a model.
+        fingerprint: of the base's denoiser, see :func:`fingerprint`.
+        config: of the adapters.
+        factors: by name, ``PATH.down`` and ``PATH.up``; empty until they are read.
+    """
+
+    folder: Path
+    base: str
+    fingerprint: str
+    config: LoraConfig
+    factors: Mapping[str, Tensor]
+
+    @staticmethod
+    def read(folder: Path, factors: bool = True) -> "Adapter | None":
+        """What a folder holds; ``None`` if that is no adapter.
+
+        Args:
+            folder: of a model or an adapter.
+            factors: ``False``: their file is only looked for.
+
+        Raises:
+            UserError: the adapter is not whole.
+        """
+        if not (folder / "adapter.json").is_file():
+            return None
+        try:
+            told = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+            config = LoraConfig(told["rank"], told["alpha"], tuple(told["layers"]))
+            if not (folder / "adapter.safetensors").is_file():
+                raise FileNotFoundError("adapter.safetensors is missing")
+            found = load_file(folder / "adapter.safetensors") if factors else {}
+            return Adapter(folder, str(told["base"]), str(told["fingerprint"]), config, found)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder} is not a complete adapter: {error}") from error
+
+    def merged(
+        self, weights: Iterable[tuple[str, Tensor]], prefix: str, base: str | Path
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Add the factors to the weights of a base, one by one.
+
+        Args:
+            weights: names and tensors of any shape, all of them, in the order of the names.
+            prefix: of their names in the network that was adapted.
+            base: its name, for errors.
+
+        Returns:
+            The names and the changed weights, each in the shape it had.
+
+        Raises:
+            UserError: after the last one, if it was another base than the one that was adapted.
+        """
+        digest, left = hashlib.sha256(), {name.removesuffix(".up") for name in self.factors if name.endswith(".up")}
+        for name, value in weights:
+            _add(digest, prefix + name, value)
+            layer = (prefix + name).removesuffix(".weight")
+            if name.endswith(".weight") and layer in left:
+                down, up = (self.factors[f"{layer}.{part}"].to(value.device) for part in ("down", "up"))
+                value = add_factors(value.float(), down, up, self.config.scale)
+                left.remove(layer)
+            yield name, value
+        found = digest.hexdigest()[:_DIGITS]
+        if found != self.fingerprint:
+            raise UserError(
+                f"{self.folder} adapts a model with the fingerprint {self.fingerprint}, and {base} has {found}: "
+                f"name the folder of the right one as 'base' in {self.folder / 'adapter.json'}"
+            )
+        if left:
+            raise UserError(f"{self.folder} has factors for {sorted(left)[0]}, which its base {base} does not have")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,11 +17,10 @@ from torch import Tensor, nn
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
 from fvgen.hub import hub_folder, is_hub_name
-from fvgen.models.adapter_files import Adapter, save_adapter
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
 from fvgen.models.denoiser import Condition, GuideVariance, VideoDenoiser
-from fvgen.models.lora import low_rank_layers
+from fvgen.models.lora import Adapter, low_rank_layers, save_adapter
 from fvgen.models.lora_config import LoraConfig
 from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
@@ -83,8 +84,7 @@ class ModelConfig:
     @property
     def grid(self) -> int:
         """Width and height in pixels must be multiples of this."""
-        levels = len(self.autoencoder.channels) + len(self.unet.channel_mult) - 2
-        return self.autoencoder.patch_size * 2**levels
+        return self.autoencoder.spatial_factor * 2 ** (len(self.unet.channel_mult) - 1)
 
 
 class VideoModel(nn.Module):
@@ -109,17 +109,12 @@ class VideoModel(nn.Module):
         with torch.device(device):
             conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
             unet = VideoUNet(config.unet)
-            autoencoder = FrameAutoencoder.build(config.autoencoder)
+            autoencoder = FrameAutoencoder(config.autoencoder)
         denoiser = VideoDenoiser(unet, config.schedule, config.guide_variance)
         return VideoModel(config, autoencoder, conditioner, denoiser)
 
-    @property
-    def grid(self) -> int:
-        """Width and height in pixels must be multiples of this."""
-        return self.config.grid
-
     def concat_condition(self, guide: Tensor, coverage: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Guide latents and coverage.
+        """What is concatenated with the noised latents: the guide's latents, and its coverage where the model has it.
 
         Args:
             guide: ``[B, T, 3, H, W]`` in -1..1, of the kind that the configuration names.
@@ -132,7 +127,15 @@ class VideoModel(nn.Module):
         return self.with_coverage(self.autoencoder.encode(guide, noise), coverage)
 
     def with_coverage(self, latents: Tensor, coverage: Tensor) -> Tensor:
-        """A guide's latents ``[B, C, T, h, w]`` with the share of covered pixels as one more channel, if it has one."""
+        """A guide's latents with the share of covered pixels as one more channel, where the model has that channel.
+
+        Args:
+            latents: ``[B, C, T, h, w]``.
+            coverage: ``[B, T, H, W]`` bool.
+
+        Returns:
+            ``[B, C (+1), T, h, w]``.
+        """
         if not self.config.coverage_channel:
             return latents
         share = nn.functional.avg_pool2d(coverage.float(), self.autoencoder.spatial_factor)
@@ -141,32 +144,38 @@ class VideoModel(nn.Module):
     def condition(
         self, guide: Tensor, coverage: Tensor, image: Tensor, noise: Tensor | None = None, guided: bool = True
     ) -> Condition:
-        """The condition of clips ``[B, T, 3, H, W]`` whose cross-attention sees ``image [B, 3, H, W]``.
+        """The condition of a batch of clips.
 
-        ``noise`` as in :meth:`concat_condition`; the teacher's image is the first frame of the clip, a photograph.
-        Without ``guided`` there is no null context.
+        Args:
+            guide, coverage, noise: see :meth:`concat_condition`.
+            image: ``[B, 3, H, W]`` in -1..1, what cross-attention sees; the teacher's is the first frame of the clip,
+                a photograph.
+            guided: ``False`` leaves out the null context, which only guidance needs.
         """
         context = self.conditioner.context(image).float()
         null = self.conditioner.null_context(image).float() if guided else None
         return Condition(self.concat_condition(guide, coverage, noise), context, null)
 
     def latent_shape(self, clip: Tensor) -> tuple[int, ...]:
-        """``(B, C, T, h, w)`` of the latents of a clip ``[B, T, 3, H, W]``."""
+        """The shape ``[B, C, T, h, w]`` that the latents of a clip ``[B, T, 3, H, W]`` have."""
         b, t, _, h, w = clip.shape
         factor = self.autoencoder.spatial_factor
         return b, self.autoencoder.latent_channels, t, h // factor, w // factor
 
     def decode(self, latents: Tensor, concat: Tensor, guide: Tensor, wanted: Tensor) -> Tensor:
-        """Latents ``[B, C, T, h, w]`` to the ``F`` wanted frames ``[F, 3, H, W]``, about -1..1, float32.
+        """Decode the wanted frames of a batch of clips.
 
         A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
         guide, and the autoencoder's own error is left out of the picture.
 
         Args:
-            latents: of the clip.
-            concat: the condition, which holds the guide's latents.
+            latents: ``[B, C, T, h, w]`` of the clips.
+            concat: ``[B, C (+1), T, h, w]`` of the condition, which holds the guide's latents.
             guide: ``[B, T, 3, H, W]`` in -1..1.
             wanted: ``[F]`` numbers of the frames that are decoded, counted through the batch.
+
+        Returns:
+            ``[F, 3, H, W]``, about -1..1, float32.
         """
         frames = self._decoded(latents, wanted)
         if self.config.guide_variance is None:
@@ -183,7 +192,7 @@ class VideoModel(nn.Module):
         Raises:
             ValueError: the denoiser has adapters: merge them, or save them alone.
         """
-        if any(True for _ in low_rank_layers(self.denoiser)):
+        if low_rank_layers(self.denoiser):
             raise ValueError("this denoiser has adapters: merge them, or save them alone")
         write_configs(folder, self.config, self.autoencoder.vae.config.scaling_factor)
         for name, module in self.components().items():
@@ -205,7 +214,7 @@ class VideoModel(nn.Module):
             folder: made if it is not there.
             adapters: that the denoiser was made with, see :func:`fvgen.models.lora.adapted`.
             base: the model that the denoiser, the autoencoder and the conditioner are of: a name or a folder.
-            base_fingerprint: of its denoiser as it lies on disk, see :func:`fvgen.models.adapter_files.fingerprint`.
+            base_fingerprint: of its denoiser as it lies on disk, see :func:`fvgen.models.lora.fingerprint`.
             dtype: of the factors on disk.
 
         Raises:
@@ -236,17 +245,13 @@ class VideoModel(nn.Module):
             UserError: if there is no such model, the folder is not one, or an adapter's base is another or gone.
         """
         path = find_model(folder)
-        config, adapter = read_config(path), Adapter.read(path)
-        home = home_of(path)
-        try:
+        config, adapter, home = read_config(path), Adapter.read(path), _home(path)
+        with _complete(path):
             model = VideoModel.build(config, device="meta")
             for name, module in model.components().items():
                 state = _read(home / name / "model.safetensors", device, dtype, adapter if name == "unet" else None)
                 module.load_state_dict(state, strict=True, assign=True)
             scaled = json.loads((home / "vae" / "config.json").read_text())
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{path} is not a complete fvgen model: {first}") from error
         model.autoencoder.vae.register_to_config(**scaled)
         return model.to(device).eval()
 
@@ -275,16 +280,13 @@ def find_model(folder: str | Path) -> Path:
     return path
 
 
-def home_of(path: Path) -> Path:
-    """The folder with a model's weights: its own, or its base's where it is an adapter.
-
-    Raises:
-        UserError: the base is gone, or an adapter itself.
-    """
+def _home(path: Path) -> Path:
+    """The folder with a model's weights: its own, or its base's where it is an adapter."""
     adapter = Adapter.read(path, factors=False)
     if adapter is None:
         return path
-    for place in adapter.places:
+    # As it was named, as seen from the adapter's folder, beside that folder.
+    for place in (adapter.base, path / adapter.base, path.resolve().parent / Path(adapter.base).name):
         if (Path(place) / "model_index.json").is_file() or (WEIGHTS / place / "model_index.json").is_file():
             home = find_model(place)
             if Adapter.read(home, factors=False) is not None:
@@ -296,21 +298,27 @@ def home_of(path: Path) -> Path:
     )
 
 
+@contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a complete fvgen model: {first}") from error
+
+
 def read_config(path: Path) -> ModelConfig:
     """What a model folder says of itself, its weights left unread but looked for.
 
     Raises:
-        UserError: if it does not describe a model, or a part of it, or of its base, is missing.
+        UserError: it does not describe a model, or a part of it, or of its base, is missing.
     """
-    home = home_of(path)
-    try:
+    home = _home(path)
+    with _complete(path):
         config = config_from_dict(json.loads((path / "model_index.json").read_text()))
         for name in ("vae/config.json", *(f"{part}/model.safetensors" for part in ("unet", "vae", "conditioner"))):
             if not (home / name).is_file():
                 raise FileNotFoundError(f"{name} is missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a complete fvgen model: {first}") from error
     return config
 
 

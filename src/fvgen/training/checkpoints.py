@@ -21,7 +21,7 @@ from torch.distributed.checkpoint import FileSystemReader
 
 from fvgen.errors import UserError
 from fvgen.files import write_json
-from fvgen.models.adapter_files import fingerprint as fingerprint_of_weights
+from fvgen.models.lora import fingerprint as fingerprint_of_weights
 from fvgen.training.distributed import DistributedContext
 
 _SHOWN = 3  # differences that are named

@@ -103,8 +103,8 @@ def measure_clips(
     model = systems[0].model
     config, device, dtype = model.config, systems[0].pipeline.device, systems[0].pipeline.dtype
     width, height = size or (config.width, config.height)
-    if width % model.grid or height % model.grid:
-        raise UserError(f"size {width}x{height}: width and height must be multiples of {model.grid}")
+    if width % model.config.grid or height % model.config.grid:
+        raise UserError(f"size {width}x{height}: width and height must be multiples of {model.config.grid}")
     guide = torch.rand(clips, config.frames, 3, height, width, generator=torch.Generator().manual_seed(0))
     guide = (guide * 2 - 1).to(device, dtype)
     coverage = torch.ones(clips, config.frames, height, width, dtype=torch.bool, device=device)

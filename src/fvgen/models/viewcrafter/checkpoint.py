@@ -6,10 +6,11 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.utils import CallbackIOWrapper
 
 from fvgen.errors import UserError
 from fvgen.files import write_whole
@@ -32,10 +33,6 @@ class Form:
     container: str
     prefix: str
     old_names: bool
-
-    def key_in_file(self, key: str) -> str:
-        """The key that the file has for one of ours."""
-        return self.prefix + (key.replace(_NEW, _OLD) if self.old_names else key)
 
 
 @dataclass(frozen=True)
@@ -91,37 +88,29 @@ def _load(path: Path) -> Any:
         text = " ".join(str(error).split())
         code = re.search(r"(?:GLOBAL|Unsupported global:|Unsupported class|Trying to call reduce for) (\S+)", text)
         if code:
-            named = code[1].rstrip(".,:")
-            raise UserError(f"{path} holds more than tensors ({named}), which could run code: not loaded") from error
+            what = code[1].rstrip(".,:")
+            raise UserError(f"{path} holds more than tensors ({what}), which could run code: not loaded") from error
         raise UserError(f"{path} is damaged or not a PyTorch checkpoint ({text[:120]})") from error
-
-
-class _Counted:
-    """A file that tells a progress bar what is written to it."""
-
-    def __init__(self, file: Any, progress: Any) -> None:
-        self._file, self._progress = file, progress
-
-    def write(self, data: Any) -> int:
-        written = self._file.write(data)
-        self._progress.update(written)
-        return written
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 def write_checkpoint(tensors: dict[str, Tensor], form: Form, path: Path) -> None:
     """Write a checkpoint in the form it once had: the whole file, or none.
 
+    Args:
+        tensors: by key, without wrapping, of any shape.
+        form: how to wrap them.
+        path: of the file.
+
     Raises:
         UserError: ``path`` cannot be written.
     """
-    state: dict[str, Any] = {form.key_in_file(key): value for key, value in tensors.items()}
+    state: dict[str, Any] = {
+        form.prefix + (key.replace(_NEW, _OLD) if form.old_names else key): value for key, value in tensors.items()
+    }
     content = {form.container: state} if form.container else state
-    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    size = sum(value.nbytes for value in tensors.values())
     try:
         with bar(size, "write") as progress:
-            write_whole(path, lambda file: torch.save(content, cast(Any, _Counted(file, progress))))
+            write_whole(path, lambda file: torch.save(content, CallbackIOWrapper(progress.update, file, "write")))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -18,19 +18,32 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.models.model import ModelConfig, VideoModel, config_from_dict, write_configs
 from fvgen.models.presets import preset
-from fvgen.models.tensor_files import write_tensors
-from fvgen.models.viewcrafter.buffers import schedule_buffers
 from fvgen.models.viewcrafter.checkpoint import Checkpoint, Form, read_checkpoint, write_checkpoint
-from fvgen.models.viewcrafter.config import clip_configs, model_config, read_config
-from fvgen.models.viewcrafter.keys import BUFFERS, SCHEDULE, UNUSED, place
-from fvgen.models.viewcrafter.text import TextConfig, build_text_tower, embed_prompts
+from fvgen.models.viewcrafter.config import model_config, read_config
+from fvgen.models.viewcrafter.keys import BUFFERS, SCHEDULE, UNUSED, place, schedule_buffers
+from fvgen.models.viewcrafter.text import PROMPT, TextConfig, build_text_tower, embed_prompts
 from fvgen.progress import bar, track
 
 RECORD = "conversion.json"
 _TEXT = "text_encoder"
 _CACHED = ("prompt", "empty_prompt")  # of the conditioner; computed, not in the checkpoint
 
-Parts = dict[str, dict[str, Tensor]]
+_FORMATS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+Parts = dict[str, dict[str, Tensor]]  # tensors by component and name
 
 
 @dataclass(frozen=True)
@@ -74,12 +87,19 @@ def from_viewcrafter(source: Path, folder: Path, choice: Choice | None = None) -
     config, text, notes = _configured(checkpoint, choice)
     parts = _sorted_out(checkpoint, config)
     _check_complete(parts, config, text, source)
-    notes += _cache_text(parts, config, text, choice)
+    notes += _cache_text(parts, config, text, choice.text)
     notes += [f"left out, as no model needs it: {', '.join(checkpoint.dropped)}"] if checkpoint.dropped else []
     _write(folder, parts, config, text)
     record = {"source": source.name, "form": asdict(checkpoint.form), "keys": list(checkpoint.tensors)}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    return [*_report(checkpoint, parts), *notes]
+    lines = [f"{len(checkpoint.tensors)} tensors of the checkpoint:"]
+    for component, state in sorted(parts.items()):
+        own = [value for name, value in state.items() if name not in _CACHED]
+        where = "unused.safetensors, only to convert back" if component == UNUSED else component
+        lines.append(f"  {len(own):>5} tensors {sum(value.numel() for value in own):>14,} values  {where}")
+    computed = sum(key in BUFFERS and key not in parts.get(UNUSED, {}) for key in checkpoint.tensors)
+    lines.append(f"  {computed:>5} tensors not stored: the noise schedule gives them back bit for bit")
+    return lines + notes
 
 
 def _configured(checkpoint: Checkpoint, choice: Choice) -> tuple[ModelConfig, TextConfig, list[str]]:
@@ -89,26 +109,24 @@ def _configured(checkpoint: Checkpoint, choice: Choice) -> tuple[ModelConfig, Te
     if name == "auto":
         name = "viewcrafter-25-512" if stored == preset("viewcrafter-25-512").schedule.base_scale else "viewcrafter-25"
     if not name.startswith("viewcrafter-"):
-        raise UserError(f"--preset {name}: choose one of ViewCrafter's, see fvgen convert --help")
-    config, text, notes = preset(name), clip_configs(None)[1], [f"preset: {name}"]
+        raise UserError(f"`preset` {name}: choose one of ViewCrafter's, see fvgen convert --help")
+    config, text, notes = preset(name), TextConfig(), [f"preset: {name}"]
     if choice.config is not None:
         config, text = model_config(read_config(choice.config), config)
         notes = [f"configuration: {choice.config.name}, and the rest as {name}"]
-    if stored is not None and stored != config.schedule.base_scale:
-        notes.append(
-            f"base scale: {stored:g}, which the checkpoint was trained with, not {config.schedule.base_scale:g}"
-        )
+    given = config.schedule.base_scale
+    if stored is not None and stored != given:
+        notes.append(f"base scale: {stored:g}, which the checkpoint was trained with, not {given:g}")
         config = replace(config, schedule=replace(config.schedule, base_scale=stored))
-    per_frame = choice.per_frame_image_tokens
-    if per_frame is not None:
-        config = replace(config, unet=replace(config.unet, per_frame_image_tokens=per_frame))
+    if choice.per_frame_image_tokens is not None:
+        config = replace(config, unet=replace(config.unet, per_frame_image_tokens=choice.per_frame_image_tokens))
     if choice.frames is not None:
         config = replace(config, frames=choice.frames)
-    most = config.resampler.num_queries // config.unet.tokens_per_frame
-    if config.frames < 3 or (config.unet.per_frame_image_tokens and config.frames > most):
-        bound = f" and at most {most}, as each sees its own image tokens" if config.unet.per_frame_image_tokens else ""
+    per_frame, most = config.unet.per_frame_image_tokens, config.resampler.num_queries // config.unet.tokens_per_frame
+    if config.frames < 3 or (per_frame and config.frames > most):
+        bound = f" and at most {most}, as each sees its own image tokens" if per_frame else ""
         raise UserError(f"{config.frames} frames: a clip has at least 3{bound}")
-    tokens = "each frame its own" if config.unet.per_frame_image_tokens else "all to every frame"
+    tokens = "each frame its own" if per_frame else "all to every frame"
     notes.append(f"clips of {config.frames} frames, {config.width}x{config.height}; image tokens: {tokens}")
     return config, text, notes
 
@@ -145,25 +163,32 @@ def _check_complete(parts: Parts, config: ModelConfig, text: TextConfig, source:
             what = f"lacks {len(missing)} tensors of" if missing else f"has {len(extra)} tensors too many for"
             raise UserError(
                 f"{source} {what} the {component} that it should hold, the first of them {(missing or extra)[0]}: it "
-                "is incomplete, or of a model of another size (whose configuration --config names)"
+                "is incomplete, or of a model of another size (whose configuration `config` names)"
             )
         wrong = next((n for n in needed if needed[n] != found[n]), None)
         if wrong is not None:
             raise UserError(
                 f"{source} is of a model of another size: {component} {wrong} has the shape {found[wrong]} where "
-                f"{needed[wrong]} is needed; name its configuration with --config"
+                f"{needed[wrong]} is needed; name its configuration with `config`"
             )
 
 
-def _cache_text(parts: Parts, config: ModelConfig, text: TextConfig, choice: Choice) -> list[str]:
+def _cache_text(parts: Parts, config: ModelConfig, text: TextConfig, file: Path | None) -> list[str]:
     """Put the embeddings of both prompts into the conditioner; returns what is to be said about them."""
-    shape = (config.unet.text_tokens, config.unet.context_dim)
-    if choice.text is not None:
-        embedded, notes = _given_text(choice.text), [f"prompt: embeddings of {choice.text.name}"]
+    shape, notes = (config.unet.text_tokens, config.unet.context_dim), []
+    if file is not None:
+        try:
+            given = load_file(file)
+            embedded, notes = [given[name] for name in _CACHED], [f"prompt: embeddings of {file.name}"]
+        except KeyError as error:
+            raise UserError(f"`text` {file}: there is no {error.args[0]} in it") from error
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"`text` {file}: cannot be read as safetensors: {error}") from error
+    elif text.vocab_size > max(PROMPT):
+        embedded = embed_prompts(text, parts[_TEXT])
     else:
-        computed = embed_prompts(text, parts[_TEXT])
-        embedded = computed or (torch.zeros(shape), torch.zeros(shape))
-        notes = [] if computed else ["warning: the text tower has not CLIP's vocabulary; the prompt is left at zero"]
+        embedded = [torch.zeros(shape), torch.zeros(shape)]
+        notes = ["warning: the text tower has not CLIP's vocabulary; the prompt is left at zero"]
     for name, value in zip(_CACHED, embedded):
         if tuple(value.shape) != shape:
             raise UserError(f"the embedding of {name} has the shape {list(value.shape)}, the model needs {list(shape)}")
@@ -171,46 +196,46 @@ def _cache_text(parts: Parts, config: ModelConfig, text: TextConfig, choice: Cho
     return notes
 
 
-def _given_text(file: Path) -> tuple[Tensor, Tensor]:
-    try:
-        given = load_file(file)
-        return given[_CACHED[0]], given[_CACHED[1]]
-    except KeyError as error:
-        raise UserError(f"--text {file}: there is no {error.args[0]} in it") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"--text {file}: cannot be read as safetensors: {error}") from error
-
-
 def _write(folder: Path, parts: Parts, config: ModelConfig, text: TextConfig) -> None:
     write_configs(folder, config, config.autoencoder.scaling_factor)
-    total = sum(value.numel() * value.element_size() for state in parts.values() for value in state.values())
-    with bar(total, "write") as progress:
+    with bar(sum(value.nbytes for state in parts.values() for value in state.values()), "write") as progress:
         for component, state in parts.items():
             file = _file(folder, component)
             file.parent.mkdir(exist_ok=True)
             try:
-                for written in write_tensors(file, state):
-                    progress.update(written)
+                _write_tensors(file, state, progress)
             except ValueError as error:
                 raise UserError(f"the checkpoint cannot be converted: {component}: {error}") from error
     described = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **text.to_transformers()}
     (folder / _TEXT / "config.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
+def _write_tensors(path: Path, tensors: dict[str, Tensor], progress: Any) -> None:
+    """Write safetensors one tensor after the other: the library's own writer needs memory for a copy of them all.
+
+    The format: the length of the header in eight bytes, the header (JSON, padded with spaces to eight bytes), the
+    tensors. Large number formats come first, so that each tensor is aligned for its own.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        value = tensors[name]
+        if value.dtype not in _FORMATS:
+            raise ValueError(f"{name} is of type {value.dtype}, which safetensors cannot hold")
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": _FORMATS[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            raw: Any = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+            progress.update(file.write(raw))
+
+
 def _file(folder: Path, component: str) -> Path:
     return folder / "unused.safetensors" if component == UNUSED else folder / component / "model.safetensors"
-
-
-def _report(checkpoint: Checkpoint, parts: Parts) -> list[str]:
-    lines = [f"{len(checkpoint.tensors)} tensors of the checkpoint:"]
-    for component, state in sorted(parts.items()):
-        own = {name: value for name, value in state.items() if name not in _CACHED}
-        values = sum(value.numel() for value in own.values())
-        where = "unused.safetensors, only to convert back" if component == UNUSED else component
-        lines.append(f"  {len(own):>5} tensors {values:>14,} values  {where}")
-    buffers = sum(key in BUFFERS and key not in parts.get(UNUSED, {}) for key in checkpoint.tensors)
-    lines.append(f"  {buffers:>5} tensors not stored: the noise schedule gives them back bit for bit")
-    return lines
 
 
 def to_viewcrafter(folder: Path, target: Path) -> list[str]:

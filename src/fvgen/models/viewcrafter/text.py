@@ -80,15 +80,14 @@ def embed_text(config: TextConfig, weights: Mapping[str, Tensor], ids: Tensor) -
     return tower.final_layer_norm(hidden)
 
 
-def embed_prompts(config: TextConfig, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Embeddings ``[context, width]`` of the fixed prompt and of the empty one.
+def embed_prompts(config: TextConfig, weights: Mapping[str, Tensor]) -> Tensor:
+    """Embeddings of the fixed prompt and of the empty one, ``[2, context, width]`` float32.
 
-    ``None`` where the tower has another vocabulary than CLIP's.
+    Args:
+        config: of a tower that has CLIP's vocabulary.
+        weights: of the tower, by its names, in the shapes of its parameters.
     """
-    if config.vocab_size <= max(PROMPT):
-        return None
     ids = torch.zeros(2, config.context, dtype=torch.long)
     ids[0, : len(PROMPT)] = torch.tensor(PROMPT)
     ids[1, : len(EMPTY_PROMPT)] = torch.tensor(EMPTY_PROMPT)
-    prompt, empty = embed_text(config, weights, ids)
-    return prompt, empty
+    return embed_text(config, weights, ids)
