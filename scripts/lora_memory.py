@@ -30,7 +30,7 @@ from fvgen.distillation.methods import Clips, GanInit, Method, Roles, SoftDmd
 from fvgen.evaluation.benchmark.counting import OperationCounter
 from fvgen.evaluation.benchmark.random_model import weightless_model
 from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
-from fvgen.models.lora import adapted, lora_budget, trainable
+from fvgen.models.lora import adapted, trainable
 from fvgen.models.lora_config import LoraConfig
 
 GB = 1e9
@@ -108,6 +108,25 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
             loss = getattr(made, name)(clips, BatchRandom(0)).loss
         loss.backward()
         return counter.peak
+
+
+def lora_budget(network: nn.Module, config: LoraConfig, base_bytes: int = 2) -> dict[str, int]:
+    """Bytes of a distillation's networks where teacher, student and fake score share a base, activations apart.
+
+    Args:
+        network: the base; may lie on ``meta``.
+        config: of both adapters.
+        base_bytes: of each of the base's weights; the factors are float32.
+    """
+    base = sum(p.numel() for p in network.parameters())
+    factors = 4 * sum(p.numel() for p in trainable(adapted(network, config)).parameters())
+    return {
+        "base": base_bytes * base,
+        "student and fake score": 2 * factors,
+        "average": factors,
+        "moments": 2 * 2 * factors,
+        "gradients": factors,
+    }
 
 
 def main(options: Options) -> None:

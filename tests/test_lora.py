@@ -2,8 +2,10 @@
 
 import copy
 import json
+import runpy
 import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,6 @@ from fvgen.models.lora import (
     LowRank,
     adapted,
     fingerprint,
-    lora_budget,
     low_rank_layers,
     merge,
     save_adapter,
@@ -31,6 +32,7 @@ from fvgen.pipeline import NovelViewPipeline
 from fvgen.training.toy import ToyDenoiser
 
 LORA = LoraConfig(rank=3, alpha=6.0)
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture
@@ -350,6 +352,7 @@ def test_mistakes_are_refused(model):
 
 
 def test_the_budget_counts_one_base():
+    lora_budget = runpy.run_path(str(SCRIPTS / "lora_memory.py"))["lora_budget"]
     network = VideoModel.build(preset("viewcrafter-512-16"), device="meta").denoiser
     budget = lora_budget(network, LoraConfig(rank=32))
     assert budget["base"] == 2 * 1_438_854_980

@@ -169,7 +169,7 @@ def test_resampler_equals_the_teachers(golden_set):
 def test_clip_image_tower_and_its_preprocessing_equal_the_teachers(golden_set):
     io = golden_set.read("clip.io")
     vision, _ = clip_configs(golden_set.config["clip"])
-    conditioner = ImageConditioner.build(vision, ResamplerConfig(embedding_dim=vision.hidden_size), TEXT_TOKENS).eval()
+    conditioner = ImageConditioner(vision, ResamplerConfig(embedding_dim=vision.hidden_size), TEXT_TOKENS).eval()
     weights = placed(golden_set.read("clip_image.weights"), "embedder.", "conditioner")
     conditioner.tower.load_state_dict({k.removeprefix("tower."): v for k, v in weights.items()}, strict=True)
     for case in golden_set.cases(io, "img"):

@@ -86,6 +86,7 @@ class FeedForward(nn.Module):
         self.proj_out = nn.Linear(dim * 4, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[N, L, dim]`` -> the same."""
         value, gate = self.proj_in(x).chunk(2, dim=-1)
         return self.proj_out(value * F.gelu(gate))
 
@@ -101,6 +102,7 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(dim)
 
     def forward(self, x: Tensor, tokens: Tokens | Keys | None = None) -> Tensor:
+        """``x [N, L, dim]`` and what the second attention sees, see :class:`Attention`; shaped like ``x``."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), tokens)
         return x + self.ff(self.norm3(x))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.models.resampler import Resampler, ResamplerConfig
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModel
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -39,19 +35,16 @@ class VisionConfig:
     resize: str = "antialiased"
 
 
-def _gaussian(sigma: float) -> Tensor:
-    size = max(int(4 * sigma), 3) // 2 * 2 + 1
-    weights = torch.exp(-0.5 * (torch.arange(size) - size // 2).float().square() / sigma**2)
-    return weights / weights.sum()
-
-
 def _blur(images: Tensor, sigmas: tuple[float, float]) -> Tensor:
     """Gaussian blur with standard deviations (vertical, horizontal) in pixels, mirrored at the border."""
-    vertical, horizontal = (_gaussian(sigma).to(images) for sigma in sigmas)
-    channels = images.shape[1]
-    margins = (len(horizontal) // 2,) * 2 + (len(vertical) // 2,) * 2
-    kernel = (vertical[:, None] * horizontal[None]).expand(channels, 1, -1, -1)
-    return F.conv2d(F.pad(images, margins, mode="reflect"), kernel, groups=channels)
+    kernels, margins = [], []
+    for sigma in sigmas:
+        half = max(int(4 * sigma), 3) // 2
+        weights = torch.exp(-0.5 * torch.arange(-half, half + 1).float().square() / sigma**2)
+        kernels.append((weights / weights.sum()).to(images))
+        margins = [half, half, *margins]  # F.pad takes the last axis first
+    kernel = (kernels[0][:, None] * kernels[1][None]).expand(images.shape[1], 1, -1, -1)
+    return F.conv2d(F.pad(images, margins, mode="reflect"), kernel, groups=images.shape[1])
 
 
 def squared(images: Tensor, size: int, resize: str) -> Tensor:
@@ -82,46 +75,39 @@ def squared(images: Tensor, size: int, resize: str) -> Tensor:
 
 
 class ImageConditioner(nn.Module):
-    """Image tower, resampler, and the cached embeddings of the fixed prompt and of the empty one.
+    """CLIP's image tower, a resampler, and the cached embeddings of the fixed prompt and of the empty one; untrained.
 
     Args:
-        tower: the CLIP vision transformer; all its tokens are used, before the final norm and projection.
-        resampler: maps them to context tokens.
+        vision: shape of the tower; all its tokens are used, before the final norm and projection.
+        resampler: shape of what maps them to context tokens.
         text_tokens: number of text tokens.
-        resize: how images become the square that the tower sees, see :func:`squared`.
     """
 
-    def __init__(self, tower: CLIPVisionModel, resampler: Resampler, text_tokens: int, resize: str) -> None:
-        super().__init__()
-        self.resize = resize
-        self.tower = tower
-        self.resampler = resampler
-        width = resampler.config.output_dim
-        self.prompt = nn.Parameter(torch.randn(text_tokens, width) * 0.02)
-        self.empty_prompt = nn.Parameter(torch.randn(text_tokens, width) * 0.02)
-
-    @staticmethod
-    def build(vision: VisionConfig, resampler: ResamplerConfig, text_tokens: int) -> ImageConditioner:
-        """An untrained conditioner."""
+    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, text_tokens: int) -> None:
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
-        config = CLIPVisionConfig(
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-            hidden_size=vision.hidden_size,
-            intermediate_size=vision.hidden_size * 4,
-            num_hidden_layers=vision.layers,
-            num_attention_heads=vision.heads,
-            hidden_act="gelu",
+        super().__init__()
+        self.resize = vision.resize
+        self.tower = CLIPVisionModel(
+            CLIPVisionConfig(
+                image_size=vision.image_size,
+                patch_size=vision.patch_size,
+                hidden_size=vision.hidden_size,
+                intermediate_size=vision.hidden_size * 4,
+                num_hidden_layers=vision.layers,
+                num_attention_heads=vision.heads,
+                hidden_act="gelu",
+            )
         )
-        tower = CLIPVisionModel(config)
         # Not among the weights: it must be real even where the network is built without memory for them.
-        positions = torch.arange(tower.embeddings.num_positions, device="cpu")[None]
-        tower.embeddings.register_buffer("position_ids", positions, persistent=False)
-        return ImageConditioner(tower, Resampler(resampler), text_tokens, vision.resize)
+        positions = torch.arange(self.tower.embeddings.num_positions, device="cpu")[None]
+        self.tower.embeddings.register_buffer("position_ids", positions, persistent=False)
+        self.resampler = Resampler(resampler)
+        self.prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
+        self.empty_prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
 
     def preprocess(self, image: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` in -1..1 -> the tower's input: squashed to a square, normalised like CLIP."""
+        """``[B, 3, H, W]`` in -1..1 -> the tower's input ``[B, 3, S, S]``: a square, normalised like CLIP."""
         size = int(self.tower.config.image_size)  # type: ignore[arg-type]
         mean, std = (image.new_tensor(v)[:, None, None] for v in (_MEAN, _STD))
         return ((squared(image, size, self.resize) + 1) / 2 - mean) / std
@@ -131,15 +117,15 @@ class ImageConditioner(nn.Module):
         return self.resampler(hidden)
 
     def context(self, image: Tensor) -> Tensor:
-        """``[B, L, D]``, the prompt and the tokens of ``[B, 3, H, W]`` images in -1..1."""
+        """The prompt's tokens and those of images ``[B, 3, H, W]`` in -1..1: ``[B, L, D]``."""
         tokens = self._tokens(self.preprocess(image))
         return torch.cat([self.prompt.expand(len(image), -1, -1), tokens], dim=1)
 
     def null_context(self, image: Tensor) -> Tensor:
-        """``[B, L, D]``, the empty prompt and the tokens of a mid-grey image of that size, for each of the images."""
+        """The empty prompt's tokens and a grey image's, for each of the images ``[B, 3, H, W]``: ``[B, L, D]``."""
         tokens = self._tokens(self.preprocess(torch.zeros_like(image[:1])))
         return torch.cat([self.empty_prompt[None], tokens], dim=1).expand(len(image), -1, -1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`context` and :meth:`null_context`."""
+        """:meth:`context` and :meth:`null_context` of images ``[B, 3, H, W]``."""
         return self.context(image), self.null_context(image)

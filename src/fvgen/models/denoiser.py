@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +35,14 @@ class Condition:
 
     @staticmethod
     def joined(parts: "Sequence[Condition]") -> "Condition":
-        """Conditions of one kind and size as that of one batch, its keys not made yet."""
-        null, fs = (
-            None if first is None else torch.cat([getattr(part, name) for part in parts])
-            for name, first in (("null_context", parts[0].null_context), ("fs", parts[0].fs))
-        )
-        concat, context = (torch.cat([getattr(part, name) for part in parts]) for name in ("concat", "context"))
-        return Condition(concat, context, null, fs, temperature=parts[0].temperature)
+        """One batch of several conditions of one kind and size, its keys not made yet."""
+
+        def rows(name: str) -> Any:
+            found = [getattr(part, name) for part in parts]
+            return None if found[0] is None else torch.cat(found)
+
+        tensors = map(rows, ("concat", "context", "null_context", "fs"))
+        return Condition(*tensors, temperature=parts[0].temperature)
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ class GuideVariance:
     guessed_activity: float = 1.5
 
     def at(self, guide: Tensor, share: Tensor) -> Tensor:
-        """``[B, 1, T, h, w]`` for latents ``guide [B, C, T, h, w]`` of which ``share [B, 1, T, h, w]`` was measured.
+        """The variance ``[B, 1, T, h, w]`` of a guide's latents.
 
-        The activity is the variance within 3x3 latent pixels, mean over channels.
+        Args:
+            guide: ``[B, C, T, h, w]``; its activity is the variance within 3x3 latent pixels, mean over channels.
+            share: ``[B, 1, T, h, w]``, how much of each latent pixel was measured.
         """
         frames = guide.transpose(1, 2).flatten(0, 1)
         deviation = (frames - _local_mean(frames)).square().mean(1, keepdim=True)
@@ -120,29 +124,29 @@ class VideoDenoiser(nn.Module):
         mean = a * s * (1 - variance) / total * (x_t.float() - a * guide) - s * guide
         return mean, (variance / total).sqrt()
 
-    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The predicted velocity, float32."""
+    def _asked(self, x_t: Tensor, t: Tensor, condition: Condition, **wanted: bool) -> Any:
         inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
-        mean, deviation = self.prior(x_t, t, condition)
         context = condition.context if condition.keys is None else condition.keys
-        return self.unet(inputs, t, context, condition.fs).float() * deviation + mean
+        return self.unet(inputs, t, context, condition.fs, **wanted)
+
+    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The predicted velocity ``[B, C, T, h, w]``, float32."""
+        mean, deviation = self.prior(x_t, t, condition)
+        return self._asked(x_t, t, condition).float() * deviation + mean
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predicted clean latents."""
+        """The predicted clean latents ``[B, C, T, h, w]``."""
         return self.schedule.x0_from_velocity(x_t, self.velocity(x_t, t, condition), t)
 
     def features(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Output of the middle block, ``[B, C, T, h, w]``; the decoder does not run."""
-        inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
-        return self.unet(inputs, t, condition.context, condition.fs, features_only=True)
+        return self._asked(x_t, t, condition, features_only=True)
 
     def x0_and_features(self, x_t: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Clean sample and middle features, in one pass."""
-        inputs = torch.cat([x_t, condition.concat.to(x_t.dtype)], dim=1)
-        velocity, features = self.unet(inputs, t, condition.context, condition.fs, return_features=True)
+        """What :meth:`x0` and :meth:`features` give, in one pass."""
+        velocity, features = self._asked(x_t, t, condition, return_features=True)
         mean, deviation = self.prior(x_t, t, condition)
-        velocity = velocity.float() * deviation + mean
-        return self.schedule.x0_from_velocity(x_t, velocity, t), features
+        return self.schedule.x0_from_velocity(x_t, velocity.float() * deviation + mean, t), features
 
     def prepared(self, condition: Condition) -> Condition:
         """With the keys and values of its tokens: :meth:`velocity` then does not make them at every step.

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +58,7 @@ class Unit(nn.Module):
         self.kernel, self.stride, self.linear = kernel, stride, linear
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[F, inputs, H, W]`` -> ``[F, outputs, ceil(H / stride), ceil(W / stride)]``."""
         height, width = (self._missing(size) for size in x.shape[-2:])
         x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         x = self.norm(self.conv(x))
@@ -81,6 +81,7 @@ class Block(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[F, inputs, H, W]`` -> ``[F, outputs, ceil(H / stride), ceil(W / stride)]``."""
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.adds else y
 
@@ -95,16 +96,15 @@ class EfficientNetLite(nn.Module):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.stem = Unit(3, 32, 3, 2)
-        channels = 32
-        blocks: list[Block] = []
-        firsts: list[int] = []
+        self.blocks, channels = nn.ModuleList(), 32
+        self.ends: list[int] = []  # the last block of each resolution
         for count, (kernel, stride, expansion, width) in zip(variant.blocks, _STAGES):
-            firsts += [len(blocks)] if stride > 1 else []
+            if stride > 1:
+                self.ends.append(len(self.blocks) - 1)
             for number in range(count):
-                blocks.append(Block(channels, width, kernel, stride if number == 0 else 1, expansion))
+                self.blocks.append(Block(channels, width, kernel, stride if number == 0 else 1, expansion))
                 channels = width
-        self.blocks = nn.ModuleList(blocks)
-        self.ends = [first - 1 for first in firsts] + [len(blocks) - 1]  # the last block of each resolution
+        self.ends.append(len(self.blocks) - 1)
         self.head = Unit(channels, 1280)
 
     @staticmethod
@@ -120,20 +120,20 @@ class EfficientNetLite(nn.Module):
         return network
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Outputs of the last block of each of five resolutions, 1/2 to 1/32, of ``[F, 3, H, W]`` in 0..1."""
+        """Features ``[F, C, h, w]`` of each of five resolutions, 1/2 to 1/32, of images ``[F, 3, H, W]`` in 0..1."""
         x, outputs = self.stem((images * 255 - 127) / 128), []
-        for start, end in pairwise([-1, *self.ends]):
-            for block in self.blocks[start + 1 : end + 1]:
-                x = block(x)
-            outputs.append(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.ends:
+                outputs.append(x)
         return outputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[F, 1280, h, w]`` of ``[F, 3, H, W]`` in 0..1."""
+        """Features ``[F, 1280, h, w]`` of images ``[F, 3, H, W]`` in 0..1."""
         return self.head(self.stages(images)[-1])
 
     def distance(self, one: Tensor, other: Tensor) -> Tensor:
-        """``[F]`` distances of ``[F, 3, H, W]`` images in 0..1, between 0 and 4.
+        """Distances ``[F]``, between 0 and 4, of images ``[F, 3, H, W]`` in 0..1.
 
         Squared difference of unit features, summed over channels, mean over pixels, mean over the five stages.
         """

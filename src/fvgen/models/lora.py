@@ -170,25 +170,6 @@ def merge(network: M) -> M:
     return plain
 
 
-def lora_budget(network: nn.Module, config: LoraConfig, base_bytes: int = 2) -> dict[str, int]:
-    """Bytes of a distillation's networks where teacher, student and fake score share a base, activations apart.
-
-    Args:
-        network: the base; may lie on ``meta``.
-        config: of both adapters.
-        base_bytes: of each of the base's weights; the factors are float32.
-    """
-    base = sum(p.numel() for p in network.parameters())
-    factors = 4 * sum(p.numel() for p in trainable(adapted(network, config)).parameters())
-    return {
-        "base": base_bytes * base,
-        "student and fake score": 2 * factors,
-        "average": factors,
-        "moments": 2 * 2 * factors,
-        "gradients": factors,
-    }
-
-
 def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Twelve hex digits that tell whether two networks have the same weights.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -107,7 +107,7 @@ class VideoModel(nn.Module):
     def build(config: ModelConfig, device: str = "cpu") -> VideoModel:
         """An untrained model; on the device ``meta`` its weights take no memory until they are assigned."""
         with torch.device(device):
-            conditioner = ImageConditioner.build(config.vision, config.resampler, config.unet.text_tokens)
+            conditioner = ImageConditioner(config.vision, config.resampler, config.unet.text_tokens)
             unet = VideoUNet(config.unet)
             autoencoder = FrameAutoencoder(config.autoencoder)
         denoiser = VideoDenoiser(unet, config.schedule, config.guide_variance)
@@ -223,7 +223,7 @@ class VideoModel(nn.Module):
         home = find_model(base)
         name = home.name if home.parent == WEIGHTS else str(home.resolve())
         save_adapter(folder, self.denoiser, adapters, name, base_fingerprint, dtype)
-        write_index(folder, self.config)
+        write_configs(folder, self.config, None)
 
     def components(self) -> dict[str, nn.Module]:
         """The parts by the name of their folder."""
@@ -322,18 +322,15 @@ def read_config(path: Path) -> ModelConfig:
     return config
 
 
-def write_configs(folder: Path, config: ModelConfig, scaling_factor: float) -> None:
-    """Write everything of a model folder but its weights."""
-    (folder / "vae").mkdir(parents=True, exist_ok=True)
-    write_index(folder, config)
-    scaled = {"scaling_factor": scaling_factor}
-    (folder / "vae" / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
-
-
-def write_index(folder: Path, config: ModelConfig) -> None:
-    """Write ``model_index.json``; with an adapter beside it, the folder is a model."""
+def write_configs(folder: Path, config: ModelConfig, scaling_factor: float | None) -> None:
+    """Write everything of a model folder but its weights; without ``scaling_factor`` what stands beside an adapter."""
     index = {"_class_name": "NovelViewPipeline", "_library": "fvgen", **asdict(config)}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    if scaling_factor is not None:
+        (folder / "vae").mkdir(exist_ok=True)
+        scaled = {"scaling_factor": scaling_factor}
+        (folder / "vae" / "config.json").write_text(json.dumps(scaled, indent=2) + "\n")
 
 
 def _read(file: Path, device: str | torch.device, dtype: torch.dtype, adapter: Adapter | None) -> dict[str, Tensor]:
@@ -342,16 +339,6 @@ def _read(file: Path, device: str | torch.device, dtype: torch.dtype, adapter: A
         tensors = ((name, stored.get_tensor(name)) for name in sorted(stored.keys()))
         changed = tensors if adapter is None else adapter.merged(tensors, "unet.", file.parent.parent)
         return {name: value.to(dtype, copy=True) for name, value in changed}
-
-
-_PARTS = {
-    "unet": VideoUNetConfig,
-    "autoencoder": AutoencoderConfig,
-    "vision": VisionConfig,
-    "resampler": ResamplerConfig,
-    "schedule": ScheduleConfig,
-    "sampling": SamplingConfig,
-}
 
 
 def config_from_dict(values: dict) -> ModelConfig:
@@ -366,9 +353,8 @@ def config_from_dict(values: dict) -> ModelConfig:
         known["guide"] = "lookup" if known.pop("completed_guide") else "points"
     if known.get("guide") == "surface":  # folders written before colours were looked up
         known["guide"] = "lookup"
-    for name, part in _PARTS.items():
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items()}
-        known[name] = part(**lists)
-    if known["guide_variance"] is not None:
-        known["guide_variance"] = GuideVariance(**known["guide_variance"])
+    for part in fields(ModelConfig):
+        if isinstance(part.default_factory, type) and known[part.name] is not None:
+            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[part.name].items()}
+            known[part.name] = part.default_factory(**lists)
     return ModelConfig(**known)

@@ -45,6 +45,7 @@ class PerceiverAttention(nn.Module):
         self.to_out = nn.Linear(inner, config.dim, bias=False)
 
     def forward(self, image: Tensor, latents: Tensor) -> Tensor:
+        """``image [B, S, dim]``, ``latents [B, L, dim]`` -> ``[B, L, dim]``."""
         image, latents = self.norm_image(image), self.norm_latents(latents)
         key, value = self.to_kv(torch.cat([image, latents], dim=1)).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(latents), key, value))
@@ -62,6 +63,7 @@ class ResamplerLayer(nn.Module):
         self.linear_out = nn.Linear(config.dim * config.ff_mult, config.dim, bias=False)
 
     def forward(self, image: Tensor, latents: Tensor) -> Tensor:
+        """``image [B, S, dim]``, ``latents [B, L, dim]`` -> ``[B, L, dim]``."""
         latents = latents + self.attention(image, latents)
         return latents + self.linear_out(F.gelu(self.linear_in(self.norm(latents))))
 

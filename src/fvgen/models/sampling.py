@@ -1,16 +1,14 @@
 """Sampling a batch of clips with a complete model, many-step with guidance or few-step without."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fvgen.diffusion import Generators, ddim_sample, few_step_sample, guide, guide_twice
+from fvgen.diffusion import Generators, StepCallback, ddim_sample, few_step_sample, guide, guide_twice
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-
-StepCallback = Callable[[int, int, Tensor], Tensor | None]
 
 
 @torch.no_grad()

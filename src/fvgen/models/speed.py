@@ -101,7 +101,7 @@ def window_bytes(config: ModelConfig, frames: int, size: tuple[int, int], dtype:
         size: (width, height) in pixels.
         dtype: of the activations.
     """
-    factor = config.autoencoder.patch_size * 2 ** (len(config.autoencoder.channels) - 1)
+    factor = config.autoencoder.spatial_factor
     positions = frames * (size[0] // factor) * (size[1] // factor)
     network = _TENSORS * positions * config.unet.model_channels * dtype.itemsize
     return network + frames * frame_bytes(config, size)
@@ -110,15 +110,9 @@ def window_bytes(config: ModelConfig, frames: int, size: tuple[int, int], dtype:
 def frame_bytes(config: ModelConfig, size: tuple[int, int]) -> float:
     """Memory of one frame of a window while it waits for its turn: picture, coverage, latents of guide and noise."""
     width, height = size
-    factor = config.autoencoder.patch_size * 2 ** (len(config.autoencoder.channels) - 1)
+    factor = config.autoencoder.spatial_factor
     latents = 2 * config.autoencoder.latent_channels + config.coverage_channel
     return width * height * (3 * 4 + 1) + width * height // factor**2 * latents * 4
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU that PyTorch can still use: what the driver has, and what PyTorch keeps without using it."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def windows_at_once(
@@ -139,7 +133,9 @@ def windows_at_once(
     if device.type != "cuda" and free is None:
         return 1
     weights = list(model.denoiser.unet.parameters())
-    free = free_bytes(device) if free is None else free
+    if free is None:  # what the driver has, and what PyTorch keeps without using it
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + kept
     if speed.offload:
         free -= sum(p.numel() * p.element_size() for p in weights)
     return max(1, int(_SHARE * free / window_bytes(model.config, frames, size, weights[0].dtype)))

@@ -6,6 +6,7 @@ unfolded only inside temporal modules.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -104,20 +105,10 @@ class TimeConv(nn.Conv3d):
         return found.unflatten(3, input.shape[3:])
 
 
-class TemporalConv(nn.Module):
-    """Normalisation pooled over the clip, SiLU, dropout, and a convolution over time."""
-
-    def __init__(self, channels: int, groups: int, dropout: float = 0.0, zero: bool = False) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
-        self.dropout = nn.Dropout(dropout)
-        self.conv = TimeConv(channels, channels)
-        if zero:
-            _zero(self.conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` -> the same."""
-        return self.conv(self.dropout(F.silu(self.norm(x))))
+def _temporal_conv(channels: int, groups: int, dropout: float) -> nn.Module:
+    """``[B, C, T, H, W]`` -> the same; the normalisation pools over the clip."""
+    layers = {"norm": nn.GroupNorm(groups, channels), "silu": nn.SiLU(), "dropout": nn.Dropout(dropout)}
+    return nn.Sequential(OrderedDict(**layers, conv=TimeConv(channels, channels)))
 
 
 class ResBlock(nn.Module):
@@ -134,9 +125,8 @@ class ResBlock(nn.Module):
         self.conv_out = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
         rates = (0.0, config.dropout, config.dropout, config.dropout)
-        self.temporal = nn.ModuleList(
-            [TemporalConv(out_channels, groups, rate, zero=i == 3) for i, rate in enumerate(rates)]
-        )
+        self.temporal = nn.Sequential(*(_temporal_conv(out_channels, groups, rate) for rate in rates))
+        _zero(self.temporal[-1].get_submodule("conv"))
 
     def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
         """``x [(B T), C, H, W]``, ``embedding [(B T), E]`` -> ``[(B T), C', H, W]``."""
@@ -145,10 +135,7 @@ class ResBlock(nn.Module):
         h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
         h = self.skip(x) + h
         clip = h.unflatten(0, (-1, frames)).transpose(1, 2)
-        moved = clip
-        for block in self.temporal:
-            moved = block(moved)
-        return (clip + moved).transpose(1, 2).flatten(0, 1)
+        return (clip + self.temporal(clip)).transpose(1, 2).flatten(0, 1)
 
 
 class SpatialTransformer(nn.Module):
@@ -190,30 +177,24 @@ class TemporalTransformer(nn.Module):
         return x + tokens.unflatten(0, (-1, h, w)).permute(0, 3, 4, 1, 2).flatten(0, 1)
 
 
-class Downsample(nn.Module):
-    """Strided 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+def _downsample(channels: int) -> nn.Module:
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(channels, channels, 3, stride=2, padding=1)))
 
 
-class Upsample(nn.Module):
-    """Nearest-neighbour doubling and a 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def _upsample(channels: int) -> nn.Module:
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    return nn.Sequential(OrderedDict(nearest=nn.Upsample(scale_factor=2.0), conv=conv))
 
 
 class Stage(nn.Module):
-    """One entry of the encoder or decoder: residual block, transformers where the level has them, resampling."""
+    """One entry of the encoder or decoder: residual block, transformers where the level has them, resampling.
+
+    Args:
+        config: of the UNet.
+        channels: in and out of the residual block; ``None`` for a stage that only resamples.
+        attention: whether there are transformers.
+        resample: what comes last.
+    """
 
     def __init__(
         self,
@@ -232,6 +213,7 @@ class Stage(nn.Module):
         self.resample = resample
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tokens | Keys | None, frames: int) -> Tensor:
+        """``x [(B T), C, H, W]``, ``embedding [(B T), E]`` -> ``[(B T), C', H', W']``."""
         if self.res is not None:
             x = self.res(x, embedding, frames)
         if self.spatial is not None and self.temporal is not None:
@@ -248,67 +230,57 @@ class Middle(nn.Module):
         self.second = Stage(config, (channels, channels))
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tokens | Keys | None, frames: int) -> Tensor:
+        """``x [(B T), C, H, W]``, ``embedding [(B T), E]`` -> ``[(B T), C, H, W]``."""
         return self.second(self.first(x, embedding, tokens, frames), embedding, tokens, frames)
 
 
 class VideoUNet(nn.Module):
-    """Predicts the velocity of a noised latent clip.
-
-    Latent height and width must be multiples of ``2 ** (levels - 1)``.
-    """
+    """Predicts the velocity of a noised latent clip, whose sides must be multiples of ``2 ** (levels - 1)``."""
 
     def __init__(self, config: VideoUNetConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.model_channels
+        width, groups = config.model_channels, config.norm_groups
         self.time_embed = ScalarEmbedding(width, width * 4)
         self.fs_embed = ScalarEmbedding(width, width * 4, zero=True)
         self.conv_in = nn.Conv2d(config.in_channels, width, 3, padding=1)
-        self.init_temporal = (
-            TemporalTransformer(width, config.init_attention_heads, config.num_head_channels, config.norm_groups)
-            if config.init_attention_heads
-            else None
-        )
-        self.encoder, skips, channels = self._build_encoder()
-        self.middle = Middle(config, channels)
-        self.decoder = self._build_decoder(skips, channels)
-        self.norm_out = nn.GroupNorm(config.norm_groups, width)
-        self.conv_out = _zero(nn.Conv2d(width, config.out_channels, 3, padding=1))
-
-    def _build_encoder(self) -> tuple[nn.ModuleList, list[int], int]:
-        config, stages = self.config, nn.ModuleList()
-        channels, skips, factor = config.model_channels, [config.model_channels], 1
-        for level, mult in enumerate(config.channel_mult):
+        heads, head_dim = config.init_attention_heads, config.num_head_channels
+        self.init_temporal = TemporalTransformer(width, heads, head_dim, groups) if heads else None
+        widths, channels, skips = [mult * width for mult in config.channel_mult], width, [width]
+        self.encoder = nn.ModuleList()
+        for level, outgoing in enumerate(widths):
             for _ in range(config.num_res_blocks):
-                width = mult * config.model_channels
-                stages.append(Stage(config, (channels, width), factor in config.attention_resolutions))
-                channels = width
+                self.encoder.append(Stage(config, (channels, outgoing), 2**level in config.attention_resolutions))
+                channels = outgoing
                 skips.append(channels)
-            if level + 1 < len(config.channel_mult):
-                stages.append(Stage(config, None, resample=Downsample(channels)))
+            if level + 1 < len(widths):
+                self.encoder.append(Stage(config, None, resample=_downsample(channels)))
                 skips.append(channels)
-                factor *= 2
-        return stages, skips, channels
-
-    def _build_decoder(self, skips: list[int], channels: int) -> nn.ModuleList:
-        config, stages = self.config, nn.ModuleList()
-        skips, factor = list(skips), 2 ** (len(config.channel_mult) - 1)
-        for level in reversed(range(len(config.channel_mult))):
-            width = config.channel_mult[level] * config.model_channels
+        self.middle = Middle(config, channels)
+        self.decoder = nn.ModuleList()
+        for level, outgoing in reversed(list(enumerate(widths))):
             for i in range(config.num_res_blocks + 1):
-                up = Upsample(width) if level > 0 and i == config.num_res_blocks else None
-                attention = factor in config.attention_resolutions
-                stages.append(Stage(config, (channels + skips.pop(), width), attention, up))
-                channels = width
-            factor //= 2
-        return stages
+                up = _upsample(outgoing) if level > 0 and i == config.num_res_blocks else None
+                attention = 2**level in config.attention_resolutions
+                self.decoder.append(Stage(config, (channels + skips.pop(), outgoing), attention, up))
+                channels = outgoing
+        self.norm_out = nn.GroupNorm(groups, width)
+        self.conv_out = _zero(nn.Conv2d(width, config.out_channels, 3, padding=1))
 
     def blocks(self) -> list[nn.Module]:
         """The stages, each of which can be sharded or computed again by itself; last the network around them."""
         return [*self.encoder, self.middle.first, self.middle.second, *self.decoder, self]
 
     def split_context(self, context: Tensor, frames: int) -> Tokens:
-        """Text tokens of each clip, and image tokens of each clip or, where they are per frame, of each frame."""
+        """The tokens that each clip sees, or where image tokens are per frame, each frame.
+
+        Args:
+            context: ``[B, text_tokens + image tokens, context_dim]``.
+            frames: of the clips.
+
+        Raises:
+            ValueError: image tokens are per frame and do not suffice.
+        """
         context = context.to(self.conv_in.weight.dtype)
         text, image = context[:, : self.config.text_tokens], context[:, self.config.text_tokens :]
         if not self.config.per_frame_image_tokens:
@@ -333,28 +305,6 @@ class VideoUNet(nn.Module):
         tokens = self.split_context(context, frames)
         transformers = [stage.spatial for stage in (*self.encoder, self.middle.first, *self.decoder)]
         return tuple(None if part is None else part.block.attn2.keys(tokens) for part in transformers)
-
-    def _encode(
-        self, x: Tensor, t: Tensor, context: Context, fs: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, list, int]]:
-        """The middle block's output, the skips, and what the decoder needs: embedding, its stages' tokens, frames."""
-        frames, depth = x.shape[2], len(self.encoder)
-        dtype = self.conv_in.weight.dtype
-        fs = torch.full_like(t, self.config.default_fs) if fs is None else fs
-        embedding = (self.time_embed(t) + self.fs_embed(fs)).repeat_interleave(frames, dim=0)
-        seen: list[Tokens | Keys | None]
-        if isinstance(context, Tensor):
-            seen = [self.split_context(context, frames)] * (depth + 1 + len(self.decoder))
-        else:
-            seen = list(context)
-        h = self.conv_in(x.to(dtype).transpose(1, 2).flatten(0, 1))
-        if self.init_temporal is not None:
-            h = self.init_temporal(h, frames)
-        skips = [h]
-        for stage, tokens in zip(self.encoder, seen):
-            h = stage(h, embedding, tokens, frames)
-            skips.append(h)
-        return self.middle(h, embedding, seen[depth], frames), skips, (embedding, seen[depth + 1 :], frames)
 
     def forward(
         self,
@@ -381,14 +331,26 @@ class VideoUNet(nn.Module):
         Raises:
             ValueError: if image tokens are per frame and do not suffice for ``T``.
         """
-        middle, skips, (embedding, seen, frames) = self._encode(x, t, context, fs)
-        features = middle.unflatten(0, (-1, frames)).transpose(1, 2) if return_features or features_only else None
+        frames, dtype, depth = x.shape[2], self.conv_in.weight.dtype, len(self.encoder)
+        fs = torch.full_like(t, self.config.default_fs) if fs is None else fs
+        embedding = (self.time_embed(t) + self.fs_embed(fs)).repeat_interleave(frames, dim=0)
+        seen: Sequence[Tokens | Keys | None]
+        if isinstance(context, Tensor):
+            seen = [self.split_context(context, frames)] * (depth + 1 + len(self.decoder))
+        else:
+            seen = context
+        h = self.conv_in(x.to(dtype).transpose(1, 2).flatten(0, 1))
+        if self.init_temporal is not None:
+            h = self.init_temporal(h, frames)
+        skips = [h]
+        for stage, tokens in zip(self.encoder, seen):
+            h = stage(h, embedding, tokens, frames)
+            skips.append(h)
+        h = self.middle(h, embedding, seen[depth], frames)
+        features = h.unflatten(0, (-1, frames)).transpose(1, 2)
         if features_only:
-            assert features is not None
             return features
-        h = middle
-        for stage, tokens in zip(self.decoder, seen):
+        for stage, tokens in zip(self.decoder, seen[depth + 1 :]):
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding, tokens, frames)
-        h = self.conv_out(F.silu(self.norm_out(h)))
-        velocity = h.unflatten(0, (-1, frames)).transpose(1, 2)
-        return (velocity, features) if features is not None else velocity
+        velocity = self.conv_out(F.silu(self.norm_out(h))).unflatten(0, (-1, frames)).transpose(1, 2)
+        return (velocity, features) if return_features else velocity

@@ -1,6 +1,5 @@
 """Published files of weights: where they are looked for, and what to do where they are absent."""
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
+from fvgen.files import sha256_of
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -104,14 +104,13 @@ class Weights:
         raise UserError(f"{file.name} is missing: {file.get}{then}")
 
     def read(self, file: WeightFile) -> dict[str, Tensor]:
-        """The tensors of a file, on the CPU.
+        """The tensors of a file by name, of any shape, on the CPU.
 
         Raises:
             UserError: if it is missing, or is not the published file.
         """
         path = self.find(file)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         if not digest.startswith(file.sha256):
             raise UserError(
                 f"{path} is not the published {file.name}: its SHA-256 begins with {digest[: len(file.sha256)]}, "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fvgen.diffusion import unit_noise
+from fvgen.diffusion import StepCallback, unit_noise
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-from fvgen.models.sampling import StepCallback, sample_latents
+from fvgen.models.sampling import sample_latents
 from fvgen.models.speed import Speed, equal_batches, on_device, windows_at_once
 
 Stage = Callable[[str], AbstractContextManager[None]]  # what times a stage, by its name
@@ -84,36 +84,32 @@ class WindowSampler:
         Returns:
             Of each batch the wanted frames in order, ``[F, H, W, 3]`` in 0..1, on ``device``.
         """
-        model = self.model
+        model, device, guided = self.model, self.device, self.guidance_scale != 1.0
         batches = [batch.filled(rows) if self.speed.compile else batch for batch in batches]
-        clips = [(batch.pictures.movedim(-1, 2) * 2 - 1).to(self.device) for batch in batches]
+        clips = [(batch.pictures.movedim(-1, 2) * 2 - 1).to(device) for batch in batches]
+        conditions: list[Condition] = []
+        latents: list[Tensor] = []
+        frames: list[Tensor] = []
         with stage("encode"), self._here(model.autoencoder, model.conditioner):
-            conditions = [self._encode(batch, clip) for batch, clip in zip(batches, clips)]
+            for batch, clip in zip(batches, clips):
+                sampled = model.config.sampling.sample_guide
+                noise = unit_noise(model.latent_shape(clip), batch.generators, device) if sampled else None
+                conditions.append(model.condition(clip, batch.coverage.to(device), clip[:, 0], noise, guided))
         with stage("denoise"), self._here(model.denoiser):
-            latents = [self._denoise(*inputs) for inputs in zip(batches, clips, conditions)]
+            for batch, clip, condition in zip(batches, clips, conditions):
+                sources, scale = batch.generators, self.guidance_scale
+                noise = unit_noise(model.latent_shape(clip), sources, device)
+                latents.append(sample_latents(model, condition, noise, self.steps, scale, sources, self.callback))
         with stage("decode"), self._here(model.autoencoder):
-            return [self._decode(*inputs) for inputs in zip(batches, clips, conditions, latents)]
+            for batch, clip, condition, denoised in zip(batches, clips, conditions, latents):
+                # There are no rows of `wanted` for windows that only fill a batch up.
+                own, wanted = slice(0, len(batch.wanted)), batch.wanted.flatten().nonzero()[:, 0].to(device)
+                made = model.decode(denoised[own], condition.concat[own], clip[own], wanted)
+                frames.append(((made + 1) / 2).clamp(0, 1).movedim(1, -1))
+        return frames
 
     def _here(self, *parts: torch.nn.Module) -> AbstractContextManager[None]:
         return on_device(self.device, *parts, offload=self.speed.offload)
-
-    def _encode(self, batch: Windows, clip: Tensor) -> Condition:
-        model, guided = self.model, self.guidance_scale != 1.0
-        noise = None
-        if model.config.sampling.sample_guide:
-            noise = unit_noise(model.latent_shape(clip), batch.generators, self.device)
-        return model.condition(clip, batch.coverage.to(self.device), clip[:, 0], noise, guided)
-
-    def _denoise(self, batch: Windows, clip: Tensor, condition: Condition) -> Tensor:
-        sources = batch.generators
-        noise = unit_noise(self.model.latent_shape(clip), sources, self.device)
-        return sample_latents(self.model, condition, noise, self.steps, self.guidance_scale, sources, self.callback)
-
-    def _decode(self, batch: Windows, clip: Tensor, condition: Condition, latents: Tensor) -> Tensor:
-        """The wanted frames ``[F, H, W, 3]``; ``wanted`` has no rows for windows that only fill up."""
-        own, rows = slice(0, len(batch.wanted)), batch.wanted.flatten().nonzero()[:, 0].to(self.device)
-        made = self.model.decode(latents[own], condition.concat[own], clip[own], rows)
-        return ((made + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
 def plan_windows(known: Sequence[bool], most: int) -> list[list[list[int]]]:

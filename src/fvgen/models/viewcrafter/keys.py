@@ -111,27 +111,19 @@ _VAE = {
     ".mid.attn_1.proj_out.": ".mid_block.attentions.0.to_out.0.",
     ".mid.attn_1.": ".mid_block.attentions.0.to_",
 }
-_CLIP_BLOCK = {
+_CLIP = {
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "class_embedding": "embeddings.class_embedding",
+    "token_embedding": "embeddings.token_embedding",
+    "conv1": "embeddings.patch_embedding",
+    "ln_pre": "pre_layrnorm",  # the library's spelling
+    "ln_post": "post_layernorm",
+    "ln_final": "final_layer_norm",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
-}
-_TEXT = {
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "token_embedding.weight": "embeddings.token_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
-}
-_VISION = {
-    "class_embedding": "embeddings.class_embedding",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",  # the library's spelling
-    "ln_pre.bias": "pre_layrnorm.bias",
-    "ln_post.weight": "post_layernorm.weight",
-    "ln_post.bias": "post_layernorm.bias",
 }
 # The image tower comes with the leftovers of a text tower; neither projection into the common space is used; masks
 # are constants that some versions of the library stored.
@@ -167,10 +159,9 @@ def place(key: str, vae_levels: int = 4) -> Place:
         if prefix == "image_proj_model":
             return Place("conditioner", (f"resampler.{_resampler_name(rest)}",))
         if prefix == "cond_stage_model" and rest != inner:
-            return Place("text_encoder", _clip_names(inner, _TEXT))
+            return Place("text_encoder", _clip_names(inner))
         if prefix == "embedder" and inner.startswith("visual."):
-            names = _clip_names(inner.removeprefix("visual."), _VISION)
-            return Place("conditioner", tuple(f"tower.{name}" for name in names))
+            return Place("conditioner", tuple(f"tower.{name}" for name in _clip_names(inner.removeprefix("visual."))))
     except KeyError:
         pass
     raise KeyError(key)
@@ -178,7 +169,7 @@ def place(key: str, vae_levels: int = 4) -> Place:
 
 def _renamed(key: str, beginnings: Mapping[str, str]) -> str:
     for theirs, ours in beginnings.items():
-        if key.startswith(f"{theirs}."):
+        if key == theirs or key.startswith(f"{theirs}."):
             return ours + key[len(theirs) :]
     raise KeyError(key)
 
@@ -221,17 +212,15 @@ def _vae_name(key: str, levels: int) -> str:
     return _replaced(key, _VAE)
 
 
-def _clip_names(key: str, top: Mapping[str, str]) -> tuple[str, ...]:
+def _clip_names(key: str) -> tuple[str, ...]:
     """Names in transformers' CLIP towers of one key of an OpenCLIP tower."""
-    if key in top:
-        return (top[key],)
     match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", key)
     if match is None:
-        raise KeyError(key)
+        return (_renamed(key, _CLIP),)
     layer, rest = f"encoder.layers.{match[1]}", match[2]
     if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
         return tuple(f"{layer}.self_attn.{part}_proj.{rest.rpartition('_')[2]}" for part in "qkv")
-    return (f"{layer}.{_renamed(rest, _CLIP_BLOCK)}",)
+    return (f"{layer}.{_renamed(rest, _CLIP)}",)
 
 
 def schedule_buffers(config: ScheduleConfig) -> dict[str, Tensor]:
