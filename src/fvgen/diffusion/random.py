@@ -18,7 +18,7 @@ class BatchRandom:
     of the others.
 
     Args:
-        seed: of everything drawn: numbers of at least 0.
+        seed: numbers of at least 0 that decide everything drawn.
         first: number, in the whole batch, of the first row that is drawn for.
     """
 

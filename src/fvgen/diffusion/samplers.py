@@ -18,7 +18,7 @@ def unit_noise(shape: Sequence[int], generator: Generators, device: torch.device
     """Unit noise ``[B, ...]``, drawn where the generator is.
 
     Args:
-        shape: of the noise.
+        shape: the noise's, rows first.
         generator: one for the batch, or one for each of its rows, whose noise then does not depend on the other rows.
         device: where it is wanted.
     """
@@ -58,7 +58,7 @@ def ddim_steps(schedule: NoiseSchedule, steps: int, eta: float, keep_last_scale:
     The last step lands on ``t = 0`` (``alpha_bar_0`` slightly below 1), as the teacher's does.
 
     Args:
-        schedule: of the noise.
+        schedule: the noise schedule.
         steps: how many.
         eta: share of the ancestral sampler's noise.
         keep_last_scale: for comparison only: the last step leaves the latents at the scale of the time it starts from,

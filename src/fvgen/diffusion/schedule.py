@@ -22,7 +22,7 @@ class ScheduleConfig:
         linear_end: last value of the betas.
         zero_terminal_snr: rescale so that ``alpha_bar_{T-1} = 0`` exactly (Lin et al. 2024, algorithm 1).
         base_scale: ``c_t`` falls linearly from 1 to this over the first ``scale_steps`` steps, then stays.
-        scale_steps: see ``base_scale``.
+        scale_steps: over how many steps ``c_t`` falls.
     """
 
     num_timesteps: int = 1000

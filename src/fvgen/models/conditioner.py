@@ -37,7 +37,8 @@ class VisionConfig:
 
 def _blur(images: Tensor, sigmas: tuple[float, float]) -> Tensor:
     """Gaussian blur with standard deviations (vertical, horizontal) in pixels, mirrored at the border."""
-    kernels, margins = [], []
+    kernels: list[Tensor] = []
+    margins: list[int] = []
     for sigma in sigmas:
         half = max(int(4 * sigma), 3) // 2
         weights = torch.exp(-0.5 * torch.arange(-half, half + 1).float().square() / sigma**2)

@@ -22,8 +22,8 @@ class Condition:
         context: ``[B, L, D]`` text and image tokens.
         null_context: ``[B, L, D]`` tokens that say nothing, for classifier-free guidance; ``None`` if there is none.
         fs: ``[B]`` frame stride, or ``None`` for the network's default.
-        keys: of the context's tokens, see :meth:`VideoDenoiser.prepared`.
-        temperature: by which the guide's errors are made smaller than they are; see :meth:`VideoDenoiser.prior`.
+        keys: the tokens' keys and values for each stage, once :meth:`VideoDenoiser.prepared` has made them.
+        temperature: factor of the guide's supposed errors: below 1 results vary less (:meth:`VideoDenoiser.prior`).
     """
 
     concat: Tensor
@@ -41,8 +41,8 @@ class Condition:
             found = [getattr(part, name) for part in parts]
             return None if found[0] is None else torch.cat(found)
 
-        tensors = map(rows, ("concat", "context", "null_context", "fs"))
-        return Condition(*tensors, temperature=parts[0].temperature)
+        concat, context, null, fs = map(rows, ("concat", "context", "null_context", "fs"))
+        return Condition(concat, context, null, fs, temperature=parts[0].temperature)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class VideoDenoiser(nn.Module):
 
     Args:
         unet: predicts the velocity, or its deviation from the guide's.
-        schedule: of the noise.
+        schedule: how its noise schedule is built.
         guide_variance: how wrong the guide's latents are, see :class:`GuideVariance`; or ``None``.
     """
 

@@ -26,7 +26,7 @@ class Variant:
     """A member of the family.
 
     Attributes:
-        blocks: of each of the seven stages.
+        blocks: how many each of the seven stages has.
         weights: the published file.
     """
 

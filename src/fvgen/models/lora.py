@@ -46,7 +46,7 @@ class LowRank(nn.Module):
         rank: of the factors, ``down [rank, in, ...]`` (Kaiming, as the layer itself would start) and ``up [out, rank]``
             (zeros, so that nothing changes at first). They are float32 whatever the base is, and compute in the format
             of the layer's input: bfloat16 with a bfloat16 base or under autocast. Their gradients are float32.
-        scale: of the product.
+        scale: factor of ``up @ down``.
         generator: draws ``down``, on the CPU.
     """
 
@@ -87,7 +87,7 @@ def add_factors(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tenso
         weight: ``W [out, in, ...]``.
         down: ``[rank, in, ...]``.
         up: ``[out, rank]``.
-        scale: of the product.
+        scale: factor of ``up @ down``.
 
     Returns:
         ``[out, in, ...]``.
@@ -104,7 +104,7 @@ def adapted(network: M, config: LoraConfig, seed: int = 0) -> M:
     Args:
         network: the base, for example a :class:`fvgen.models.denoiser.VideoDenoiser`; not an adapted one.
         config: which layers, and how.
-        seed: of the factors.
+        seed: decides the factors.
 
     Raises:
         ValueError: the network has adapters already, or no layer of the chosen kinds.
@@ -196,10 +196,10 @@ def save_adapter(
     Args:
         folder: made if it is not there. With a ``model_index.json`` it is a model.
         network: made by :func:`adapted`, a denoiser where the folder is to be a model.
-        config: it was made with.
+        config: the options that it was adapted with.
         base: model of the package, or folder of a model.
-        base_fingerprint: of that model's denoiser, as it lies on disk.
-        dtype: of the factors on disk.
+        base_fingerprint: what :func:`fingerprint` says of that model's denoiser, as it lies on disk.
+        dtype: number format of the factors on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to(dtype).contiguous() for name, value in trainable(network).state_dict().items()}
@@ -215,8 +215,8 @@ class Adapter:
     Attributes:
         folder: they were read from.
         base: model of the package, or folder of a model.
-        fingerprint: of the base's denoiser, see :func:`fingerprint`.
-        config: of the adapters.
+        fingerprint: what :func:`fingerprint` says of the base's denoiser.
+        config: the adapters' options.
         factors: by name, ``PATH.down`` and ``PATH.up``; empty until they are read.
     """
 
@@ -231,7 +231,7 @@ class Adapter:
         """What a folder holds; ``None`` if that is no adapter.
 
         Args:
-            folder: of a model or an adapter.
+            folder: a model's or an adapter's.
             factors: ``False``: their file is only looked for.
 
         Raises:
@@ -256,7 +256,7 @@ class Adapter:
 
         Args:
             weights: names and tensors of any shape, all of them, in the order of the names.
-            prefix: of their names in the network that was adapted.
+            prefix: what their names begin with in the network that was adapted.
             base: its name, for errors.
 
         Returns:

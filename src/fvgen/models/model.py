@@ -37,7 +37,7 @@ class SamplingConfig:
         guidance_scale: classifier-free guidance; 1 runs one branch only.
         guidance_rescale: pulls guided predictions back to the spread of the conditional one.
         eta: noise of DDIM; unused by few-step models.
-        temperature: of models that predict around their guide, see :meth:`fvgen.models.denoiser.VideoDenoiser.prior`.
+        temperature: below 1, a model that predicts around its guide stays nearer to it (``VideoDenoiser.prior``).
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
         sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
     """
@@ -147,7 +147,7 @@ class VideoModel(nn.Module):
         """The condition of a batch of clips.
 
         Args:
-            guide, coverage, noise: see :meth:`concat_condition`.
+            guide, coverage, noise: as :meth:`concat_condition` takes them.
             image: ``[B, 3, H, W]`` in -1..1, what cross-attention sees; the teacher's is the first frame of the clip,
                 a photograph.
             guided: ``False`` leaves out the null context, which only guidance needs.
@@ -212,10 +212,10 @@ class VideoModel(nn.Module):
 
         Args:
             folder: made if it is not there.
-            adapters: that the denoiser was made with, see :func:`fvgen.models.lora.adapted`.
+            adapters: the options that the denoiser was adapted with (:func:`fvgen.models.lora.adapted`).
             base: the model that the denoiser, the autoencoder and the conditioner are of: a name or a folder.
-            base_fingerprint: of its denoiser as it lies on disk, see :func:`fvgen.models.lora.fingerprint`.
-            dtype: of the factors on disk.
+            base_fingerprint: what :func:`fvgen.models.lora.fingerprint` says of its denoiser as it lies on disk.
+            dtype: number format of the factors on disk.
 
         Raises:
             UserError: there is no such base.
@@ -237,9 +237,9 @@ class VideoModel(nn.Module):
         A folder with an adapter gives a plain model too: its base is read, and the factors are added on the way.
 
         Args:
-            folder: or name.
+            folder: the folder or the name.
             device: where the weights go.
-            dtype: of the weights.
+            dtype: number format of the weights.
 
         Raises:
             UserError: if there is no such model, the folder is not one, or an adapter's base is another or gone.

@@ -24,18 +24,18 @@ def sample_latents(
     image_guidance_scale: float | None = None,
     step_noise: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """Latents of a batch of clips.
+    """Sample the latents of a batch of clips.
 
     Args:
         model: says whether it is sampled in few steps or by DDIM, and with which rescale and eta.
-        condition: of ``B`` clips; without guidance it needs no null context.
+        condition: what ``B`` clips are made from; without guidance it needs no null context.
         noise: ``[B, C, T, h, w]`` unit noise to start from.
         steps: network evaluations (twice as many passes with guidance).
         guidance_scale: 1 runs the conditional branch only.
-        generator: of the noise between steps, one or one per clip.
+        generator: source of the noise between steps, one or one per clip.
         callback: ``(step, t, latents)``, may return changed latents.
         image_guidance_scale: guides by text and image apart, in three passes: ``guidance_scale`` is then the text's.
-        step_noise: of a DDIM sampler, the noise of each step instead of the generator's.
+        step_noise: ``[B, C, T, h, w]`` noise for each step of DDIM instead of the generator's.
 
     Returns:
         ``[B, C, T, h, w]`` unscaled latents.
@@ -50,12 +50,12 @@ def sample_latents(
     branches = [denoiser.prepared(one) for one in wanted]
 
     def velocity(x_t: Tensor, t: Tensor) -> Tensor:
-        found = [denoiser.velocity(x_t, t, branch) for branch in branches]
+        first, *others = [denoiser.velocity(x_t, t, branch) for branch in branches]
+        rescale = sampling.guidance_rescale
         if image_guidance_scale is not None:
-            conditional, textless, null = found
-            scales = guidance_scale, image_guidance_scale
-            return guide_twice(conditional, textless, null, *scales, sampling.guidance_rescale)
-        return found[0] if len(found) == 1 else guide(found[0], found[1], guidance_scale, sampling.guidance_rescale)
+            textless, null = others
+            return guide_twice(first, textless, null, guidance_scale, image_guidance_scale, rescale)
+        return guide(first, others[0], guidance_scale, rescale) if others else first
 
     if not sampling.few_step:
         eta, schedule = sampling.eta, denoiser.schedule

@@ -59,7 +59,7 @@ def compile_unet(unet: nn.Module, **options: Any) -> None:
 
     Args:
         unet: any network.
-        options: of ``torch.compile``.
+        options: keyword arguments of ``torch.compile``.
     """
     unet.forward = torch.compile(unet.forward, dynamic=False, **options)
 
@@ -96,10 +96,10 @@ def window_bytes(config: ModelConfig, frames: int, size: tuple[int, int], dtype:
     counts it tensor by tensor.
 
     Args:
-        config: of the model.
-        frames: of the window.
+        config: the model's.
+        frames: frames of the window.
         size: (width, height) in pixels.
-        dtype: of the activations.
+        dtype: number format of the activations.
     """
     factor = config.autoencoder.spatial_factor
     positions = frames * (size[0] // factor) * (size[1] // factor)
@@ -118,15 +118,15 @@ def frame_bytes(config: ModelConfig, size: tuple[int, int]) -> float:
 def windows_at_once(
     model: VideoModel, speed: Speed, frames: int, size: tuple[int, int], device: torch.device, free: int | None = None
 ) -> int:
-    """Windows of a number of frames that are denoised together.
+    """How many windows are denoised together.
 
     Args:
         model: with its weights where they are before the UNet runs.
-        speed: may say it itself.
-        frames: of each window.
+        speed: its ``window_batch``, where it has one, is the answer.
+        frames: frames of each window.
         size: (width, height) in pixels.
-        device: of the work.
-        free: bytes, in the place of what the GPU says.
+        device: where the UNet runs.
+        free: free bytes; by default what the GPU says.
     """
     if speed.window_batch is not None:
         return speed.window_batch

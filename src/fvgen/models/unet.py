@@ -36,7 +36,7 @@ class VideoUNetConfig:
         text_tokens: how many leading tokens of the context are text.
         per_frame_image_tokens: ``True``: frame ``i`` sees only its own ``tokens_per_frame`` image tokens (ViewCrafter's
             16-frame branch); ``False``: every frame sees all of them (its 25-frame branch).
-        tokens_per_frame: see above; clips may be shorter than the tokens would do for, not longer.
+        tokens_per_frame: image tokens that one frame sees; a clip may have fewer frames than there are tokens for.
         init_attention_heads: heads of the temporal transformer after the first convolution; 0 leaves it out.
         norm_groups: groups of every group normalisation.
         default_fs: frame stride assumed where none is given.
@@ -190,8 +190,8 @@ class Stage(nn.Module):
     """One entry of the encoder or decoder: residual block, transformers where the level has them, resampling.
 
     Args:
-        config: of the UNet.
-        channels: in and out of the residual block; ``None`` for a stage that only resamples.
+        config: the UNet's.
+        channels: incoming and outgoing ones of the residual block; ``None`` for a stage that only resamples.
         attention: whether there are transformers.
         resample: what comes last.
     """
@@ -276,7 +276,7 @@ class VideoUNet(nn.Module):
 
         Args:
             context: ``[B, text_tokens + image tokens, context_dim]``.
-            frames: of the clips.
+            frames: number of frames of each clip.
 
         Raises:
             ValueError: image tokens are per frame and do not suffice.
@@ -297,7 +297,7 @@ class VideoUNet(nn.Module):
 
         Args:
             context: ``[B, text_tokens + image tokens, context_dim]``.
-            frames: of the clips.
+            frames: number of frames of each clip.
 
         Returns:
             What :meth:`forward` takes instead of the context.

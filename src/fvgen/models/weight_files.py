@@ -21,7 +21,7 @@ class WeightFile:
     """A file that its authors published, and that a metric's definition names.
 
     Attributes:
-        name: as it is called in a folder of weights.
+        name: the file's name in a folder of weights.
         sha256: first digits of the published file's SHA-256, in hexadecimal.
         get: what to do to have it: download it, or install a package.
         packages: paths in installed packages that hold the same file.
@@ -95,7 +95,11 @@ class Weights:
         """
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         places = [folder / file.name for folder in (self.folder, cache) if folder is not None]
-        places += [path for inside in file.packages if (path := _in_package(inside)) is not None]
+        for inside in file.packages:  # found without importing the package, whose own dependencies may be broken
+            package, _, rest = inside.partition("/")
+            spec = importlib.util.find_spec(package)
+            if spec and spec.submodule_search_locations:
+                places.append(Path(spec.submodule_search_locations[0]) / rest)
         for place in places:
             if place.is_file():
                 return place
@@ -147,12 +151,3 @@ class Networks:
 def exact_convolutions() -> AbstractContextManager[None]:
     """On CUDA: convolutions in whole float32, the same every time (by default they round to TF32's 10 bits)."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def _in_package(inside: str) -> Path | None:
-    """A file of an installed package, found without importing it (its own dependencies may be broken)."""
-    package, _, rest = inside.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / rest

@@ -53,8 +53,8 @@ class WindowSampler:
         model: prepared as ``speed`` says.
         speed: batches, off-loading.
         device: where the work is done.
-        steps, guidance_scale: see `sample_latents`.
-        callback: of each step; where a batch was filled up its latents have more rows than windows.
+        steps, guidance_scale: as :func:`fvgen.models.sampling.sample_latents` takes them.
+        callback: called after each step; where a batch was filled up its latents have more rows than windows.
     """
 
     model: VideoModel
@@ -77,7 +77,7 @@ class WindowSampler:
         """Denoise a group of batches.
 
         Args:
-            batches: of windows of one length.
+            batches: windows, all of the same number of frames.
             rows: windows of a full batch: a compiled network is made for them, and smaller batches are filled up.
             stage: is entered around ``encode``, ``denoise`` and ``decode``.
 

@@ -99,7 +99,7 @@ def write_checkpoint(tensors: dict[str, Tensor], form: Form, path: Path) -> None
     Args:
         tensors: by key, without wrapping, of any shape.
         form: how to wrap them.
-        path: of the file.
+        path: the file to write.
 
     Raises:
         UserError: ``path`` cannot be written.

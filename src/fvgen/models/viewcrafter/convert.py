@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,7 +73,7 @@ def from_viewcrafter(source: Path, folder: Path, choice: Choice | None = None) -
             size and a little more.
         folder: an empty folder, which receives ``model_index.json``, one folder of safetensors per component (the text
             tower too, though only its cached embeddings are used), ``unused.safetensors`` and ``conversion.json``.
-        choice: see there.
+        choice: what the checkpoint does not say; by default everything is told from the checkpoint.
 
     Returns:
         What went where, line by line.
@@ -185,7 +184,7 @@ def _cache_text(parts: Parts, config: ModelConfig, text: TextConfig, file: Path 
         except (OSError, SafetensorError) as error:
             raise UserError(f"`text` {file}: cannot be read as safetensors: {error}") from error
     elif text.vocab_size > max(PROMPT):
-        embedded = embed_prompts(text, parts[_TEXT])
+        embedded = list(embed_prompts(text, parts[_TEXT]))
     else:
         embedded = [torch.zeros(shape), torch.zeros(shape)]
         notes = ["warning: the text tower has not CLIP's vocabulary; the prompt is left at zero"]
@@ -256,28 +255,22 @@ def to_viewcrafter(folder: Path, target: Path) -> list[str]:
     try:
         record = json.loads((folder / RECORD).read_text())
         config = config_from_dict(json.loads((folder / "model_index.json").read_text()))
-        form, keys = Form(**record["form"]), list(record["keys"])
+        form, keys, buffers = Form(**record["form"]), list(record["keys"]), schedule_buffers(config.schedule)
         with ExitStack() as stack:
-            tensors = dict(_restored(stack, folder, keys, config))
+            files, tensors = {}, {}  # tensors live in their files where they can
+            for component in ("unet", "vae", "conditioner", _TEXT, UNUSED):
+                if component != UNUSED or _file(folder, component).is_file():
+                    files[component] = stack.enter_context(safe_open(_file(folder, component), "pt"))
+            unused = set(files[UNUSED].keys()) if UNUSED in files else set()
+            for key in track(keys, "read"):
+                where = place(key, len(config.autoencoder.channels))
+                if key in unused:
+                    tensors[key] = files[UNUSED].get_tensor(key)
+                elif where.component == SCHEDULE:
+                    tensors[key] = buffers[key]
+                else:
+                    tensors[key] = where.join([files[where.component].get_tensor(name) for name in where.names])
             write_checkpoint(tensors, form, target)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder} is not a complete converted model: {' '.join(str(error).split())}") from error
     return [f"{len(keys)} tensors in {target}"]
-
-
-def _restored(stack: ExitStack, folder: Path, keys: list[str], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Key and tensor of everything that was in the checkpoint; tensors live in their files where they can."""
-    files: dict[str, Any] = {}
-    for component in ("unet", "vae", "conditioner", _TEXT, UNUSED):
-        if component != UNUSED or _file(folder, component).is_file():
-            files[component] = stack.enter_context(safe_open(_file(folder, component), "pt"))
-    unused = set(files[UNUSED].keys()) if UNUSED in files else set()
-    buffers = schedule_buffers(config.schedule)
-    for key in track(keys, "read"):
-        where = place(key, len(config.autoencoder.channels))
-        if key in unused:
-            yield key, files[UNUSED].get_tensor(key)
-        elif where.component == SCHEDULE:
-            yield key, buffers[key]
-        else:
-            yield key, where.join([files[where.component].get_tensor(name) for name in where.names])

@@ -137,7 +137,7 @@ def place(key: str, vae_levels: int = 4) -> Place:
     """Where the tensor of one key of a checkpoint lies in a model folder.
 
     Args:
-        key: as the checkpoint has it.
+        key: the tensor's full name in the checkpoint.
         vae_levels: resolutions of the autoencoder; its decoder counts them the other way round.
 
     Raises:

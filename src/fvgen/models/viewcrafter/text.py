@@ -67,8 +67,8 @@ def embed_text(config: TextConfig, weights: Mapping[str, Tensor], ids: Tensor) -
     """Embeddings of the last layer but one, normalised, as ViewCrafter takes them.
 
     Args:
-        config: of the tower.
-        weights: of the tower, by its names.
+        config: shape of the tower.
+        weights: the tower's parameters by name.
         ids: ``[B, context]`` token ids.
 
     Returns:
@@ -84,8 +84,8 @@ def embed_prompts(config: TextConfig, weights: Mapping[str, Tensor]) -> Tensor:
     """Embeddings of the fixed prompt and of the empty one, ``[2, context, width]`` float32.
 
     Args:
-        config: of a tower that has CLIP's vocabulary.
-        weights: of the tower, by its names, in the shapes of its parameters.
+        config: shape of a tower with CLIP's vocabulary.
+        weights: the tower's parameters by name.
     """
     ids = torch.zeros(2, config.context, dtype=torch.long)
     ids[0, : len(PROMPT)] = torch.tensor(PROMPT)
