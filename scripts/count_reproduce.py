@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.methods import Clips, Method, Roles, Stage, TrajectoryPoints
-from fvgen.evaluation.benchmark.counting import OperationCounter
-from fvgen.evaluation.benchmark.random_model import weightless_model
+from fvgen.evaluation.benchmark.count import PeakMemory, flop_counter
+from fvgen.evaluation.benchmark.systems import random_model
 from fvgen.models import Condition, ModelConfig, attention, preset
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, StudentRecipe
 from fvgen.training.student import seeded_head, stages_of
@@ -33,7 +33,7 @@ def roles_of(config: ModelConfig, recipe: StudentRecipe) -> Roles:
     """Networks without content whose stages are recomputed, one shape for all roles."""
     nets, model = [], None
     for _ in range(3):
-        model = weightless_model(config, torch.bfloat16)
+        model = random_model(config, torch.device("cpu"), torch.bfloat16)
         for stage in model.denoiser.blocks()[:-1]:
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
         nets.append(model.denoiser.requires_grad_(False))
@@ -67,11 +67,12 @@ def count_turn(method: Method, roles: Roles, clips: Clips, kind: str, stop: int)
     if method.learns_from == "trajectories":
         batch = TrajectoryPoints(clips.x0, torch.zeros(1, dtype=torch.long), clips.x0, clips.condition)
     plain = patch.object(attention, "_FEW", 0)  # another way to attend is for CPUs
-    with plain, patch.object(BatchRandom, "one", lambda self, high: stop), OperationCounter() as counter:
+    stopped = patch.object(BatchRandom, "one", lambda self, high: stop)
+    with plain, stopped, flop_counter() as counter, PeakMemory() as memory:
         getattr(method, kind)(batch, BatchRandom(0)).loss.backward()
     for name in trained:
         getattr(roles, name).zero_grad(set_to_none=True)
-    return counter.flop, counter.peak
+    return counter.get_total_flops(), memory.peak
 
 
 def count_stage(stage: Stage, recipe: StudentRecipe, config: ModelConfig) -> tuple[float, float]:

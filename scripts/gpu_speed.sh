@@ -1,8 +1,8 @@
 #!/bin/sh
-# Every figure of docs/speed.md that needs a GPU: sh scripts/gpu_speed.sh FOLDER [PYTHON]
+# What docs/speed.md says is to be measured on a GPU: sh scripts/gpu_speed.sh FOLDER [PYTHON]
 #
 # Each command takes some minutes at most and needs no network and no weights. One whose table lies in FOLDER already is
-# left out, so a run that was cut off goes on where it stopped. STEPS=quick leaves out the teacher and the large scene.
+# left out, so a run that was cut off goes on where it stopped. STEPS=quick leaves out the teacher and several windows.
 set -u
 
 out=${1:?folder for the figures}
@@ -30,15 +30,16 @@ measure() {
 
 shape="--preset $preset --random-weights --device ${DEVICE:-cuda}"
 
-measure memory benchmark memory --preset "$preset"
-measure floor benchmark count --preset "$preset" --dtype bfloat16 --machine this --device "${DEVICE:-cuda}"
-# One window of 16 frames, then the 56 views of five photos, every way against plain float32. The profile is the last way's.
-measure ways-14 benchmark fast $shape --views 14 --ways bfloat16 channels-last compile all --profile "$out/profile-14.txt"
-measure offload-14 benchmark fast $shape --views 14 --ways bfloat16 offload
+measure memory-bfloat16 benchmark count --preset "$preset" --dtype bfloat16
+measure memory-float32 benchmark count --preset "$preset" --dtype float32
+# The student, one window of 16 frames and then four, in every way against float32.
+ways="float32 plain channels-last compile compile+channels-last"
+measure ways-1 benchmark stages $shape --models student --ways $ways
+measure offload-1 benchmark stages $shape --models student --ways plain offload
 if [ "${STEPS:-all}" != quick ]; then
-    measure ways-56 benchmark fast $shape --views 56 --ways one-window bfloat16 compile all --profile "$out/profile-56.txt"
-    # Student and teacher (50 steps with guidance) on the same fast path, then run plainly, stage by stage.
-    measure teacher-14 benchmark fast $shape --views 14 --ways all teacher
-    measure teacher-56 benchmark fast $shape --views 56 --repeats 1 --ways all teacher
-    measure stages benchmark stages $shape --floor
+    measure ways-4 benchmark stages $shape --models student --clips 4 --ways $ways window-batch=1
+    # Student and teacher (50 steps with guidance), run plainly and in the fastest way.
+    measure stages benchmark stages $shape --models student teacher
+    measure teacher-1 benchmark stages $shape --models student teacher --ways compile+channels-last
+    measure teacher-4 benchmark stages $shape --models student teacher --clips 4 --repeats 1 --ways compile+channels-last
 fi

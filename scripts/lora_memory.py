@@ -27,8 +27,8 @@ from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.config import DistillationConfig
 from fvgen.distillation.critic import CriticHead
 from fvgen.distillation.methods import Clips, GanInit, Method, Roles, SoftDmd
-from fvgen.evaluation.benchmark.counting import OperationCounter
-from fvgen.evaluation.benchmark.random_model import weightless_model
+from fvgen.evaluation.benchmark.count import PeakMemory
+from fvgen.evaluation.benchmark.systems import random_model
 from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
 from fvgen.models.lora import adapted, trainable
 from fvgen.models.lora_config import LoraConfig
@@ -77,7 +77,7 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
     """Most bytes of a turn, forward and backward, besides weights and moments; in fake tensor mode."""
     _, method, name = turn
     with ExitStack() as stack:
-        teacher = weightless_model(config, torch.bfloat16).denoiser
+        teacher = random_model(config, torch.device("cpu"), torch.bfloat16).denoiser
         student, fake = adapted(teacher, lora), adapted(teacher, lora)
         student.schedule = fake.schedule = teacher.schedule  # tensors without content cannot be copied
         channels = config.unet.channel_mult[-1] * config.unet.model_channels
@@ -103,11 +103,11 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
         if autocast:
             stack.enter_context(patch.object(nn.GroupNorm, "forward", _group_norm))
             stack.enter_context(patch.object(nn.LayerNorm, "forward", _layer_norm))
-        counter = stack.enter_context(OperationCounter())
+        memory = stack.enter_context(PeakMemory())
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = getattr(made, name)(clips, BatchRandom(0)).loss
         loss.backward()
-        return counter.peak
+        return memory.peak
 
 
 def lora_budget(network: nn.Module, config: LoraConfig, base_bytes: int = 2) -> dict[str, int]:

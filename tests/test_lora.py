@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fvgen.errors import UserError
-from fvgen.evaluation.benchmark.random_model import random_model
+from fvgen.evaluation.benchmark.systems import random_model
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.models.lora import (
     Adapter,

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.evaluation.benchmark.photos import made_up_photos
-from fvgen.evaluation.benchmark.random_model import random_model
+from fvgen.evaluation.benchmark.systems import made_up_photos, random_model
 from fvgen.models import preset
 from fvgen.models.model import WEIGHTS, ModelConfig, SamplingConfig, VideoModel, read_config
 from fvgen.models.windows import plan_windows

@@ -1,6 +1,5 @@
-"""``fvgen benchmark ...``: how fast the parts are on this machine."""
+"""``fvgen benchmark ...``: how fast the parts are on this machine, and how much there is to do."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,9 +9,7 @@ from tyro.conf import Positional, arg
 from fvgen.errors import UserError
 
 if TYPE_CHECKING:
-    from fvgen.evaluation.benchmark.hardware import Machine
-    from fvgen.evaluation.benchmark.stages import Timing
-    from fvgen.evaluation.benchmark.systems import System
+    from fvgen.models.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -42,41 +39,23 @@ class Data:
 
     def run(self) -> None:
         """Measure and print."""
-        from fvgen.data.speed import shard_speed
+        from fvgen.data.speed import latent_speed, pairs_facts, shard_speed
+        from fvgen.evaluation.benchmark.report import markdown
 
         if not self.workers or min(self.workers) < 1 or self.seconds <= 0:
             raise UserError("--workers and --seconds must be positive")
         appetite = run_appetite(self.training) if self.training is not None else self.appetite
-        found: dict[str, Any] = {"pairs": self._pairs(), "appetite_clips_per_second": appetite, "rows": []}
-        for workers in self.workers:
-            speed = shard_speed(self.folder, workers, self.seconds)
-            found["rows"].append({"what": "shards", "workers": workers, "clips_per_second": round(speed, 2)})
+        pairs = pairs_facts(self.folder)
+        found = [("shards", workers, shard_speed(self.folder, workers, self.seconds)) for workers in self.workers]
         if self.latents is not None:
-            found["rows"].append({"what": "latents", "workers": 1, "clips_per_second": self._latents(self.latents)})
-        print(table(found["rows"], appetite))
-        if self.output is not None:
-            self.output.write_text(json.dumps(found, indent=2) + "\n")
-
-    def _pairs(self) -> dict[str, float]:
-        from fvgen.data.reader import PairShards
-
-        shards = PairShards(self.folder)
-        if not len(shards):
-            raise UserError(f"{self.folder}: no training pairs in 'train'")
-        entries = [entry for _, entry in shards.samples]
-        return {
-            "clips": len(entries),
-            "frames": sum(entry.frames for entry in entries) / len(entries),
-            "width": entries[0].width,
-            "height": entries[0].height,
-            "bytes": sum(size for entry in entries for _, size in entry.members.values()) / len(entries),
-        }
-
-    def _latents(self, name: str) -> float:
-        from fvgen.data.speed import latent_speed
-        from fvgen.models.model import VideoModel
-
-        return round(latent_speed(self.folder, VideoModel.load(name), 8, self.seconds), 2)
+            found.append(("latents", 1, latent_speed(self.folder, self.latents, 8, self.seconds)))
+        head, cells = ["what", "processes", "clips per second"], [[w, str(n), f"{speed:.1f}"] for w, n, speed in found]
+        if appetite:
+            head.append("of the appetite")
+            cells = [[*row, f"{speed / appetite:.1f} x"] for row, (_, _, speed) in zip(cells, found)]
+        print(markdown(head, cells))
+        rows = [{"what": w, "workers": n, "clips_per_second": round(speed, 2)} for w, n, speed in found]
+        _write(self.output, {"pairs": pairs, "appetite_clips_per_second": appetite, "rows": rows})
 
 
 @dataclass(frozen=True)
@@ -84,14 +63,20 @@ class Stages:
     """Measure seconds and peak memory of each stage of a generation, the models in turn in the same run.
 
     Prints a Markdown table: per stage the median (least..most) of the repeats, the peak of memory, and how many times
-    longer each further model takes than the first, compared repeat by repeat. See docs/benchmark.md.
+    longer each further model, or way of running it, takes than the first, compared repeat by repeat. See
+    docs/benchmark.md.
     """
 
     photos: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTOS...")] = ()
     """As in fvgen generate. Default: the example of a checkout, or a made-up scene where there is none."""
 
-    models: Annotated[tuple[str, ...], arg(metavar="MODEL[:STEPS]...")] = ("mini:4", "mini-teacher:50")
-    """Models, each with a number of steps if not its own; the first is what the others are compared with."""
+    models: Annotated[tuple[str, ...], arg(metavar="MODEL[:STEPS]...")] = ()
+    """Models, each with a number of steps if not its own; the first is what the others are compared with. Default:
+    mini:4 mini-teacher:50, with --preset student teacher."""
+
+    ways: Annotated[tuple[str, ...], arg(metavar="WAY...")] = ("plain",)
+    """Ways of running each model: plain, or choices of fvgen generate, compile, channels-last, offload, window-batch=N,
+    float32, bfloat16 and float16, some of them joined by + (compile+bfloat16)."""
 
     preset: Annotated[str | None, arg(metavar="NAME")] = None
     """Instead of models, the shape of one, such as viewcrafter-512-16: a student (4 steps) and its teacher, encoding,
@@ -104,19 +89,16 @@ class Stages:
     """With --preset: run this many steps at most, and compare seconds per step."""
 
     clips: int = 1
-    """With --preset: clips denoised together."""
+    """With --preset: clips, denoised together where the way does not say how many are."""
 
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT|model")] = None
     """Size of the views, as for fvgen generate; with --preset, of the model's pictures."""
 
     repeats: int = 3
-    """Rounds that count; in each, every model runs once."""
+    """Rounds that count; in each, every model runs once in every way."""
 
     warmup: int = 1
     """Rounds before, with two steps, that do not."""
-
-    floor: bool = False
-    """Also say how many times longer the networks take than this machine's best rates allow, measured before."""
 
     threads: Annotated[int | None, arg(metavar="INT")] = None
     """Threads of the CPU. Default: PyTorch's."""
@@ -135,13 +117,26 @@ class Stages:
         self._check()
         import torch
 
+        from fvgen.cli.generate import view_size
         from fvgen.devices import hardware, load
         from fvgen.evaluation.benchmark.report import heading, result, table
+        from fvgen.evaluation.benchmark.stages import measure_clips, measure_generation
+        from fvgen.evaluation.benchmark.systems import default_photos, load_systems
+        from fvgen.outputs import write_files
+        from fvgen.scene.photos import load_photos
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        timings, what, least = self._measured()
-        pipeline = timings[0].system.pipeline
+        place, count = (self.device, self.dtype), (self.repeats, self.warmup)
+        if self.preset is not None:
+            names, most, what = self.models or ("student", "teacher"), self.denoise_steps, "random pictures"
+            systems = load_systems(names, self.ways, *place, self.preset, self.clips, most)
+            measure_clips(systems, *count, self.clips, _model_size(self.size, systems[0].model.config))
+        else:
+            photos, what = (load_photos(list(self.photos)), "photos") if self.photos else default_photos()
+            systems = load_systems(self.models or ("mini:4", "mini-teacher:50"), self.ways, *place)
+            measure_generation(photos, systems, write_files, *count, view_size(self.size))
+        pipeline = systems[0].pipeline
         facts = {
             "hardware": hardware(pipeline.device) | load(),
             "device": str(pipeline.device),
@@ -150,12 +145,12 @@ class Stages:
             "repeats": self.repeats,
             "warmup": self.warmup,
         }
-        print(heading(timings, facts), "", table(timings, least), sep="\n")
-        write_figures(self.output, {**result(timings, facts), "floors": least})
+        found = result(systems, facts)
+        print(heading(found), "", table(found), sep="\n")
+        _write(self.output, found)
 
     def _check(self) -> None:
-        counts = [self.repeats, self.clips, self.threads, self.denoise_steps]
-        if min(1 if count is None else count for count in counts) < 1 or self.warmup < 0:
+        if not _positive(self.repeats, self.clips, self.threads, self.denoise_steps) or self.warmup < 0:
             raise UserError("--repeats, --clips, --threads and --denoise-steps are at least 1, --warmup at least 0")
         if self.preset is not None and not self.random_weights:
             raise UserError(f"--preset {self.preset} is a shape without weights: add --random-weights")
@@ -163,57 +158,103 @@ class Stages:
             raise UserError("--random-weights, --denoise-steps and --clips go with --preset")
         if self.preset is not None and self.photos:
             raise UserError("--preset measures on random pictures: leave the photos out")
-        if self.preset is None and not self.models:
-            raise UserError("no models: name one at least, such as mini:4")
-        check_file(self.output)
+        if not self.ways:
+            raise UserError("no ways: name one at least, such as plain")
+        _check_file(self.output)
 
-    def _measured(self) -> "tuple[list[Timing], str, list[dict[str, float]] | None]":
-        """Timings, what they were measured on, and floors if they were asked for."""
-        from fvgen.cli.generate import parse_size, view_size
-        from fvgen.evaluation.benchmark.photos import default_photos
-        from fvgen.evaluation.benchmark.stages import measure_clips, measure_generation
-        from fvgen.evaluation.benchmark.systems import load_systems, preset_systems
+
+@dataclass(frozen=True)
+class Count:
+    """Count operations and memory of each stage of a model without running it.
+
+    Nothing is allocated: the largest networks are counted on any machine. See docs/benchmark.md for what is counted.
+    """
+
+    model: Annotated[Positional[str | None], arg(metavar="NAME|FOLDER")] = None
+    """The model. Default: mini."""
+
+    preset: Annotated[str | None, arg(metavar="NAME")] = None
+    """Instead, the shape of one, such as viewcrafter-512-16."""
+
+    frames: Annotated[int | None, arg(metavar="INT")] = None
+    """Frames of a clip. Default: the model's."""
+
+    size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT")] = None
+    """Size of its pictures. Default: the model's."""
+
+    clips: int = 1
+    """Clips that are denoised together."""
+
+    steps: Annotated[int | None, arg(metavar="INT")] = None
+    """Denoising steps. Default: what the model was made for."""
+
+    guidance_scale: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Classifier-free guidance; 1 is none. Default: what the model was made for."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of weights and activations."""
+
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")] = None
+    """Also write the figures as JSON."""
+
+    def run(self) -> None:
+        """Count and print."""
+        if self.model is not None and self.preset is not None:
+            raise UserError("a model and --preset: name one of them")
+        if not _positive(self.frames, self.clips, self.steps):
+            raise UserError("--frames, --clips and --steps are at least 1")
+        _check_file(self.output)
+        import torch
+
+        from fvgen.evaluation.benchmark.count import count_model
+        from fvgen.evaluation.benchmark.report import MIB, count_table
+        from fvgen.models.model import find_model, read_config
         from fvgen.models.presets import preset
-        from fvgen.outputs import write_files
-        from fvgen.scene.photos import load_photos
 
-        if self.preset is not None:
-            config, size = preset(self.preset), parse_size(self.size)
-            systems = preset_systems(self.preset, config, self.denoise_steps, self.device, self.dtype)
-            machine = self._machine(systems[0])
-            timings, what = measure_clips(systems, self.repeats, self.warmup, self.clips, size), "random pictures"
-        else:
-            photos, what = (load_photos(list(self.photos)), "photos") if self.photos else default_photos()
-            systems = load_systems(self.models, self.device, self.dtype)
-            machine = self._machine(systems[0])
-            timings = measure_generation(photos, systems, write_files, self.repeats, self.warmup, view_size(self.size))
-        return timings, what, None if machine is None else [_floors(timing, machine) for timing in timings]
-
-    def _machine(self, system: "System") -> "Machine | None":
-        from fvgen.evaluation.benchmark.hardware import measured_machine
-
-        return measured_machine(system.pipeline.device, system.pipeline.dtype) if self.floor else None
+        shape = preset(self.preset) if self.preset is not None else read_config(find_model(self.model or "mini"))
+        frames, steps = self.frames or shape.frames, self.steps or shape.sampling.steps
+        if shape.unet.per_frame_image_tokens and frames > shape.frames:
+            raise UserError(
+                f"--frames {frames}: this model's frames have image tokens of their own, for {shape.frames}"
+            )
+        scale = shape.sampling.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        size, dtype = _model_size(self.size, shape), getattr(torch, self.dtype)
+        works = count_model(shape, frames, size, dtype, self.clips, steps, guided=scale != 1)
+        *parts, whole = (work["weights"] + work["activations"] for work in works.values())
+        print(f"{frames} frames of {size[0]}x{size[1]}, {self.dtype}; {steps} steps, guidance {scale:g}")
+        print("", count_table(works), "", sep="\n")
+        print(f"On the device at most: {whole / MIB:,.0f} MiB; off-loaded {max(parts) / MIB:,.0f} MiB.")
+        facts = {"frames": frames, "size": list(size), "clips": self.clips, "dtype": self.dtype}
+        facts |= {"steps": steps, "guidance_scale": scale, "peak_bytes": whole, "peak_bytes_offloaded": max(parts)}
+        _write(self.output, {**facts, "stages": works})
 
 
-def _floors(timing: "Timing", machine: "Machine") -> dict[str, float]:
-    from fvgen.evaluation.benchmark.counting import count_model
-    from fvgen.evaluation.benchmark.report import floors
-
-    width, height = timing.settings["size"]
-    config = timing.system.model.config
-    return floors(timing, count_model(config, None, (width, height), timing.system.pipeline.dtype), machine)
+def _positive(*counts: int | None) -> bool:
+    return all(count is None or count >= 1 for count in counts)
 
 
-def check_file(path: Path | None) -> None:
+def _model_size(text: str | None, config: "ModelConfig") -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` of a model's pictures, by default its own."""
+    from fvgen.cli.generate import parse_size
+
+    width, height = parse_size(text) or (config.width, config.height)
+    if width % config.grid or height % config.grid:
+        raise UserError(f"size {width}x{height}: width and height must be multiples of {config.grid}")
+    return width, height
+
+
+def _check_file(path: Path | None) -> None:
     """Say before the work that a file cannot be written after it."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise UserError(f"--output {path}: name a file in a folder that exists")
 
 
-def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
     """Write figures as JSON, if there is a file to write."""
     if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        from fvgen.files import write_json
+
+        write_json(path, figures)
 
 
 def run_appetite(run: Path) -> float:
@@ -230,13 +271,3 @@ def run_appetite(run: Path) -> float:
         raise UserError(f"{run}: too short a run; two logged steps and a checkpoint are needed")
     steps, seconds = (lines[-1][name] - lines[0][name] for name in ("step", "seconds"))
     return facts_of(saved[-1])["config"]["recipe"]["batch"] * steps / seconds
-
-
-def table(rows: list[dict[str, Any]], appetite: float | None) -> str:
-    """The figures as a Markdown table."""
-    head = ["| what | processes | clips per second |", "|---|---|---|"]
-    body = [f"| {r['what']} | {r['workers']} | {r['clips_per_second']:.1f} |" for r in rows]
-    if appetite:
-        head = [head[0] + " of the appetite |", head[1] + "---|"]
-        body = [f"{line} {r['clips_per_second'] / appetite:.1f} x |" for line, r in zip(body, rows)]
-    return "\n".join(head + body)

@@ -17,6 +17,24 @@ from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
 
+def pairs_facts(folder: Path) -> dict[str, float]:
+    """How many training pairs a folder has, the size of the first, and their frames and bytes on average.
+
+    Raises:
+        UserError: nothing to read.
+    """
+    entries = [entry for _, entry in PairShards(folder).samples]
+    if not entries:
+        raise UserError(f"{folder}: no training pairs in 'train'")
+    return {
+        "clips": len(entries),
+        "frames": sum(entry.frames for entry in entries) / len(entries),
+        "width": entries[0].width,
+        "height": entries[0].height,
+        "bytes": sum(size for entry in entries for _, size in entry.members.values()) / len(entries),
+    }
+
+
 def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train") -> float:
     """Clips per second of so many processes that read and decode samples together; their start does not count.
 
@@ -55,13 +73,13 @@ def _read(folder: Path, split: str, worker: int, workers: int, seconds: float, s
     counts.put(count / (time.perf_counter() - began))
 
 
-def latent_speed(folder: Path, model: VideoModel, batch: int, seconds: float) -> float:
+def latent_speed(folder: Path, model: str, batch: int, seconds: float) -> float:
     """Clips per second of this process when every clip's latents come from the disk, none from memory.
 
     Raises:
-        UserError: nothing to read.
+        UserError: nothing to read, or no such model.
     """
-    corpus = LatentCorpus(folder, model, memory_gb=0)
+    corpus = LatentCorpus(folder, VideoModel.load(model), memory_gb=0)
     if not corpus.refresh():
         raise UserError(f"{folder}: no training pairs in 'train'")
     rng, names, count = np.random.default_rng(0), corpus.clips, 0

@@ -1,89 +1,64 @@
-"""Seconds and peak memory per stage, the device's queue emptied at both ends of each."""
+"""Seconds and peak memory of each stage."""
 
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob
+from mmap import PAGESIZE
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fvgen.models.speed import synchronize
 from fvgen.pipeline import Clock
 
 _EVERY = 0.01  # seconds between two looks at the resident set
-_PROCESSES = Path("/proc")
-MIB = 2**20
 
 
-def resident_bytes() -> int | None:
-    """Bytes of memory that this process and its children hold, or ``None`` where the system does not tell (no /proc).
+def resident_bytes(process: str = "self") -> int:
+    """Bytes of memory that a process (by its number) and its children hold, 0 where there is no /proc to tell.
 
     Pages that they share, of libraries for example, count once in each.
     """
-    own = _PROCESSES / "self"
-    if not (own / "statm").is_file():
-        return None
-    return _resident(own)
+    sizes = _read(f"/proc/{process}/statm").split()
+    children = [child for file in glob(f"/proc/{process}/task/*/children") for child in _read(file).split()]
+    return int(sizes[1]) * PAGESIZE + sum(map(resident_bytes, children)) if sizes else 0
 
 
-def _resident(process: Path) -> int:
+def _read(file: str) -> str:
     try:
-        pages = int((process / "statm").read_text().split()[1])
-        tasks = [task / "children" for task in (process / "task").iterdir()]
-        children = [child for listed in tasks for child in _read(listed).split()]
-    except (OSError, IndexError):  # it has ended meanwhile
-        return 0
-    return pages * _page_size() + sum(_resident(_PROCESSES / child) for child in children)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
+        return Path(file).read_text()
+    except OSError:  # the process has ended meanwhile
         return ""
 
 
-def _page_size() -> int:
-    import resource
+@contextmanager
+def resident_peak() -> Iterator[list[int]]:
+    """Look at :func:`resident_bytes` every 10 ms, in a thread, and gather what it was; the largest is the peak."""
+    seen, end = [resident_bytes()], threading.Event()
 
-    return resource.getpagesize()
+    def watch() -> None:
+        while not end.wait(_EVERY):
+            seen.append(resident_bytes())
 
-
-class ResidentPeak:
-    """The largest resident set since :meth:`reset`, looked at every 10 ms by a thread of its own."""
-
-    def __init__(self) -> None:
-        self._peak = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "ResidentPeak":
-        if resident_bytes() is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(_EVERY):
-            self._peak = max(self._peak, resident_bytes() or 0)
-
-    def reset(self) -> None:
-        """Start again from what is held now."""
-        self._peak = resident_bytes() or 0
-
-    def bytes(self) -> int | None:
-        """The peak, or ``None`` where it cannot be measured."""
-        now = resident_bytes()
-        return None if now is None else max(self._peak, now)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        end.set()
+        thread.join()
+        seen.append(resident_bytes())
 
 
 class StageClock(Clock):
-    """What each stage took, as the pipeline calls it.
+    """What each stage took, as the pipeline calls it; a GPU's queue is emptied at both ends of a stage.
+
+    Args:
+        device: of the work.
+        model: what is measured; bytes on the GPU that others hold from before do not count.
 
     Attributes:
         seconds: per stage.
@@ -92,11 +67,14 @@ class StageClock(Clock):
         gpu: most bytes that PyTorch had allocated on the GPU in each stage; empty elsewhere.
     """
 
-    def __init__(self, device: torch.device, resident: ResidentPeak) -> None:
+    def __init__(self, device: torch.device, model: nn.Module | None = None) -> None:
         super().__init__(device)
         self.resident: dict[str, int] = {}
         self.gpu: dict[str, int] = {}
-        self._watched = resident
+        self._others = 0
+        if device.type == "cuda" and model is not None:
+            own = sum(p.numel() * p.element_size() for p in model.parameters() if p.is_cuda)
+            self._others = torch.cuda.memory_allocated(device) - own
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -104,14 +82,20 @@ class StageClock(Clock):
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._watched.reset()
-        synchronize(self.device)
-        start = time.perf_counter()
-        yield
-        synchronize(self.device)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        held = self._watched.bytes()
-        if held is not None:
-            self.resident[name] = max(held, self.resident.get(name, 0))
+        with resident_peak() as resident:
+            synchronize(self.device)
+            start = time.perf_counter()
+            yield
+            synchronize(self.device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        if max(resident):
+            self.resident[name] = max(*resident, self.resident.get(name, 0))
         if cuda:
-            self.gpu[name] = max(torch.cuda.max_memory_allocated(self.device), self.gpu.get(name, 0))
+            held = torch.cuda.max_memory_allocated(self.device) - self._others
+            self.gpu[name] = max(held, self.gpu.get(name, 0))
+
+    def add(self, other: "StageClock") -> None:
+        """Take over the stages of another clock, which are not this one's."""
+        self.resident.update(other.resident)
+        self.gpu.update(other.gpu)
+        self.seconds.update({name: seconds for name, seconds in other.seconds.items() if seconds > 0})

@@ -1,160 +1,118 @@
-"""Medians, spreads and ratios of measured stages, as JSON and as a Markdown table."""
+"""Medians, spreads and ratios of measured stages, as JSON and as Markdown tables."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from fvgen.evaluation.benchmark.clock import MIB
-from fvgen.evaluation.benchmark.counting import Work
-from fvgen.evaluation.benchmark.floor import floor
-from fvgen.evaluation.benchmark.hardware import Machine
-from fvgen.evaluation.benchmark.stages import Timing
+from fvgen.evaluation.benchmark.systems import System
 
 STAGES = ("geometry", "render", "encode", "denoise", "decode", "compose", "write")
 PER_STEP, APART, ALL = "denoise, per step", "all but geometry", "all"
+MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and most of some repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @staticmethod
-    def of(values: list[float]) -> "Spread":
-        """Median, least and most of one value or more."""
-        return Spread(median(values), min(values), max(values))
-
-    def __str__(self) -> str:
-        if self.least == self.most:
-            return _digits(self.median)
-        return f"{_digits(self.median)} ({_digits(self.least)}..{_digits(self.most)})"
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def rows_of(timing: Timing) -> dict[str, list[float]]:
+def count_table(works: Mapping[str, dict[str, int]]) -> str:
+    """What was counted of each stage, see :func:`fvgen.evaluation.benchmark.count.count_model`."""
+    rows = []
+    for stage, work in works.items():
+        sizes = [f"{work[name] / MIB:,.0f}" for name in ("activations", "weights")]
+        gflop = work["flop"] / 1e9
+        rows.append([stage, f"{gflop:,.0f}" if gflop >= 1000 else f"{gflop:.4g}", *sizes, f"{work['parameters']:,}"])
+    return markdown(["stage", "GFLOP", "activations, MiB", "weights, MiB", "parameters"], rows)
+
+
+def rows_of(system: System) -> dict[str, list[float]]:
     """Seconds of each repeat by stage, with those per step and, where all steps were run, those of all stages."""
-    seconds = {name: timing.seconds[name] for name in STAGES if name in timing.seconds}
-    steps = timing.settings["steps"]
-    per_step = {PER_STEP: [value / steps for value in seconds["denoise"]]}
-    if timing.system.steps < timing.system.all_steps:
-        return {**seconds, **per_step}
-    apart = [list(seconds[name]) for name in seconds if name != "geometry"]
-    sums = {APART if "geometry" in seconds else ALL: [sum(values) for values in zip(*apart, strict=True)]}
-    if "geometry" in seconds:
-        sums[ALL] = [sum(values) for values in zip(*seconds.values(), strict=True)]
-    return {**seconds, **per_step, **sums}
+    rows = {name: system.seconds[name] for name in STAGES if name in system.seconds}
+    whole = [sum(values) for values in zip(*rows.values(), strict=True)]
+    rows[PER_STEP] = [value / system.steps for value in rows["denoise"]]
+    if system.steps == system.all_steps:
+        if "geometry" in rows:
+            rows[APART] = [everything - geometry for everything, geometry in zip(whole, rows["geometry"])]
+        rows[ALL] = whole
+    return rows
 
 
-def ratios(first: Timing, other: Timing) -> dict[str, Spread]:
+def ratios(first: System, other: System) -> dict[str, list[float]]:
     """How many times longer ``other`` takes, repeat by repeat, where both ran the same share of their steps."""
     mine, theirs = rows_of(first), rows_of(other)
-    whole = all(t.system.steps == t.system.all_steps for t in (first, other))
+    whole = all(system.steps == system.all_steps for system in (first, other))
     names = [n for n in mine if n in theirs and n != "geometry" and (whole or n != "denoise")]
-    return {n: Spread.of([b / a for a, b in zip(mine[n], theirs[n], strict=True)]) for n in names}
+    return {n: [b / a for a, b in zip(mine[n], theirs[n], strict=True)] for n in names}
 
 
-def floors(timing: Timing, works: list[Work], machine: Machine) -> dict[str, float]:
-    """The least seconds for the networks' stages of what was measured, by how often they ran.
-
-    Args:
-        timing: of one system, every window of which had the frames that ``works`` were counted for.
-        works: of its network, for one clip.
-        machine: what can be reached.
-    """
-    of = {work.stage: floor(work, machine).seconds for work in works}
-    passes = 1 if timing.settings["guidance_scale"] == 1 else 2
-    clips = timing.calls.unet_clips / (timing.settings["steps"] * passes)
-    return {
-        "encode": clips * (of["encode"] + passes * of["image tokens"]),
-        "denoise": timing.calls.unet_clips * of["UNet pass"] + clips * passes * of["token keys"],
-        "decode": clips * of["decode"],
-    }
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": median(values), "least": min(values), "most": max(values)}
 
 
-def result(timings: list[Timing], facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything that was measured, for JSON."""
-    systems = []
-    for timing in timings:
-        rows = {name: {**asdict(Spread.of(values)), "all": values} for name, values in rows_of(timing).items()}
-        systems.append(
-            {
-                "system": timing.system.label,
-                **timing.settings,
-                "all_steps": timing.system.all_steps,
-                "calls": asdict(timing.calls),
-                "seconds": rows,
-                "peak_resident_bytes": {name: max(values) for name, values in timing.resident.items()},
-                "peak_gpu_bytes": {name: max(values) for name, values in timing.gpu.items()},
-            }
-        )
-    against = [
+def result(systems: Sequence[System], facts: dict[str, Any]) -> dict[str, Any]:
+    """Everything that was measured, for JSON: of each system, and ratios of the others to the first."""
+    first, *others = systems
+    found = [
         {
-            "of": other.system.label,
-            "to": timings[0].system.label,
-            **{n: asdict(r) for n, r in ratios(timings[0], other).items()},
+            "system": system.label,
+            **system.settings,
+            "all_steps": system.all_steps,
+            "calls": dict(system.calls),
+            "seconds": {name: {**_spread(values), "all": values} for name, values in rows_of(system).items()},
+            "peak_resident_bytes": system.resident,
+            "peak_gpu_bytes": system.gpu,
         }
-        for other in timings[1:]
+        for system in systems
     ]
-    return {**facts, "systems": systems, "ratios": against}
+    against = [
+        {"of": other.label, "to": first.label, **{name: _spread(found) for name, found in ratios(first, other).items()}}
+        for other in others
+    ]
+    return {**facts, "systems": found, "ratios": against}
 
 
-def table(timings: list[Timing], least: list[dict[str, float]] | None = None) -> str:
-    """One row per stage: seconds as median (least..most), peak memory, and ratios to the first system.
-
-    Args:
-        timings: of the systems.
-        least: floors of each, see :func:`floors`.
-    """
-    gpu = any(timing.gpu for timing in timings)
-    head = ["stage"]
-    for timing in timings:
-        head += [f"{timing.system.label}: s", "peak GPU MiB" if gpu else "peak MiB"]
-        head += ["x floor"] if least else []
-    head += [f"{other.system.label} / {timings[0].system.label}" for other in timings[1:]]
-    measured = [rows_of(timing) for timing in timings]
-    against = [ratios(timings[0], other) for other in timings[1:]]
-    names = list(dict.fromkeys(name for rows in measured for name in rows))
-    order = [n for n in (*STAGES[:4], PER_STEP, *STAGES[4:], APART, ALL) if n in names]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name in order:
-        cells = [name]
-        for i, timing in enumerate(timings):
-            values = measured[i].get(name)
-            peaks = (timing.gpu if gpu else timing.resident).get(name)
-            cells += [str(Spread.of(values)) if values else "", f"{max(peaks) / MIB:,.0f}" if peaks else ""]
-            if least:
-                cells.append(f"{median(values) / least[i][name]:.1f}" if values and name in least[i] else "")
-        cells += [str(ratio[name]) if name in ratio else "" for ratio in against]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def table(found: dict[str, Any]) -> str:
+    """A :func:`result` with a row per stage: seconds as median (least..most), peak memory, ratios to the first."""
+    systems, against = found["systems"], found["ratios"]
+    kind, title = ("gpu", "GPU ") if any(system["peak_gpu_bytes"] for system in systems) else ("resident", "")
+    head = ["stage", *(cell for system in systems for cell in (f"{system['system']}: s", f"peak {title}MiB"))]
+    rows = []
+    for name in (*STAGES[:4], PER_STEP, *STAGES[4:], APART, ALL):
+        if any(name in system["seconds"] for system in systems):
+            row = [name]
+            for system in systems:
+                peak = system[f"peak_{kind}_bytes"].get(name)
+                row += [_told(system["seconds"].get(name)), f"{peak / MIB:,.0f}" if peak else ""]
+            rows.append([*row, *(_told(ratio.get(name)) for ratio in against)])
+    return markdown([*head, *(f"{ratio['of']} / {ratio['to']}" for ratio in against)], rows)
 
 
-def heading(timings: list[Timing], facts: dict[str, Any]) -> str:
-    """What was measured on what, in words."""
-    machine = facts["hardware"]
+def _told(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    values = (found[name] for name in ("median", "least", "most"))
+    middle, least, most = (f"{v:.1f}" if v >= 10 else f"{v:.2f}" if v >= 0.1 else f"{v:.2g}" for v in values)
+    return middle if found["least"] == found["most"] else f"{middle} ({least}..{most})"
+
+
+def heading(found: dict[str, Any]) -> str:
+    """What a :func:`result` was measured on, in words."""
+    machine, first = found["hardware"], found["systems"][0]
     where = f"{machine['gpu']}; " if machine["gpu"] else ""
-    first = timings[0].settings
-    what = ", ".join(
-        f"{value} {name}" for name, value in first.items() if name in ("frames", "photos", "clips", "points")
-    )
+    what = ", ".join(f"{first[name]} {name}" for name in ("frames", "photos", "clips", "points") if name in first)
     lines = [
         f"{where}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}; "
-        f"{facts['dtype']} on {facts['device']}; load at start {machine['load_at_start']}",
-        f"{facts['photos']}: {what}, {first['size'][0]}x{first['size'][1]}; "
-        f"{facts['repeats']} repeats after {facts['warmup']} to warm up, median (least..most)",
+        f"{found['dtype']} on {found['device']}; load at start {machine['load_at_start']}",
+        f"{found['photos']}: {what}, {first['size'][0]}x{first['size'][1]}; "
+        f"{found['repeats']} repeats after {found['warmup']} to warm up, median (least..most)",
     ]
-    for timing in timings:
-        run, scale = timing.settings["steps"], timing.settings["guidance_scale"]
-        share = f"{run} of {timing.system.all_steps} steps" if run < timing.system.all_steps else f"{run} steps"
-        calls = timing.calls
+    for system in found["systems"]:
+        run, most, calls = system["steps"], system["all_steps"], system["calls"]
         lines.append(
-            f"{timing.system.label}: {share}, guidance {scale:g}, {calls.unet} UNet calls ({calls.unet_clips} clips), "
-            f"{calls.decode} decoder calls"
+            f"{system['system']}: {run} {f'of {most} ' if run < most else ''}steps, guidance "
+            f"{system['guidance_scale']:g}, {calls['unet']} UNet calls ({calls['unet_clips']} clips), "
+            f"{calls['decode']} decoder calls"
         )
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _digits(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -1,85 +1,78 @@
 """Seconds and memory of each stage of a generation, several systems in turn in the same run."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from fvgen.errors import UserError
-from fvgen.evaluation.benchmark.calls import Calls, counted_calls
-from fvgen.evaluation.benchmark.clock import ResidentPeak, StageClock
+from fvgen.evaluation.benchmark.clock import StageClock
 from fvgen.evaluation.benchmark.systems import System
-from fvgen.models.sampling import sample_latents
+from fvgen.models.model import VideoModel
+from fvgen.models.windows import Windows, WindowSampler
 from fvgen.pipeline import NovelViews, Size
 from fvgen.progress import track
-from fvgen.scene.types import Photos, Scene
+from fvgen.scene.types import Photos
 
 _WARM_STEPS = 2  # of denoising: shapes and kernels are those of the steps after
 
 
-@dataclass
-class Timing:
-    """Of one system, one entry per repeat.
+@contextmanager
+def counted_calls(model: VideoModel) -> Iterator[Counter[str]]:
+    """Count how often the networks of a model run inside the block.
 
-    Attributes:
-        system: what was measured.
-        settings: size, frames, steps, guidance.
-        seconds: per stage.
-        resident, gpu: peak bytes per stage, see :class:`StageClock`.
-        calls: how often the networks ran in one generation.
+    Yields:
+        ``unet``, ``encode`` and ``decode``, calls of the UNet and of the autoencoder's halves, and what was in their
+        batches: ``unet_clips``, ``encode_frames`` and ``decode_frames``.
     """
+    calls: Counter[str] = Counter()
 
-    system: System
-    settings: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    resident: dict[str, list[int]] = field(default_factory=dict)
-    gpu: dict[str, list[int]] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls)
+    def watch(module: nn.Module, name: str, items: str) -> Any:
+        calls.update({name: 0, items: 0})
+        return module.register_forward_pre_hook(lambda _, args: calls.update({name: 1, items: len(args[0])}))
 
-    def add(self, clock: StageClock) -> None:
-        """Append one repeat; stages that took no time did not run."""
-        for name, seconds in clock.seconds.items():
-            if seconds > 0:
-                self.seconds.setdefault(name, []).append(seconds)
-        for kept, found in ((self.resident, clock.resident), (self.gpu, clock.gpu)):
-            for name, size in found.items():
-                kept.setdefault(name, []).append(size)
+    vae = model.autoencoder.vae
+    halves = [watch(getattr(vae, f"{name}r"), name, f"{name}_frames") for name in ("encode", "decode")]
+    handles = [watch(model.denoiser.unet, "unet", "unet_clips"), *halves]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def measure_generation(
     photos: Photos,
-    systems: list[System],
+    systems: Sequence[System],
     write: Callable[[NovelViews, Path], object],
     repeats: int,
     warmup: int = 1,
     size: Size = None,
-) -> list[Timing]:
+) -> None:
     """Measure whole generations: in each repeat the scene once, then every system in turn.
 
     Args:
         photos: to generate from.
-        systems: each measured in every repeat, so that what else the machine does hits all of them.
+        systems: take what is found; ``geometry`` is the same for all.
         write: leaves the views in an empty folder, as a generation does.
         repeats: that count.
         warmup: rounds before, with few steps, that do not.
         size: of the views, see `NovelViewPipeline.frame_size`.
-
-    Returns:
-        A timing per system, in which ``geometry`` is the same for all.
     """
-    sizes = [s.pipeline.frame_size(photos, size) for s in systems]
-
-    def scene(clock: StageClock) -> Scene:
-        with clock.stage("geometry"):
-            return systems[0].pipeline.scene(photos)
-
-    def once(system: System, scene: Scene, steps: int, clock: StageClock) -> dict[str, Any]:
+    first = systems[0]
+    sizes = {system: system.pipeline.frame_size(photos, size) for system in systems}
+    for system, steps, clock in _in_turn(systems, repeats, warmup):
         pipeline = system.pipeline
+        if system is first:
+            geometry = StageClock(pipeline.device)
+            with geometry.stage("geometry"):
+                scene = pipeline.scene(photos)
         with clock.stage("render"):
-            path = pipeline.plan(scene, "through", None, sizes[systems.index(system)])
+            path = pipeline.plan(scene, "through", None, sizes[system])
             guide = pipeline.guide(scene, path)
         completed = pipeline.complete(scene, guide, steps=steps, clock=clock)
         with clock.stage("compose"):
@@ -87,69 +80,47 @@ def measure_generation(
         views = NovelViews(frames, guide, path.cameras, path.photo, scene, clock.seconds, completed.settings)
         with tempfile.TemporaryDirectory() as folder, clock.stage("write"):
             write(views, Path(folder))
-        points = len(scene.points)
-        return {"size": list(views.cameras.size), "frames": len(views.photo), "photos": len(photos), "points": points}
+        clock.add(geometry)
+        counts = {"frames": len(frames), "photos": len(photos), "points": len(scene.points)}
+        system.settings = {**pipeline.settings(steps).as_dict(), "size": list(path.cameras.size), **counts}
 
-    return _interleaved(systems, repeats, warmup, scene, once)
 
+@torch.no_grad()
+def measure_clips(systems: Sequence[System], repeats: int, warmup: int, clips: int, size: tuple[int, int]) -> None:
+    """Measure encoding, denoising and decoding of random clips; no photos, and nothing is written.
 
-def measure_clips(
-    systems: list[System], repeats: int, warmup: int = 1, clips: int = 1, size: tuple[int, int] | None = None
-) -> list[Timing]:
-    """Measure encoding, denoising and decoding of a batch of random clips; no photos, and nothing is written.
-
-    Arguments and result as in :func:`measure_generation`; ``clips`` are denoised together.
+    Args:
+        systems: take what is found.
+        repeats, warmup: as in :func:`measure_generation`.
+        clips: how many; the systems' speed says how many of them are denoised together.
+        size: (width, height) in pixels, multiples of the model's grid.
     """
-    model = systems[0].model
-    config, device, dtype = model.config, systems[0].pipeline.device, systems[0].pipeline.dtype
-    width, height = size or (config.width, config.height)
-    if width % model.config.grid or height % model.config.grid:
-        raise UserError(f"size {width}x{height}: width and height must be multiples of {model.config.grid}")
-    guide = torch.rand(clips, config.frames, 3, height, width, generator=torch.Generator().manual_seed(0))
-    guide = (guide * 2 - 1).to(device, dtype)
-    coverage = torch.ones(clips, config.frames, height, width, dtype=torch.bool, device=device)
-    noise = torch.randn(model.latent_shape(guide), generator=torch.Generator().manual_seed(1)).to(device)
-    everything = torch.arange(clips * config.frames, device=device)
-
-    def nothing(clock: StageClock) -> None:
-        return None
-
-    @torch.no_grad()
-    def once(system: System, _: None, steps: int, clock: StageClock) -> dict[str, Any]:
-        model = system.model
-        sampled = noise if model.config.sampling.sample_guide else None
-        with clock.stage("encode"):
-            condition = model.condition(guide, coverage, guide[:, 0], sampled, system.guidance_scale != 1)
-        with clock.stage("denoise"):
-            latents = sample_latents(model, condition, noise, steps, system.guidance_scale)
-        with clock.stage("decode"):
-            model.decode(latents, condition.concat, guide, everything).cpu()
-        return {"size": [width, height], "frames": config.frames, "clips": clips}
-
-    return _interleaved(systems, repeats, warmup, nothing, once)
+    frames, (width, height) = systems[0].model.config.frames, size
+    pictures = torch.rand(clips, frames, height, width, 3, generator=torch.Generator().manual_seed(0))
+    every = torch.ones(clips, frames, dtype=torch.bool)
+    coverage = every[..., None, None].expand(-1, -1, height, width)
+    for system, steps, clock in _in_turn(systems, repeats, warmup):
+        pipeline, settings = system.pipeline, system.pipeline.settings(steps)
+        sampler = WindowSampler(system.model, pipeline.speed, pipeline.device, steps, settings.guidance_scale)
+        groups = sampler.groups(clips, frames, size)
+        for group in groups:
+            noise = [[torch.Generator().manual_seed(clip) for clip in batch] for batch in group]
+            batches = [Windows(pictures[b], coverage[b], every[b], n) for b, n in zip(group, noise)]
+            sampler.run(batches, len(groups[0][0]), clock.stage)
+        system.settings = {**settings.as_dict(), "size": list(size), "frames": frames, "clips": clips}
 
 
-def _interleaved(
-    systems: list[System],
-    repeats: int,
-    warmup: int,
-    prepare: Callable[[StageClock], Any],
-    once: Callable[[System, Any, int, StageClock], dict[str, Any]],
-) -> list[Timing]:
-    timings = [Timing(system) for system in systems]
-    device = systems[0].pipeline.device
-    with ResidentPeak() as resident:
-        for turn in track(range(-warmup, repeats), "repeats"):
-            common = StageClock(device, resident)
-            prepared = prepare(common)
-            for timing in timings:
-                system, clock = timing.system, StageClock(device, resident)
-                steps = system.steps if turn >= 0 else min(system.steps, _WARM_STEPS)
-                with counted_calls(system.model) as calls:
-                    facts = once(system, prepared, steps, clock)
-                if turn >= 0:
-                    timing.add(common)
-                    timing.add(clock)
-                    timing.calls = calls
-                    timing.settings = {**facts, "steps": steps, "guidance_scale": system.guidance_scale}
-    return timings
+def _in_turn(systems: Sequence[System], repeats: int, warmup: int) -> Iterator[tuple[System, int, StageClock]]:
+    """Every system, its steps and a clock, again and again, so that what else the machine does hits all of them."""
+    for turn in track(range(-warmup, repeats), "repeats"):
+        for system in systems:
+            clock = StageClock(system.pipeline.device, system.model)
+            with counted_calls(system.model) as system.calls:
+                yield system, system.steps if turn >= 0 else min(system.steps, _WARM_STEPS), clock
+            if turn < 0:
+                continue
+            for name, seconds in clock.seconds.items():
+                if seconds > 0:  # it ran
+                    system.seconds.setdefault(name, []).append(seconds)
+            for most, found in ((system.resident, clock.resident), (system.gpu, clock.gpu)):
+                most.update({name: max(size, most.get(name, 0)) for name, size in found.items()})
