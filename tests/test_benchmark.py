@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -23,11 +22,13 @@ from fvgen.evaluation.benchmark.report import ratios, result, rows_of, table
 from fvgen.evaluation.benchmark.stages import measure_generation
 from fvgen.evaluation.benchmark.systems import System, load_systems, made_up_photos, parse_way, random_model
 from fvgen.models import VideoModel
+from fvgen.models.model import SamplingConfig
 from fvgen.models.presets import preset
 from fvgen.models.sampling import sample_latents
 from fvgen.models.speed import Speed
 from fvgen.outputs import write_files
 from fvgen.pipeline import NovelViewPipeline
+from fvgen.scene.types import Photos
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -286,7 +287,7 @@ def documented(page: str) -> list[str]:
 
 
 COMMANDS = [*documented("benchmark.md"), *documented("speed.md")]
-SMALL = {"viewcrafter-512-16": "mini-xs", "cuda": "cpu", "mini-teacher:50": "mini-teacher:1"}
+SMALL = {"viewcrafter-512-16": "mini-xs", "cuda": "cpu", "mini-teacher:50": "mini-teacher:2"}
 
 
 def in_small(words: list[str], folder: Path) -> list[str]:
@@ -303,15 +304,26 @@ def in_small(words: list[str], folder: Path) -> list[str]:
     return words
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny models under the names of the package's."""
+    folder, few = tmp_path_factory.mktemp("tiny"), SamplingConfig(steps=4, guidance_scale=1.0, few_step=True)
+    for name, sampling in (("mini", few), ("mini-teacher", SamplingConfig(steps=2))):
+        random_model(replace(preset("mini-xs"), sampling=sampling), CPU, torch.float32).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_photos() -> Photos:
+    return made_up_photos(2, 96, 64)
+
+
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder with two photographs in `photos`, which are also the default, and a compiler that does nothing."""
-    photos = made_up_photos(2, 96, 64)
-    (tmp_path / "photos").mkdir()
-    for name, image in zip(photos.names, photos.images):
-        Image.fromarray(image.numpy()).save(tmp_path / "photos" / name)
-    monkeypatch.setattr("fvgen.scene.photos.load_photos", lambda *_, **__: photos)  # with their cameras
-    monkeypatch.setattr("fvgen.evaluation.benchmark.systems.default_photos", lambda: (photos, "made up"))
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path, two_photos: Photos) -> Path:
+    """A folder to write in, where photographs and models are small, and the compiler does nothing."""
+    monkeypatch.setattr("fvgen.models.model.WEIGHTS", tiny)
+    monkeypatch.setattr("fvgen.scene.photos.load_photos", lambda *_, **__: two_photos)
+    monkeypatch.setattr("fvgen.evaluation.benchmark.systems.default_photos", lambda: (two_photos, "made up"))
     monkeypatch.setattr("fvgen.models.speed.compile_unet", lambda unet, **_: None)
     return tmp_path
 

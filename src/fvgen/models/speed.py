@@ -92,7 +92,7 @@ def synchronize(device: torch.device) -> None:
 def window_bytes(config: ModelConfig, frames: int, size: tuple[int, int], dtype: torch.dtype) -> float:
     """Memory that one more window takes while the UNet runs, weights apart.
 
-    It is proportional to the pixels of the latents, the frames and the UNet's first width; `fvgen benchmark memory`
+    It is proportional to the pixels of the latents, the frames and the UNet's first width; `fvgen benchmark count`
     counts it tensor by tensor.
 
     Args:
