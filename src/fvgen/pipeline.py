@@ -126,6 +126,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of what is done inside this block to a stage."""
         start = time.perf_counter()
         yield
         synchronize(self.device)

@@ -221,8 +221,6 @@ def tex(text: str) -> str:
     return "".join(special.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-
-
 _TITLE = 14  # pixels
 
 
