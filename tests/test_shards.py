@@ -435,6 +435,22 @@ def test_benchmark_measures_reading(pairs, tmp_path, capsys):
     assert main(["benchmark", "data", str(pairs), "--training", str(tmp_path)]) == 2
 
 
+def test_what_training_uses_up_is_read_from_its_run(pairs, tmp_path, model, capsys):
+    model.save(tmp_path / "model", torch.float32)
+    data, run, output = copied(pairs, tmp_path / "pairs"), tmp_path / "run", tmp_path / "speed.json"
+    places = ["--model", str(tmp_path / "model"), "--data", str(data), "--output", str(run)]
+    numbers = ["--steps", "3", "--batch", "2", "--frames", "3", "--held-every", "0", "--full-from", "1"]
+    train = ["train", "teacher", *places, *numbers]
+    assert main([*train, "--crop", "2", "4"]) == 2
+    assert "--crop 2 4: both must be multiples of 4 latents" in capsys.readouterr().err
+    assert main([*train, "--crop", "4", "8"]) == 0
+    command = ["benchmark", "data", str(data), "--training", str(run), "--seconds", "0.2"]
+    assert main([*command, "--output", str(output)]) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    seconds = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
+    assert json.loads(output.read_text())["appetite_clips_per_second"] == pytest.approx(2 / seconds)
+
+
 def test_the_example_of_the_docs_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "data.md").read_text(), re.DOTALL)

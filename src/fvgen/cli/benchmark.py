@@ -270,4 +270,4 @@ def run_appetite(run: Path) -> float:
     if len(lines) < 2 or not saved:
         raise UserError(f"{run}: too short a run; two logged steps and a checkpoint are needed")
     steps, seconds = (lines[-1][name] - lines[0][name] for name in ("step", "seconds"))
-    return facts_of(saved[-1])["config"]["recipe"]["batch"] * steps / seconds
+    return facts_of(saved[-1])["recipe"]["batch"] * steps / seconds

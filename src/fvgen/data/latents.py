@@ -131,11 +131,15 @@ class Corpus(ABC):
 
 
 def check_size(corpus: Corpus, model: VideoModel, draw: ClipDraw) -> None:
-    """Refuse pairs of another size than the model's, where whole pictures are drawn.
+    """Refuse whole pairs of another size than the model's, and crops that its network cannot halve.
 
     Raises:
-        UserError: they are.
+        UserError: the size of pairs, or of the crop, is wrong.
     """
+    halved = model.config.grid // model.config.autoencoder.spatial_factor
+    if draw.crop is not None and any(side % halved for side in draw.crop):
+        height, width = draw.crop
+        raise UserError(f"`crop` {height} {width}: both must be multiples of {halved} latents")
     wanted = (model.config.width, model.config.height)
     other = sorted(size for size in corpus.sizes if size not in (wanted, wanted[::-1]))
     if other and draw.crop is None:
