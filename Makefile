@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PHOTOS ?= examples/demo/photos
 
 REFERENCE ?= .venv-reference
+WORKERS ?= 2
 
 .PHONY: help setup test test-reference format docs demo rehearsal clean
 
 help:
-	@echo "make test                 ruff, mypy and pytest"
+	@echo "make test                 ruff, mypy and pytest, two files of tests at a time (WORKERS=4: four)"
 	@echo "make test-reference       the metrics against lpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
 	@echo "make demo                 novel views of the example photos, in demo-output/"
 	@echo "make demo PHOTOS=folder   the same of your own photos"
@@ -32,7 +33,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # The packages come without their dependencies: torchvision's would replace a CPU build of torch (docs/evaluation.md).
 $(REFERENCE)/.installed: tests/reference/requirements.txt constraints.txt

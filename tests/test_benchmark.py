@@ -141,6 +141,15 @@ def test_operations_are_counted_by_the_book(fake: bool) -> None:
     assert counter.get_total_flops() == convolution + linear + attention
 
 
+def test_attention_backwards_does_two_and_a_half_times_the_work() -> None:
+    """Forward two products of ``[L, D]`` and ``[L, L]``; backward the first again, and two for each of them."""
+    query, key, value = (torch.randn(2, 3, 8, 16, requires_grad=True) for _ in range(3))
+    with flop_counter() as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, key, value).sum().backward()
+    product = 2 * (2 * 3) * 8 * 8 * 16
+    assert counter.get_total_flops() == 2 * product + 5 * product
+
+
 def timing(label: str, steps: int, all_steps: int, **seconds: list[float]) -> System:
     return System(label, NovelViewPipeline(None), steps, all_steps, seconds=seconds)
 
