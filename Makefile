@@ -12,7 +12,7 @@ WORKERS ?= 2
 .PHONY: help setup test test-reference format docs demo rehearsal clean
 
 help:
-	@echo "make test                 ruff, mypy and pytest, two files of tests at a time (WORKERS=4: four)"
+	@echo "make test                 ruff, mypy and pytest, two tests at a time (WORKERS=4: four)"
 	@echo "make test-reference       the metrics against lpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
 	@echo "make demo                 novel views of the example photos, in demo-output/"
 	@echo "make demo PHOTOS=folder   the same of your own photos"
@@ -33,7 +33,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The packages come without their dependencies: torchvision's would replace a CPU build of torch (docs/evaluation.md).
 $(REFERENCE)/.installed: tests/reference/requirements.txt constraints.txt
