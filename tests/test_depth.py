@@ -1,5 +1,10 @@
 """Plane sweep, completion and fusion on a small world whose depth is known."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -240,3 +245,17 @@ def test_a_long_walk_has_the_neighbours_of_a_short_one() -> None:
     long = _cameras([[0.3 * k, 0.0, 0.0] for k in range(200)], yaw)
     assert by_nearness(long[:17], 8)[:4] == by_nearness(long, 8)[:4]
     assert max(abs(k - 100) for k in by_nearness(long, 100)[:16]) <= 20
+
+
+@pytest.mark.slow
+def test_the_measure_of_depth_knows_exact_depth(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parent.parent / "scripts" / "measure_depth.py"
+    command = [sys.executable, str(script), "--output", str(tmp_path), "--seeds", "7005"]
+    subprocess.run(command, check=True, capture_output=True)
+    (scene,) = json.loads((tmp_path / "depth.json").read_text())["scenes"]
+    rows = scene["rows"]
+    assert rows["exact"]["2%_all"] == 1
+    assert rows["seen"]["2%_both"] == 1 > rows["seen"]["2%_one"]
+    assert rows["estimated"]["psnr"] < rows["exact"]["psnr"]
+    assert sum(count for count, _ in rows["estimated"]["bins"]) == 2 * 512 * 320
+    assert (tmp_path / "7005.png").is_file()
