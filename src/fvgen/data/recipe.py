@@ -107,11 +107,11 @@ class ProceduralRecipe:
 
     def __post_init__(self) -> None:
         if not 3 <= self.least_frames <= self.frames:
-            raise UserError("clips have at least 3 frames, and `least_frames` is at most `frames`")
+            raise UserError("clips have at least 3 frames, `made.least_frames` is at most `made.frames`")
         if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
             raise UserError(f"{self.width}x{self.height}: the networks need multiples of 16")
         if min(self.reuse, self.window, self.held) < 1 or self.workers < 0:
-            raise UserError("`reuse`, `window` and `held` are at least 1, `workers` at least 0")
+            raise UserError("`made.reuse`, `made.window` and `made.held` are at least 1, `made.workers` at least 0")
 
 
 @dataclass(frozen=True)
