@@ -264,6 +264,7 @@ def test_what_other_models_hold_on_a_gpu_does_not_count(monkeypatch: pytest.Monk
         (["stages", "--preset", "mini-xs", "--random-weights", "--size", "33x32"], "multiples of 16"),
         (["stages", "--models", "none"], "no stages of a model"),
         (["stages", "--models", "mini:2000"], "choose 1 to 1000 steps"),
+        (["stages", "--models", "absent", "--ways", "plain", "warp"], "warp"),
         (["stages", "--repeats", "0"], "at least 1"),
         (["stages", "-o", "no-such-folder/x.json"], "in a folder that exists"),
         (["stages", "--ways", "faster"], "choose from plain, compile"),

@@ -17,10 +17,12 @@ from PIL import Image
 from fvgen.charts import far_away, frame_plot
 from fvgen.cli.main import main
 from fvgen.data.footage import find_scenes, open_footage
+from fvgen.errors import UserError
 from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
 from fvgen.evaluation.protocols import Split
 from fvgen.evaluation.report import frame_order, latex, markdown
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
+from fvgen.evaluation.systems import Model
 from fvgen.evaluation.task import Framing, Placing, Task
 from pretend_device import PretendedGpu
 from scene_copies import Copy, write_index_file
@@ -98,6 +100,12 @@ def test_numbers_are_those_of_the_frames_left_behind(out: Path, results: dict[st
         results["datasets"]["demo"][s]["mean"]["psnr"] for s in ("none", "completed-guide", "guide")
     )
     assert none == completed > guide > 5
+
+
+@pytest.mark.parametrize("text", ["mini:0", "mini:5000"])
+def test_steps_that_a_model_cannot_take_are_refused_at_once(text: str) -> None:
+    with pytest.raises(UserError, match=f"`models` {text}: choose 1 to 1000 steps"):
+        Model(text, "cpu")
 
 
 def test_any_size_and_the_photographs_own_are_scored(place: Path, capsys) -> None:

@@ -218,6 +218,7 @@ def test_low_rank_parts_learn_on_a_base_that_stays_and_resume_to_the_bit(inputs,
     one, two = weights_of(straight), weights_of(again)
     assert all(torch.equal(one[name], two[name]) for name in one)
     remember_teacher(tmp_path / "one", VideoModel.load(inputs / "teacher"), str(inputs / "teacher"))
+    remember_teacher(tmp_path / "one", VideoModel.load(inputs / "teacher"), "")  # unnamed, the name from before stays
     for name, adapter in (("merged", False), ("adapter", True)):
         (tmp_path / name).mkdir()
         export_student(tmp_path / "one", tmp_path / name, adapter=adapter)

@@ -433,6 +433,15 @@ def test_benchmark_measures_reading(pairs, tmp_path, capsys):
     assert "of the appetite" in capsys.readouterr().out
     assert main(["benchmark", "data", str(tmp_path)]) == 2
     assert main(["benchmark", "data", str(pairs), "--training", str(tmp_path)]) == 2
+    assert main(["benchmark", "data", str(pairs), "--output", str(tmp_path)]) == 2
+    damaged = copied(pairs, tmp_path / "damaged")
+    manifest = json.loads((damaged / "manifest.json").read_text())
+    for sample in (sample for shard in manifest["shards"] for sample in shard["samples"]):
+        sample["members"]["json"] = [-512, 10**15]
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    assert len(PairShards(damaged)) == len(PairShards(pairs))
+    assert main(["benchmark", "data", str(damaged), "--workers", "1", "--seconds", "0.2"]) == 2
+    assert "none of the training pairs can be read" in capsys.readouterr().err
 
 
 def test_what_training_uses_up_is_read_from_its_run(pairs, tmp_path, model, capsys):

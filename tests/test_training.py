@@ -103,6 +103,13 @@ def test_everything_trains_and_loads(trained):
     assert all(np.isfinite(v) for line in logs for v in line.values())
 
 
+def test_footage_is_refused_where_nothing_is_made_of_it(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "all", "--preset", "mini-xs", "--footage", "walk.mp4", "--output", str(run)]) == 2
+    assert "--footage: mini-xs is made of procedural scenes alone" in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_training_again_does_nothing_twice(trained):
     before = (trained / "teacher" / "log.jsonl").read_text()
     main(["train", "all", "--preset", "mini-xs", "--output", str(trained)])

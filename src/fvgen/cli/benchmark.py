@@ -44,6 +44,7 @@ class Data:
 
         if not self.workers or min(self.workers) < 1 or self.seconds <= 0:
             raise UserError("--workers and --seconds must be positive")
+        _check_file(self.output)
         appetite = run_appetite(self.training) if self.training is not None else self.appetite
         pairs = pairs_facts(self.folder)
         found = [("shards", workers, shard_speed(self.folder, workers, self.seconds)) for workers in self.workers]
@@ -258,7 +259,9 @@ def _write(path: Path | None, figures: dict[str, Any]) -> None:
 
 
 def run_appetite(run: Path) -> float:
-    """Clips per second that a training run uses, from its log and its newest checkpoint.
+    """Clips per second that a training run uses for one batch a step, from its log and its newest checkpoint.
+
+    A distillation draws a batch more for each turn of its critics; these are not counted.
 
     Raises:
         UserError: it is no training run, or has fewer than two logged steps or no checkpoint.

@@ -41,7 +41,7 @@ def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train"
     Each takes its share of the samples one after another, as the processes of a training do that encodes them.
 
     Raises:
-        UserError: nothing to read, or a process ended early.
+        UserError: nothing that can be read, or a process ended early.
     """
     if not len(PairShards(folder, split)):
         raise UserError(f"{folder}: no training pairs in '{split}'")
@@ -55,7 +55,10 @@ def shard_speed(folder: Path, workers: int, seconds: float, split: str = "train"
         process.join()
     if any(process.exitcode for process in processes):
         raise UserError(f"{folder}: a reading process ended early")
-    return sum(counts.get() for _ in processes)
+    speed = sum(counts.get() for _ in processes)
+    if not speed:
+        raise UserError(f"{folder}: none of the training pairs can be read")
+    return speed
 
 
 def _read(folder: Path, split: str, worker: int, workers: int, seconds: float, start: Any, counts: Any) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.evaluation.store import read_frames, read_seconds, safe_name
 from fvgen.evaluation.task import Framing, Task
+from fvgen.models.model import ModelConfig
 from fvgen.pictures import to_bytes
 from fvgen.pipeline import Clock, NovelViewPipeline
 
@@ -108,6 +109,18 @@ def model_and_steps(text: str) -> tuple[str, int | None]:
     return model, int(steps) if steps else None
 
 
+def checked_steps(text: str, config: ModelConfig, steps: int | None) -> int:
+    """The denoising steps of a model written ``text``: those that are said, else its own.
+
+    Raises:
+        UserError: a number that its schedule cannot be cut into.
+    """
+    steps = config.sampling.steps if steps is None else steps
+    if not 1 <= steps <= config.schedule.num_timesteps:
+        raise UserError(f"`models` {text}: choose 1 to {config.schedule.num_timesteps} steps")
+    return steps
+
+
 class Model:
     """A model of ours at a number of steps.
 
@@ -122,7 +135,9 @@ class Model:
 
     def __init__(self, text: str, device: str = "auto", dtype: str = "auto", seed: int = 0) -> None:
         model, self.steps = model_and_steps(text)
-        self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype)
+        self.pipeline = NovelViewPipeline.from_pretrained(model, device=device, dtype=dtype, deferred=True)
+        if self.pipeline.config is not None:
+            checked_steps(text, self.pipeline.config, self.steps)
         self.seed = seed
         self.framing: Framing | None = None
         self.name = f"{Path(model).name}:{self.steps}" if self.steps else Path(model).name

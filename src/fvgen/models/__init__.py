@@ -1,4 +1,4 @@
-"""Networks, presets and complete models. Imports only ``diffusion`` of fvgen."""
+"""Networks, presets and complete models. Of the rooms of fvgen it imports only ``diffusion``."""
 
 from typing import TYPE_CHECKING, Any
 

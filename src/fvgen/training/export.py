@@ -40,15 +40,16 @@ def student_of(
 
 
 def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
-    """Note in a run's folder which teacher it distils.
+    """Note in a run's folder which teacher it distils; without a name, the one noted before stays.
 
     Raises:
         UserError: the run is of another teacher.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "teacher.json"
-    noted = {"teacher": name, "fingerprint": fingerprint(teacher.denoiser)}
-    if path.exists() and json.loads(path.read_text())["fingerprint"] != noted["fingerprint"]:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    noted = {"teacher": name or known.get("teacher", ""), "fingerprint": fingerprint(teacher.denoiser)}
+    if known and known["fingerprint"] != noted["fingerprint"]:
         raise UserError(f"{folder} is a run with another teacher: choose another output folder")
     path.write_text(json.dumps(noted, indent=1))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from fvgen.data.farm import prepare_pairs
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
+from fvgen.errors import UserError
 from fvgen.models.efficientnet import LITE1
 from fvgen.models.weight_files import Weights
 from fvgen.training.autoencoder import train_autoencoder
@@ -96,6 +97,8 @@ def train_everything(
     """
     release, pairs = RELEASES[name], folder / "pairs"
     engine = replace(release.engine, device=device)
+    if footage and release.filmed is None:
+        raise UserError(f"`footage`: {name} is made of procedural scenes alone; leave it out")
     if release.student.distillation.anchor.perceptual:
         Weights().find(LITE1.weights)
     prepare_pairs([f"procedural:{release.scenes}"], replace(release.procedural, textures=textures), pairs, workers)

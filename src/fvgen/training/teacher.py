@@ -120,8 +120,9 @@ class TeacherTask(Task):
         self.identity, self.free = {"recipe": fixed, **start, "data": corpus.identity()}, {"recipe": free}
         whole = replace(recipe.clips, frames=recipe.full_frames, crop=None)
         self.phases = (recipe.clips, replace(whole, least_frames=min(whole.least_frames, whole.frames)))
-        for draw in self.phases[: 2 if recipe.full_from < 1 else 1]:
-            check_size(corpus, model, draw)
+        for draw, drawn in zip(self.phases, (recipe.full_from > 0, recipe.full_from < 1)):
+            if drawn:
+                check_size(corpus, model, draw)
         self.average = VideoModel.build(model.config)
         self.average.load_state_dict(model.state_dict())
         averaged, trained = (trained_parts(m.to(world.device), recipe.vision) for m in (self.average, model))

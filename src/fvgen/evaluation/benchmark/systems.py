@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.systems import model_and_steps
+from fvgen.evaluation.systems import checked_steps, model_and_steps
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
 from fvgen.models.presets import preset as find_preset
 from fvgen.models.speed import Speed
@@ -120,6 +120,8 @@ def load_systems(
             model = VideoModel(replace(shape, sampling=few), *parts).eval()
         return NovelViewPipeline(model, f"{preset}, {name}", speed).to(place.device, place.dtype)
 
+    for way in ways:
+        parse_way(way, Speed(), dtype)  # complain before anything is loaded
     systems = []
     for text in names:
         name, steps = model_and_steps(text)
@@ -129,9 +131,7 @@ def load_systems(
             pipeline = load(name, way)
             if pipeline.config is None:
                 raise UserError(f"`models` {text}: there are no stages of a model to measure")
-            count = pipeline.config.sampling.steps if steps is None else steps
-            if not 1 <= count <= pipeline.config.schedule.num_timesteps:
-                raise UserError(f"`models` {text}: choose 1 to {pipeline.config.schedule.num_timesteps} steps")
+            count = checked_steps(text, pipeline.config, steps)
             label = f"{Path(pipeline.name).name} {count}" + ("" if way == "plain" else f", {way}")
             systems.append(System(label, pipeline, min(count, most_steps or count), count))
     return systems
