@@ -13,7 +13,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make test                 ruff, mypy and pytest, two tests at a time (WORKERS=4: four)"
-	@echo "make test-reference       the metrics against lpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
+	@echo "make test-reference       the metrics against lpips, stlpips, pytorch-fid and torchmetrics, in $(REFERENCE)"
 	@echo "make demo                 novel views of the example photos, in demo-output/"
 	@echo "make demo PHOTOS=folder   the same of your own photos"
 	@echo "make rehearsal            the paper's run of docs/reproduce.md, every line in small, in rehearsal-run/"

@@ -20,7 +20,7 @@ from fvgen.data.footage import find_scenes, open_footage
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import find_scenes as find_evaluation_scenes
 from fvgen.evaluation.protocols import Split
-from fvgen.evaluation.report import frame_order, latex, markdown
+from fvgen.evaluation.report import frame_order, latex, markdown, title_of
 from fvgen.evaluation.scores import mean_of_means, means, region_psnr
 from fvgen.evaluation.systems import Model
 from fvgen.evaluation.task import Framing, Placing, Task
@@ -256,6 +256,11 @@ def test_frames_of_the_page_begin_with_the_worst() -> None:
     assert frame_order([30.0, 10.0, 20.0, None, 25.0], "higher") == [1, 4, 0, 2, 3]
     assert frame_order([0.3, 0.1], "lower") == [0, 1]
     assert sorted(frame_order([1.0] * 56, "one")) == list(range(56))
+
+
+def test_headings_say_which_lpips() -> None:
+    names = ("lpips_vgg_norm", "stlpips_vgg", "stlpips_alex")
+    assert [title_of(name) for name in names] == ["LPIPS vgg norm", "ST-LPIPS vgg", "ST-LPIPS alex"]
 
 
 def test_plots() -> None:

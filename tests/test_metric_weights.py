@@ -9,7 +9,7 @@ import torch
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, SetMetrics, available, networks
-from fvgen.models.weight_files import ALEXNET, INCEPTION, VGG_HEADS, WeightFile, Weights
+from fvgen.models.weight_files import ALEXNET, INCEPTION, STLPIPS_ALEXNET, VGG_HEADS, WeightFile, Weights
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,19 @@ def test_lpips_reads_the_published_layout(tmp_path: Path, cache: Path, monkeypat
     assert float(found["lpips_alex_norm"]) == pytest.approx(float(expected(a, b)), rel=1e-6)
     assert float(found["lpips_alex_unscaled"]) == pytest.approx(float(expected(a, b, scaled=False)), rel=1e-6)
     assert metrics.weights.used == {of_trunk.name: of_trunk.sha256, of_heads.name: of_heads.sha256}
+
+
+def test_stlpips_reads_the_published_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Random weights as its package has them: one file, layers counted with their blurs, the filters too."""
+    torch.manual_seed(0)
+    trunk = networks.alexnet_trunk(shift_tolerant=True)
+    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate((64, 192, 384, 256, 256))}
+    places = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
+    names = [f"net.{place}.{which}" for place in places for which in ("weight", "bias")]
+    values = dict(zip(names, trunk.state_dict().values()))
+    values = {"scaling_layer.shift": torch.zeros(3), "net.slice1.1.filt": torch.zeros(64, 1, 3, 3), **values, **heads}
+    monkeypatch.setattr(networks, "STLPIPS_ALEXNET", written(tmp_path, STLPIPS_ALEXNET.name, values))
+    metrics = FrameMetrics(["stlpips_alex"], weights=tmp_path)
+    a, b = torch.rand(2, 1, 64, 80, 3)
+    expected = networks.Lpips(trunk, list(heads.values())).requires_grad_(False)(a, b)
+    assert float(metrics(a, b)["stlpips_alex"]) == pytest.approx(float(expected), rel=1e-6)

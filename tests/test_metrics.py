@@ -1,5 +1,6 @@
 """Metrics of pictures against closed forms and the reference implementations."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.evaluation.metrics import FRAME_METRICS, SET_METRICS, FrameMetrics, available, gradient_energy, psnr, ssim
-from fvgen.evaluation.metrics.networks import Lpips, alexnet_trunk
+from fvgen.evaluation.metrics.networks import Lpips, Trunk, alexnet_trunk, blurred, vgg16_trunk
 from fvgen.evaluation.metrics.pixels import gradient_ratio, psnr_of_frames, ssim_skimage11, ssim_torchmetrics
 
 Pair = tuple[Tensor, Tensor]
@@ -135,15 +136,51 @@ def test_an_unknown_metric_is_refused():
         available(["fvd"])
 
 
-def test_lpips_of_random_weights_is_a_distance(random_pair: Pair):
+ALEXNET_WIDTHS, VGG16_WIDTHS = (64, 192, 384, 256, 256), (64, 128, 256, 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "shift_tolerant", "widths"),
+    [(alexnet_trunk, False, ALEXNET_WIDTHS), (alexnet_trunk, True, ALEXNET_WIDTHS), (vgg16_trunk, True, VGG16_WIDTHS)],
+)
+def test_lpips_of_random_weights_is_a_distance(
+    random_pair: Pair, trunk: Callable[[bool], Trunk], shift_tolerant: bool, widths: tuple[int, ...]
+):
     torch.manual_seed(0)
-    metric = Lpips(alexnet_trunk(), [torch.rand(1, c, 1, 1) for c in (64, 192, 384, 256, 256)])
+    metric = Lpips(trunk(shift_tolerant), [torch.rand(1, c, 1, 1) for c in widths])
     a, b = (v.repeat(1, 2, 2, 1).float() for v in random_pair)
     with torch.no_grad():
         assert metric(a, a).tolist() == [0, 0]
         assert (metric(a, b) > 0).all()
         assert torch.allclose(metric(a, b), metric(b, a))
         assert not torch.allclose(metric(a, b), metric(a, b, scaled=False), rtol=0.01)
+
+
+def test_blurring_is_a_filter_of_scipy():
+    from scipy.ndimage import correlate1d
+
+    image = torch.rand(2, 3, 12, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wider = np.pad(image.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+    for axis in (2, 3):
+        wider = correlate1d(wider, [0.25, 0.5, 0.25], axis)
+    found = blurred(torch.nn.Identity())(image)
+    assert found.shape == (2, 3, 7, 9)
+    assert found.numpy() == pytest.approx(wider[:, :, 1:-1:2, 1:-1:2], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "widths", "sizes"),
+    [
+        (alexnet_trunk, ALEXNET_WIDTHS, [(30, 47), (15, 24), (8, 12), (8, 12), (8, 12)]),
+        (vgg16_trunk, VGG16_WIDTHS, [(64, 97), (33, 49), (17, 25), (9, 13), (5, 7)]),
+    ],
+)
+def test_shift_tolerant_trunks_halve_step_by_step(
+    trunk: Callable[[bool], Trunk], widths: tuple[int, ...], sizes: list[tuple[int, int]]
+):
+    with torch.no_grad():
+        outputs = trunk(True)(torch.rand(1, 3, 64, 97))
+    assert [tuple(v.shape[1:]) for v in outputs] == [(c, *size) for c, size in zip(widths, sizes)]
 
 
 def test_every_metric_that_can_run_finds_equal_pictures_equal(real_pair: Pair):
@@ -153,8 +190,8 @@ def test_every_metric_that_can_run_finds_equal_pictures_equal(real_pair: Pair):
     assert {n: float(v) for n, v in found.items()} == pytest.approx(best, abs=1e-6)
 
 
-def test_efficientnet_distance_grows_with_noise(real_pair: Pair):
-    name = "efficientnet_lite0_distance"
+@pytest.mark.parametrize("name", ["efficientnet_lite0_distance", "stlpips_alex", "stlpips_vgg"])
+def test_distance_of_features_grows_with_noise(real_pair: Pair, name: str):
     if reason := available([name])[name]:
         pytest.skip(f"WEIGHTS ABSENT: {reason}")
     truth = real_pair[1]

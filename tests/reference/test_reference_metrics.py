@@ -1,6 +1,7 @@
-"""Metrics against the programs that define them, with the same random weights on both sides."""
+"""Metrics against the programs that define them, with the same weights on both sides, random if the real are large."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,31 @@ def test_lpips_is_that_of_lpips(
     report(f"{metric} of {expected.mean():.4f}", scored - expected)
     assert expected.min() > 1e-3
     assert ((scored - expected).abs() / expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [(64, 64), (160, 256), (97, 131), (66, 83)])
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_stlpips_is_that_of_its_package(
+    package: Package, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, net: str, size: tuple[int, int]
+) -> None:
+    """With its published weights, on noise and on smooth pictures shifted by a pixel, blurred or noisy."""
+    for unused, name in (("IPython", "embed"), ("torchsummary", "summary")):  # imported there for debugging
+        monkeypatch.setitem(sys.modules, unused, ModuleType(unused))
+        monkeypatch.setattr(sys.modules[unused], name, None, raising=False)
+    reference = package("stlpips_pytorch.stlpips").LPIPS(net=net, variant="shift_tolerant", verbose=False)
+    noise = torch.rand(2, 3, *size, generator=generator)
+    coarse = torch.rand(1, 3, 8, 10, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+    noisy = (smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
+    blurred = nn.functional.avg_pool2d(noisy, 5, 1, 2)
+    pairs = [(noise[:1], noise[1:]), (smooth.roll(1, 3), smooth), (noisy, smooth), (blurred, noisy)]
+    predicted, truth = (torch.cat(side) for side in zip(*pairs))
+    with torch.no_grad():
+        expected = reference(2 * predicted - 1, 2 * truth - 1).flatten().double()
+    scored = FrameMetrics([f"stlpips_{net}"])(predicted.movedim(1, -1), truth.movedim(1, -1))[f"stlpips_{net}"]
+    report(f"stlpips_{net} of {', '.join(f'{v:.4f}' for v in expected)}", scored - expected)
+    assert expected.min() > 1e-4
+    assert (scored - expected).abs().max() < 1e-5
 
 
 def reference_inception(package: Package, network: InceptionFid, monkeypatch: pytest.MonkeyPatch) -> nn.Module:

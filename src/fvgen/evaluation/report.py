@@ -21,7 +21,9 @@ from fvgen.progress import track
 
 _SHORT = {"psnr": "PSNR", "fid": "FID", "kid": "KID", "seconds": "s/scene"}
 
-_FIRST = ("psnr", "ssim", "lpips", "fid", "kid")
+_HEADS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "stlpips": "ST-LPIPS"}
+
+_FIRST = (*_HEADS, "fid", "kid")
 
 MARKDOWN, LATEX, _HTML = 0, 1, 2
 
@@ -74,7 +76,7 @@ def title_of(metric: str) -> str:
     if metric in _SHORT:
         return _SHORT[metric]
     head, _, rest = metric.partition("_")
-    return f"{head.upper() if head in ('psnr', 'ssim', 'lpips') else head} {rest.replace('_', ' ')}".strip()
+    return f"{_HEADS.get(head, head)} {rest.replace('_', ' ')}".strip()
 
 
 def columns_of(results: dict[str, Any]) -> list[Column]:

@@ -54,6 +54,18 @@ ALEXNET_HEADS = WeightFile(
     "pip install --no-deps lpips==0.1.4",
     ("lpips/weights/v0.1/alex.pth", "torchmetrics/functional/image/lpips_models/alex.pth"),
 )
+STLPIPS_ALEXNET = WeightFile(
+    "alex_shift_tolerant.pth",
+    "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+    "pip install stlpips-pytorch==0.0.2",
+    ("stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",),
+)
+STLPIPS_VGG16 = WeightFile(
+    "vgg_shift_tolerant.pth",
+    "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250",
+    "pip install stlpips-pytorch==0.0.2",
+    ("stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth",),
+)
 EFFICIENTNET_LITE0 = WeightFile(
     "efficientnet-lite0-57934424.pth",
     "57934424",

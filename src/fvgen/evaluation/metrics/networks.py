@@ -1,14 +1,24 @@
-"""The networks behind metrics: LPIPS, Inception, EfficientNet. Pictures are ``[F, H, W, 3]`` float in 0..1."""
+"""The networks behind metrics: LPIPS, ST-LPIPS, Inception, EfficientNet. Pictures are ``[F, H, W, 3]``, 0..1."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvgen.models.efficientnet import LITE0, EfficientNetLite, unit_channels
-from fvgen.models.weight_files import ALEXNET, ALEXNET_HEADS, INCEPTION, VGG16, VGG_HEADS, WeightFile, Weights
+from fvgen.models.weight_files import (
+    ALEXNET,
+    ALEXNET_HEADS,
+    INCEPTION,
+    STLPIPS_ALEXNET,
+    STLPIPS_VGG16,
+    VGG16,
+    VGG_HEADS,
+    WeightFile,
+    Weights,
+)
 
 
 def as_images(pictures: Tensor) -> Tensor:
@@ -196,23 +206,44 @@ class Trunk(nn.Module):
         return outputs
 
 
-def vgg16_trunk() -> Trunk:
-    """VGG16 (Simonyan and Zisserman 2015) with the last layer of each of its five blocks."""
+def blurred(layer: nn.Module) -> nn.Module:
+    """A layer, its output ``[F, C, h, w]`` blurred and halved to ``[F, C, (h + 3) // 2, (w + 3) // 2]``.
+
+    The filter is 1-2-1 both ways, which is a box of two on another; the border is mirrored by two pixels.
+    """
+    return nn.Sequential(layer, nn.ReflectionPad2d(2), nn.AvgPool2d(2, 1), nn.AvgPool2d(2))
+
+
+def vgg16_trunk(shift_tolerant: bool = False) -> Trunk:
+    """VGG16 (Simonyan and Zisserman 2015) with the last layer of each of its five blocks.
+
+    Args:
+        shift_tolerant: blur where the size is halved (Ghildyal and Liu 2022).
+    """
     layers: list[nn.Module] = []
     channels = 3
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(count):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
-        layers.append(nn.MaxPool2d(2))
+        layers.append(blurred(nn.MaxPool2d(2, 1)) if shift_tolerant else nn.MaxPool2d(2))
     return Trunk(layers, [3, 8, 15, 22, 29])
 
 
-def alexnet_trunk() -> Trunk:
-    """AlexNet in the form of Krizhevsky 2014 with all its five layers."""
+def alexnet_trunk(shift_tolerant: bool = False) -> Trunk:
+    """AlexNet in the form of Krizhevsky 2014 with all its five layers.
+
+    Args:
+        shift_tolerant: blur where the size is halved, and halve it in the first layer instead of quartering it
+            (Ghildyal and Liu 2022).
+    """
+    if shift_tolerant:
+        first, pool = blurred(nn.Conv2d(3, 64, 11, padding=2)), blurred(nn.MaxPool2d(3, 1))
+    else:
+        first, pool = nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.MaxPool2d(3, 2)
     layers = [
-        nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        first, nn.ReLU(), pool,
+        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), pool,
         nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
         nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
         nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
@@ -273,8 +304,38 @@ def lpips_alexnet(weights: Weights) -> Lpips:
     return _published(alexnet_trunk(), ALEXNET, ALEXNET_HEADS, weights)
 
 
+def stlpips_vgg16(weights: Weights) -> Lpips:
+    """ST-LPIPS (Ghildyal and Liu 2022) on VGG16 with the published weights.
+
+    Raises:
+        UserError: if they are missing.
+    """
+    return _published_whole(vgg16_trunk(shift_tolerant=True), STLPIPS_VGG16, weights)
+
+
+def stlpips_alexnet(weights: Weights) -> Lpips:
+    """ST-LPIPS (Ghildyal and Liu 2022) on AlexNet with the published weights.
+
+    Raises:
+        UserError: if they are missing.
+    """
+    return _published_whole(alexnet_trunk(shift_tolerant=True), STLPIPS_ALEXNET, weights)
+
+
 def _published(trunk: Trunk, of_trunk: WeightFile, of_heads: WeightFile, weights: Weights) -> Lpips:
     heads = weights.read(of_heads)  # first, because a file of kilobytes fails faster than one of half a gigabyte
     values = weights.read(of_trunk)
     trunk.load_state_dict({k: v for k, v in values.items() if k.startswith("features.")})
-    return Lpips(trunk, [heads[f"lin{i}.model.1.weight"] for i in range(len(trunk.taps))])
+    return _with_heads(trunk, heads)
+
+
+def _published_whole(trunk: Trunk, file: WeightFile, weights: Weights) -> Lpips:
+    """Of one file: convolutions, in the trunk's order under other names, and heads."""
+    values = weights.read(file)
+    convolutions = [v for k, v in values.items() if k.startswith("net.") and k.endswith((".weight", ".bias"))]
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), convolutions)))
+    return _with_heads(trunk, values)
+
+
+def _with_heads(trunk: Trunk, values: Mapping[str, Tensor]) -> Lpips:
+    return Lpips(trunk, [values[f"lin{i}.model.1.weight"] for i in range(len(trunk.taps))])

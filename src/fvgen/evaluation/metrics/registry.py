@@ -17,6 +17,8 @@ from fvgen.models.weight_files import (
     ALEXNET_HEADS,
     EFFICIENTNET_LITE0,
     INCEPTION,
+    STLPIPS_ALEXNET,
+    STLPIPS_VGG16,
     VGG16,
     VGG_HEADS,
     Networks,
@@ -80,6 +82,12 @@ FRAME_METRICS: dict[str, Metric] = {
     "lpips_alex_norm": Metric("LPIPS v0.1, AlexNet, fed -1..1", "lower", _lpips(networks.lpips_alexnet, True), _ALEX),
     "lpips_alex_unscaled": Metric(
         "LPIPS v0.1, AlexNet, fed 0..1", "lower", _lpips(networks.lpips_alexnet, False), _ALEX
+    ),
+    "stlpips_vgg": Metric(
+        "ST-LPIPS v0.0, VGG16, fed -1..1", "lower", _lpips(networks.stlpips_vgg16, True), (STLPIPS_VGG16,)
+    ),
+    "stlpips_alex": Metric(
+        "ST-LPIPS v0.0, AlexNet, fed -1..1", "lower", _lpips(networks.stlpips_alexnet, True), (STLPIPS_ALEXNET,)
     ),
     "efficientnet_lite0_distance": Metric(
         "squared difference of unit features, mean of five stages of EfficientNet-Lite0",
