@@ -25,8 +25,9 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.data.pairs import exact_depths, make_pair
+from fvgen.models.depth import DepthNetwork
 from fvgen.procedural import procedural_scene
-from fvgen.scene.depth import DepthMap, estimate_depths
+from fvgen.scene.depth import DepthMap, depths_and_signs, estimate_depths
 from fvgen.scene.sweep import inside, sample, transfer
 from measure_guide import colored
 
@@ -47,6 +48,10 @@ class Arguments:
     """Processes."""
     sheets: bool = True
     """Write the pictures."""
+    network: Path | None = None
+    """Weights of the depth network; the packaged ones by default."""
+    fit: bool = False
+    """Instead of measuring, fit the regression that confidence is told by (use seeds that nothing else uses)."""
 
 
 def seen_by_both(depth: Tensor, cameras: Cameras) -> Tensor:
@@ -102,7 +107,8 @@ def measure(seed: int, args: Arguments) -> dict:
     for name in args.estimators:
         start = time.process_time()
         if name == "estimated":
-            maps = estimate_depths(images, large, WIDTH * SCALE)
+            network = DepthNetwork.load(args.network) if args.network else None
+            maps = estimate_depths(images, large, WIDTH * SCALE, network=network)
         else:
             maps = exact_depths(images, exact, large, seed)
             if name == "exact":
@@ -134,6 +140,42 @@ def measure(seed: int, args: Arguments) -> dict:
     return {"seed": seed, "kind": scene.kind, "one": float((~both).float().mean()), "rows": rows}
 
 
+def signs(seed: int, args: Arguments) -> tuple[Tensor, Tensor]:
+    """``[N, 6]`` signs of some pixels of a scene, and whether they are right within 2 %."""
+    torch.set_num_threads(1)
+    scene = procedural_scene(seed, FRAMES, WIDTH, HEIGHT)
+    large = scene.cameras[[0, FRAMES - 1]].resized(WIDTH * SCALE, HEIGHT * SCALE)
+    pictures, exact = scene.film(large, torch.tensor([0.0, 1.0]))
+    network = DepthNetwork.load(args.network) if args.network else None
+    images = [torch.from_numpy(p) for p in pictures]
+    parts = depths_and_signs(images, large, WIDTH * SCALE, "cpu", None, network)
+    told, right = [], []
+    for (_, inverse, own), true in zip(parts, torch.from_numpy(exact)):
+        some = torch.randperm(inverse.numel(), generator=torch.Generator().manual_seed(seed))[:8000]
+        told.append(own.flatten(0, 1)[some])
+        right.append(((true * inverse - 1).abs() < 0.02).flatten()[some])
+    return torch.cat(told).double(), torch.cat(right).double()
+
+
+def fit(args: Arguments, seeds: range) -> None:
+    """Print the weights of a logistic regression, and how reliable it is on what it was fitted to."""
+    with ProcessPoolExecutor(args.workers) as pool:
+        told, right = (torch.cat(part) for part in zip(*pool.map(signs, seeds, [args] * len(seeds))))
+    weights = torch.zeros(told.shape[1], dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(told @ weights, right)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    print("weights", [round(w, 3) for w in weights.tolist()])
+    which = (torch.sigmoid(told @ weights.detach()) * BINS).long().clamp(max=BINS - 1)
+    print("right by confidence", [round(float(right[which == b].mean()), 3) for b in range(BINS)])
+
+
 def save(path: Path, maps_of: dict[str, tuple[list[DepthMap], Tensor]], exact: Tensor, true: Tensor) -> None:
     maps, made = maps_of[next(iter(maps_of))]
     rows = []
@@ -154,6 +196,9 @@ def main(args: Arguments) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     first, _, last = args.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
+    if args.fit:
+        fit(args, seeds)
+        return
     columns = ("psnr", "psnr_one", "psnr_covered", "coverage", "2%_all", "10%_all", "2%_both", "2%_one", "10%_one",
                "error_both", "error_one", "error_edge", "seconds")  # fmt: skip
     print(f"{'':28s}" + "".join(f"{c:>13s}" for c in columns), flush=True)
@@ -163,6 +208,14 @@ def main(args: Arguments) -> None:
             scenes.append(scene)
             for name, row in scene["rows"].items():
                 show(f"{scene['seed']} {scene['kind'][:10]} {name}", row, columns)
+    for kind in sorted({scene["kind"] for scene in scenes}):
+        own = [scene["rows"] for scene in scenes if scene["kind"] == kind]
+        for name in args.estimators:
+            show(
+                f"{kind} ({len(own)}) {name}",
+                {c: float(np.nanmean([r[name][c] for r in own])) for c in columns},
+                columns,
+            )
     means = {}
     for name in args.estimators:
         rows = [s["rows"][name] for s in scenes]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.scene import points
+from fvgen.scene import depth, points
 from fvgen.scene.depth import DepthMap, by_nearness, estimate_depths
 from fvgen.scene.points import flying, fuse_points, lift
 from fvgen.scene.sweep import aggregate, pick, transfer
@@ -184,6 +184,25 @@ def test_the_less_sure_of_two_contradicting_points_goes() -> None:
     assert (cloud.positions[:, 2] > 3).all()
     kept = fuse_points([DepthMap(near, sure, cameras[0], image), DepthMap(far, unsure, cameras[1], image)])
     assert (kept.positions[:, 2] < 3).sum() > 1000
+
+
+def test_what_lies_beside_another_photo_is_not_looked_through_by_its_border() -> None:
+    cameras = _cameras([[0, 0, 0], [1.5, 0, 0]], [0.0, 0.0])
+    near, far = torch.full((HEIGHT, WIDTH), 4.0), torch.full((HEIGHT, WIDTH), 4.0)
+    near[:, :40] = 2.0  # all of it out of the other photo's sight
+    image = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    unsure, sure = torch.full((HEIGHT, WIDTH), 0.3), torch.full((HEIGHT, WIDTH), 0.9)
+    cloud = fuse_points([DepthMap(near, unsure, cameras[0], image), DepthMap(far, sure, cameras[1], image)])
+    assert (cloud.positions[:, 2] < 3).sum() > 38 * HEIGHT
+
+
+def test_the_range_is_that_of_what_is_seen_when_the_camera_walks_ahead() -> None:
+    cameras = _cameras([[0, 0, 0], [0, 0, 0.5]], [0.0, 0.0])
+    pictures, truths = zip(*(_picture(cameras[i]) for i in range(2)), strict=True)
+    views = [depth._view(p.movedim(-1, 0).float() / 255, cameras[i], 128) for i, p in enumerate(pictures)]
+    for (low, high), truth in zip(depth._ranges(views, [[1], [0]], None), truths, strict=True):
+        assert 0.4 / truth.max() < low < 1.05 / truth.max()
+        assert 0.95 / truth.min() < high < 2 / truth.min()
 
 
 def _views_of_a_wall(count: int, apart: float) -> list[DepthMap]:

@@ -18,7 +18,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "cameras": (),
     "diffusion": (),
     "sfm": (),
-    "scene": ("cameras", "sfm"),
+    "scene": ("cameras", "sfm", "models"),  # the depth network
     "rendering": ("cameras",),
     "models": ("diffusion",),
     "pipeline": ("cameras", "diffusion", "scene", "rendering", "models"),

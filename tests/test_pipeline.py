@@ -22,7 +22,7 @@ from fvgen.rendering import Guide, render_points
 from fvgen.rendering.holes import blur
 from fvgen.scene.build import build_scene
 from fvgen.scene.photos import load_photos
-from fvgen.scene.types import Photos, PointCloud, Scene
+from fvgen.scene.types import MEASURED, Photos, PointCloud, Scene
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo"
 
@@ -120,7 +120,7 @@ def shown_to(model: VideoModel, scene: Scene, monkeypatch: pytest.MonkeyPatch):
 def test_a_model_that_wants_points_is_shown_the_teachers_renders(scene, monkeypatch):
     clip, views = shown_to(small_model(), scene, monkeypatch)
     cloud = scene.points
-    measured = cloud.confidence >= 0.05
+    measured = cloud.confidence >= MEASURED
     assert 0.1 < measured.float().mean() < 1
     assert views.photo == [0, *[None] * 6, 1]
     rendered = render_points(cloud.positions[measured], cloud.colors[measured].float() / 255, views.cameras)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
+from fvgen.pictures import joint_upsample
 from fvgen.rendering import (
     Guide,
     LookupRenderer,
@@ -239,7 +240,7 @@ def test_guide_joins_photos_of_different_exposure_without_seams() -> None:
 def test_points_are_the_teachers_splatting_of_what_was_measured(size: tuple[int, int]) -> None:
     cameras = _cameras([[0, 0, 0], [0.2, 0, 0], [0.4, 0, 0]], 128, 80, 100)
     generator = torch.Generator().manual_seed(0)
-    _, _, cloud = _seen(cameras[[0, 2]], [1, 0.8], torch.rand(80, 128, generator=generator) * 0.1)
+    _, _, cloud = _seen(cameras[[0, 2]], [1, 0.8], torch.rand(80, 128, generator=generator) * 0.6)
     moved = torch.tensor([0.1, 0.1, 0.0]) * torch.rand(cloud.positions.shape, generator=generator)  # between pixels
     cloud = PointCloud(cloud.positions + moved, cloud.colors, cloud.photo, cloud.confidence)
     path = cameras.covering(*size)[0]
@@ -363,3 +364,18 @@ def test_a_gpu_gives_the_guide_of_the_cpu(made, size: tuple[int, int]) -> None:
     assert (covered != other).float().mean() < 1e-3
     same = covered & other
     assert ((here[0] - there[0].cpu()).abs().amax(-1)[same] < 2e-3).float().mean() > 0.999
+
+
+def test_joint_upsampling_puts_edges_where_the_picture_has_them():
+    picture = torch.zeros(3, 16, 32)
+    picture[:, :, 13:] = 1.0
+    small, values = torch.zeros(3, 8, 16), torch.full((1, 8, 16), 1.0)
+    small[:, :, 6], small[:, :, 7:] = 0.5, 1.0
+    values[..., 7:] = 3.0
+    rows, columns = ((torch.arange(n) + 0.5) / 2 - 0.5 for n in (16, 32))
+    usable = torch.ones(8, 16, dtype=torch.bool)
+    found = joint_upsample(values, usable, small, picture, rows, columns, lambda value, best: (value - best).abs() < 1)
+    assert torch.allclose(found[0, :, :13], torch.tensor(1.0))
+    assert torch.allclose(found[0, :, 13:], torch.tensor(3.0))
+    nothing = joint_upsample(values, ~usable, small, picture, rows, columns, lambda value, best: value == best)
+    assert (nothing == 0).all()

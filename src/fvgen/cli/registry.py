@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "tables": Command("fvgen.cli.tables", "Tables", "the paper's tables from what evaluate wrote"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),
     "prepare": Command("fvgen.cli.prepare", "Prepare", "training pairs from footage: clips, and guides of two frames"),
+    "train depth": Command("fvgen.cli.train", "Depth", "the network that expects depth"),
     "train autoencoder": Command("fvgen.cli.train", "Autoencoder", "the image autoencoder"),
     "train teacher": Command("fvgen.cli.train", "Teacher", "the many-step teacher, on training pairs"),
     "train viewcrafter-512": Command(

@@ -96,15 +96,15 @@ class EfficientNetLite(nn.Module):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.stem = Unit(3, 32, 3, 2)
-        self.blocks, channels = nn.ModuleList(), 32
+        self.bottlenecks, channels = nn.ModuleList(), 32
         self.ends: list[int] = []  # the last block of each resolution
         for count, (kernel, stride, expansion, width) in zip(variant.blocks, _STAGES):
             if stride > 1:
-                self.ends.append(len(self.blocks) - 1)
+                self.ends.append(len(self.bottlenecks) - 1)
             for number in range(count):
-                self.blocks.append(Block(channels, width, kernel, stride if number == 0 else 1, expansion))
+                self.bottlenecks.append(Block(channels, width, kernel, stride if number == 0 else 1, expansion))
                 channels = width
-        self.ends.append(len(self.blocks) - 1)
+        self.ends.append(len(self.bottlenecks) - 1)
         self.head = Unit(channels, 1280)
 
     @staticmethod
@@ -122,7 +122,7 @@ class EfficientNetLite(nn.Module):
     def stages(self, images: Tensor) -> list[Tensor]:
         """Features ``[F, C, h, w]`` of each of five resolutions, 1/2 to 1/32, of images ``[F, 3, H, W]`` in 0..1."""
         x, outputs = self.stem((images * 255 - 127) / 128), []
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.bottlenecks):
             x = block(x)
             if number in self.ends:
                 outputs.append(x)
@@ -152,5 +152,5 @@ def _renamed(key: str) -> str:
     """Our name of a published tensor."""
     parts = key.split(".")
     if parts[0] == "_blocks":
-        return ".".join(["blocks", parts[1], _BLOCK[parts[2]], *parts[3:]])
+        return ".".join(["bottlenecks", parts[1], _BLOCK[parts[2]], *parts[3:]])
     return ".".join([_TOP[parts[0]], *parts[1:]])

@@ -5,7 +5,6 @@ edges. Then each pixel is looked up in each photograph that sees that surface. T
 photographs looked up, not with points.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.cameras import plane_motion
+from fvgen.pictures import joint_upsample
 from fvgen.rendering.exposure import exposure_levels
 from fvgen.rendering.holes import blur, complete_picture, fill_holes
 from fvgen.rendering.splat import Surface, project_points, render_surface
@@ -26,7 +26,7 @@ SPLAT = 640  # pixels on the longer side of the splatted depth
 _SMALL = 512  # pixels on the longer side of pictures below which they are made twice as large
 _DENSITY = 0.7  # points per pixel that its surfaces need to have no gaps
 _SAME = 0.05  # relative difference of depth within which two pictures show the same surface
-_LEAST_TRUST = 0.05  # of guessed depth
+_LEAST_TRUST = 0.2  # of guessed depth
 _LEAST_WEIGHT = 0.03  # of splatted points: below it depth is better continued from around
 _KNOWN = 0.05  # weight of all colours looked up from which a smooth fill is farther from the truth
 _FAINT = 3e-3  # below it only guessed points of far photos are there, and a smooth fill is closer to the truth
@@ -234,7 +234,9 @@ class LookupRenderer:
             share = _sampled(photo.trust, x, y, photo.camera)[0] * (
                 (there / inverse.clamp(min=1e-12) - 1).abs() < _SAME
             )
-            share = share * ((z > 0) & (own > 0)) * near[k]
+            width, height = photo.camera.size
+            seen = (x > 0) & (x < width) & (y > 0) & (y < height) & (z > 0) & (own > 0)
+            share = share * seen * near[k]
             total, weight = total + share * there, weight + share
         return torch.where(weight > 1e-6, total / weight.clamp(min=1e-6), inverse)
 
@@ -313,9 +315,6 @@ class LookupRenderer:
 def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Tensor:
     """``[H, W]`` inverse depth of a photograph at its size, its edges where the photograph's are; 0 where unknown.
 
-    Joint upsampling (Kopf et al. 2007) that does not mix surfaces: of the nine nearest depths the one whose colour and
-    place fit best is taken, and averaged with those of the same surface.
-
     Args:
         depth: of the photograph, at a smaller size, perhaps of a part of it only.
         camera: of the photograph.
@@ -333,18 +332,9 @@ def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Ten
     shrunk = F.interpolate(picture[None], whole, mode="bilinear", antialias=True, align_corners=False)
     there = _transfer(depth.cameras, camera, torch.zeros_like(known), *_centers(known))
     small = _sampled(shrunk, *there[:2], camera)  # what the map shows of it
-    column, row = x.round().long(), y.round().long()
-    values, fits = [], []
-    for dy, dx in itertools.product((-1, 0, 1), repeat=2):
-        at_row, at_column = (row + dy).clamp(0, rows - 1), (column + dx).clamp(0, columns - 1)
-        values.append(inverse[at_row][:, at_column])
-        unlike = (small[:, at_row][:, :, at_column] - picture).abs().sum(0) / 0.1
-        apart = (row + dy - y).square()[:, None] + (column + dx - x).square()
-        fits.append(torch.exp(-unlike - apart) * (values[-1] > 0))
-    value, fit = torch.stack(values), torch.stack(fits)
-    best = value.gather(0, fit.argmax(0, keepdim=True))
-    fit = fit * ((value - best).abs() < 0.03 * best)
-    found = (value * fit).sum(0) / fit.sum(0).clamp(min=1e-12)
+    found = joint_upsample(
+        inverse[None], inverse > 0, small, picture, y, x, lambda value, best: (value - best).abs() < 0.03 * best
+    )[0]
     inside = ((y > -1) & (y < rows))[:, None] & ((x > -1) & (x < columns))
     return found * inside
 

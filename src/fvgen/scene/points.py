@@ -75,7 +75,7 @@ def _seen_through(own: DepthMap, other: DepthMap) -> Tensor:
     there = torch.stack([torch.where(other.depth > 0, 1 / other.depth.clamp(min=1e-12), 0.0), other.confidence])
     found = sample(there, pixels[None])[0]
     farther = (found[0] > 0) & (1 / found[0].clamp(min=1e-12) > depth_there * (1 + _CONTRADICTION))
-    return farther & (z > 0) & (found[1] > own.confidence)
+    return farther & inside(pixels, z, other.cameras) & (found[1] > own.confidence)
 
 
 def _shown_better(own: DepthMap, other: DepthMap, usable: Tensor) -> Tensor:

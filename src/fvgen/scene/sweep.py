@@ -1,5 +1,6 @@
 """The plane sweep of one picture: matching cost over inverse-depth planes, semi-global aggregation, winners."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -202,5 +203,39 @@ def pick(similarity: Tensor, total: Tensor, planes: Tensor) -> Winners:
 
 def sweep(reference: Tensor, camera: Cameras, sources: list[tuple[Tensor, Cameras]], planes: Tensor) -> Winners:
     """Depth of ``reference [H, W]`` (grey 0..1) from ``sources`` over ``planes [D]`` (uniform in inverse depth)."""
-    similarity = similarity_volume(reference, camera, sources, planes)
+    return won_by(similarity_volume(reference, camera, sources, planes), reference, planes)
+
+
+def won_by(similarity: Tensor, reference: Tensor, planes: Tensor) -> Winners:
+    """The winners over ``planes [D]`` of a volume ``[H, W, D]``, aggregated along the edges of ``reference [H, W]``."""
     return pick(similarity, aggregate((0.5 - 0.5 * similarity).clamp_(max=_WORST), reference), planes)
+
+
+def trust_of(won: Winners) -> Tensor:
+    """Trust ``[H, W]`` in 0..1 from the match alone."""
+    return ((won.similarity - 0.2) / 0.6).clamp(0, 1).sqrt() * (won.distinctness / 0.1).clamp(0, 1).sqrt()
+
+
+def agreement(i: int, cameras: Sequence[Cameras], inverse_depths: Sequence[Tensor], others: Sequence[int]) -> Tensor:
+    """1 where another photo's own depth brings a pixel back to where it started, falling to 0 at 3 pixels.
+
+    Args:
+        i: the photo.
+        cameras: of all photos.
+        inverse_depths: ``[h, w]`` of each.
+        others: the photos to compare with.
+
+    Returns:
+        ``[h, w]``.
+    """
+    inverse = inverse_depths[i]
+    best = torch.zeros_like(inverse)
+    start = pixel_centers(inverse.shape[0], inverse.shape[1], inverse.device)[..., :2]
+    for j in others:
+        pixels, z = transfer(cameras[i], cameras[j], inverse)
+        there = sample(inverse_depths[j][None], pixels[None])[0, 0]
+        a, b = (t.to(inverse) for t in plane_motion(cameras[j], cameras[i]))
+        back = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1) @ a.T + there[..., None] * b
+        error = (back[..., :2] / back[..., 2:].clamp(min=1e-6) - start).norm(dim=-1)
+        best = torch.maximum(best, torch.where(inside(pixels, z, cameras[j]), (1.5 - error / 2).clamp(0, 1), 0.0))
+    return best

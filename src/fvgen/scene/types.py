@@ -12,7 +12,7 @@ from fvgen.cameras import Cameras
 if TYPE_CHECKING:
     from fvgen.scene.depth import DepthMap
 
-MEASURED = 0.05  # least confidence of depth that was matched between photos, not guessed from around
+MEASURED = 0.3  # least confidence of depth that counts as measured; under it depth is guessed
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,30 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True)
+class DepthRecipe:
+    """How the depth network is trained."""
+
+    steps: int = 3000
+    """Optimizer steps."""
+
+    batch: int = 8
+    """Photos per step."""
+
+    lr: float = 1e-3
+    """Peak learning rate of AdamW, a fifth of it for the features of the photo; warmed up, then a cosine to 1 %."""
+
+    measure_every: int = 250
+    """Steps between measurements on held-out scenes."""
+
+    seed: int = 0
+    """Seed of order, augmentation and initialisation."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.measure_every) < 1 or self.lr <= 0:
+            raise UserError("`steps`, `batch`, `measure_every` and `lr` are above 0")
+
+
+@dataclass(frozen=True)
 class Adam:
     """AdamW and what is done to gradients before it."""
 
@@ -196,7 +220,9 @@ class StudentRecipe:
 FREE = ("lr", "critic_lr", "head_lr", "held_out")  # of a recipe: may change from sitting to sitting
 
 
-def split_recipe(recipe: TeacherRecipe | StudentRecipe | AutoencoderRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_recipe(
+    recipe: TeacherRecipe | StudentRecipe | AutoencoderRecipe | DepthRecipe,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields that define a run, and those that may change while it goes on."""
     fields = asdict(recipe)
     return {k: v for k, v in fields.items() if k not in FREE}, {k: v for k, v in fields.items() if k in FREE}
