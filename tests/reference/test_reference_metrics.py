@@ -140,6 +140,7 @@ def test_stlpips_is_that_of_its_package(
     package: Package, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, net: str, size: tuple[int, int]
 ) -> None:
     """With its published weights, on noise and on smooth pictures shifted by a pixel, blurred or noisy."""
+    package("torchvision")  # which it imports
     for unused, name in (("IPython", "embed"), ("torchsummary", "summary")):  # imported there for debugging
         monkeypatch.setitem(sys.modules, unused, ModuleType(unused))
         monkeypatch.setattr(sys.modules[unused], name, None, raising=False)
