@@ -234,9 +234,7 @@ class LookupRenderer:
             share = _sampled(photo.trust, x, y, photo.camera)[0] * (
                 (there / inverse.clamp(min=1e-12) - 1).abs() < _SAME
             )
-            width, height = photo.camera.size
-            seen = (x > 0) & (x < width) & (y > 0) & (y < height) & (z > 0) & (own > 0)
-            share = share * seen * near[k]
+            share = share * _shown(x, y, z, own, photo.camera) * near[k]
             total, weight = total + share * there, weight + share
         return torch.where(weight > 1e-6, total / weight.clamp(min=1e-6), inverse)
 
@@ -249,8 +247,7 @@ class LookupRenderer:
             photo = self._photo(k)
             x, y, z = _transfer(camera, photo.camera, inverse, *_centers(inverse))
             own = _sampled(photo.inverse, x, y, photo.camera, "nearest")[0]
-            width, height = photo.camera.size
-            seen = (x > 0) & (x < width) & (y > 0) & (y < height) & (z > 0) & (own > 0)
+            seen = _shown(x, y, z, own, photo.camera)
             ratio = z * own / inverse.clamp(min=1e-12)  # of the point's depth in the photograph to the surface's there
             seen &= (ratio - 1).abs() < _SAME
             trust = torch.where(seen, _sampled(photo.trust, x, y, photo.camera)[0], 0.0)
@@ -352,6 +349,12 @@ def _filtered(photo: _Photo, camera: Cameras, x: Tensor, y: Tensor, z: Tensor, s
     if level - fine > 0.1:
         color = torch.lerp(color, _sampled(photo.pyramid[fine + 1], x, y, photo.camera), level - fine)
     return color
+
+
+def _shown(x: Tensor, y: Tensor, z: Tensor, own: Tensor, camera: Cameras) -> Tensor:
+    """Where pixels of a picture lie inside a photograph and before it, on depth that it knows."""
+    width, height = camera.size
+    return (x > 0) & (x < width) & (y > 0) & (y < height) & (z > 0) & (own > 0)
 
 
 def _centers(like: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
@@ -14,7 +13,7 @@ from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.scene.completion import TRUSTED, complete
 from fvgen.scene.prior import Prior, ask, gather_evidence
-from fvgen.scene.sweep import Winners, agreement, inside, sweep, transfer, trust_of
+from fvgen.scene.sweep import Winners, agreement, grey_of, inside, resampled, signs_of, sweep, transfer, trust_of
 
 _COARSE_SIDE = 128
 _COARSE_PLANES = 64
@@ -57,11 +56,8 @@ def _view(image: Tensor, camera: Cameras, long_side: int) -> _View:
     """The photo at ``long_side`` (never enlarged), ``image [3, h, w]`` float 0..1."""
     height, width = image.shape[-2:]
     scale = min(1.0, long_side / max(height, width))
-    size = (max(8, round(height * scale)), max(8, round(width * scale)))
-    if size != (height, width):
-        image = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
-    grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
-    return _View(image, grey, camera.resized(size[1], size[0]))
+    image = resampled(image, max(8, round(height * scale)), max(8, round(width * scale)))
+    return _View(image, grey_of(image), camera.resized(image.shape[2], image.shape[1]))
 
 
 def estimate_depths(
@@ -135,7 +131,7 @@ def _combined(prior: Prior, won: Winners, agreed: Tensor, image: Tensor) -> tupl
     inverse = torch.lerp(prior.inverse_depth, won.inverse_depth, keep)
     trust = torch.maximum(matched, _EXPECTED * prior.within(0.1, inverse))
     inverse = complete(inverse, trust, image).clamp(min=1e-3 * prior.high)
-    similar, distinct = ((won.similarity - 0.2) / 0.6).clamp(0, 1), (won.distinctness / 0.1).clamp(0, 1)
+    similar, distinct = signs_of(won)
     expected = prior.within(0.02, inverse).clamp(1e-4, 1 - 1e-4).logit()
     return inverse, torch.stack(
         [torch.ones_like(keep), expected, keep, keep * agreed, keep * similar, keep * distinct], -1

@@ -14,7 +14,18 @@ from fvgen.models.depth import FLOOR, PLANES, DepthNetwork
 from fvgen.pictures import joint_upsample
 from fvgen.progress import track
 from fvgen.scene.completion import complete
-from fvgen.scene.sweep import Winners, agreement, inside, pixel_centers, similarity_volume, transfer, trust_of, won_by
+from fvgen.scene.sweep import (
+    Winners,
+    agreement,
+    grey_of,
+    inside,
+    pixel_centers,
+    resampled,
+    similarity_volume,
+    transfer,
+    trust_of,
+    won_by,
+)
 
 LONG = 256  # pixels on the longer side of what the network sees
 _STEP = 32  # both sides are multiples of it
@@ -109,11 +120,8 @@ def gather_evidence(
     small, greys, views = list[Tensor](), list[Tensor](), list[Cameras]()
     for k, photo in enumerate(photos):
         width, height = network_size(photo.shape[2], photo.shape[1])
-        if photo.shape[1:] != (height, width):
-            photo = F.interpolate(photo[None], (height, width), mode="bicubic", antialias=True, align_corners=False)[0]
-            photo = photo.clamp(0, 1)
-        small.append(photo)
-        greys.append((photo * photo.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0))
+        small.append(resampled(photo, height, width))
+        greys.append(grey_of(small[-1]))
         views.append(cameras[k].resized(width, height))
     won, volumes = list[Winners](), list[Tensor]()
     for k, grey in enumerate(track(greys, "matching")):

@@ -34,6 +34,20 @@ class Winners:
     distinctness: Tensor
 
 
+def grey_of(image: Tensor) -> Tensor:
+    """``[H, W]`` luma of ``[3, H, W]`` sRGB."""
+    return (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+
+
+def resampled(image: Tensor, height: int, width: int) -> Tensor:
+    """``[3, height, width]`` of ``[3, h, w]`` in 0..1: itself, or bicubic and antialiased."""
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image[None], (height, width), mode="bicubic", antialias=True, align_corners=False)[0].clamp(
+        0, 1
+    )
+
+
 def pixel_centers(height: int, width: int, device: torch.device | str) -> Tensor:
     """The pixel centres of a picture in homogeneous coordinates, ``[H, W, 3]``."""
     y, x = torch.meshgrid(
@@ -211,9 +225,15 @@ def won_by(similarity: Tensor, reference: Tensor, planes: Tensor) -> Winners:
     return pick(similarity, aggregate((0.5 - 0.5 * similarity).clamp_(max=_WORST), reference), planes)
 
 
+def signs_of(won: Winners) -> tuple[Tensor, Tensor]:
+    """How alike and how distinct the winners are, ``[H, W]`` each, from nothing 0 to enough 1."""
+    return ((won.similarity - 0.2) / 0.6).clamp(0, 1), (won.distinctness / 0.1).clamp(0, 1)
+
+
 def trust_of(won: Winners) -> Tensor:
     """Trust ``[H, W]`` in 0..1 from the match alone."""
-    return ((won.similarity - 0.2) / 0.6).clamp(0, 1).sqrt() * (won.distinctness / 0.1).clamp(0, 1).sqrt()
+    similar, distinct = signs_of(won)
+    return similar.sqrt() * distinct.sqrt()
 
 
 def agreement(i: int, cameras: Sequence[Cameras], inverse_depths: Sequence[Tensor], others: Sequence[int]) -> Tensor:
