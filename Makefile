@@ -9,7 +9,7 @@ PHOTOS ?= examples/demo/photos
 REFERENCE ?= .venv-reference
 WORKERS ?= 2
 
-.PHONY: help setup test test-reference format docs demo rehearsal clean
+.PHONY: help setup test test-reference format docs site demo rehearsal clean
 
 help:
 	@echo "make test                 ruff, mypy and pytest, two tests at a time (WORKERS=4: four)"
@@ -19,7 +19,8 @@ help:
 	@echo "make rehearsal            the paper's run of docs/reproduce.md, every line in small, in rehearsal-run/"
 	@echo "make format               let ruff rewrite the code"
 	@echo "make docs                 write docs/cli.md again"
-	@echo "make clean                remove the virtual environments, demo-output and rehearsal-run"
+	@echo "make site                 the documentation as pages, in site/; no dead link passes"
+	@echo "make clean                remove the virtual environments, demo-output, rehearsal-run and site"
 
 setup: $(VENV)/.installed
 
@@ -53,6 +54,11 @@ format: setup
 docs: setup
 	$(BIN)/python scripts/write_cli_docs.py
 
+# The variable silences an advertisement.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 demo: setup
 	$(BIN)/python scripts/demo.py --photos "$(PHOTOS)" --output demo-output
 
@@ -60,4 +66,4 @@ rehearsal: setup
 	$(BIN)/python scripts/rehearsal.py --work rehearsal-run
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) demo-output rehearsal-run
+	rm -rf $(VENV) $(REFERENCE) demo-output rehearsal-run site

@@ -2,7 +2,10 @@
 
 import http.server
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +47,37 @@ def test_every_exported_name_is_there_and_documented(package: str) -> None:
         assert getattr(module, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = module.nothing
+
+
+def test_the_notebook_runs_cell_by_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples" / "demo" / "photos").mkdir(parents=True)
+    for photo in ("examples/demo/photos/00.jpg", "examples/demo/photos/01.jpg"):
+        Image.open(REPOSITORY / photo).resize((256, 160)).save(tmp_path / photo, quality=95)
+    monkeypatch.chdir(tmp_path)
+    notebook, names = json.loads((REPOSITORY / "examples" / "quickstart.ipynb").read_text("utf-8")), dict[str, object]()
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs"), "committed without outputs"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert names["frames"].shape == (9, 160, 256, 3)
+    assert (tmp_path / "notebook-output" / "views.mp4").is_file()
+
+
+def test_the_site_has_no_dead_link_and_names_every_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    run = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    pages = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
+    built, listed = (
+        {page.stem for page in (tmp_path / "site").glob("*.html")},
+        (tmp_path / "site" / "llms.txt").read_text("utf-8"),
+    )
+    assert {Path(page).stem for page in pages} <= built
+    assert pages == set(re.findall(r"\]\((.*?)\)", listed))
+    settings = (REPOSITORY / "mkdocs.yml").read_text("utf-8")
+    assert all(f"- {page}" in settings for page in pages), "every page is in the navigation"
 
 
 def test_the_documented_examples_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
