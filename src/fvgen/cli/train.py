@@ -20,7 +20,7 @@ Engine = Annotated[EngineConfig, arg(name="")]
 class Depth:
     """Train the network that expects depth, on procedural scenes made first; RUN/depth.safetensors is the result.
 
-    It starts from EfficientNet-Lite0's published weights (extra `train`).
+    It starts from EfficientNet-Lite0's published weights (extra `train`), or where an earlier run ended.
     """
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
@@ -31,6 +31,9 @@ class Depth:
 
     textures: Annotated[tuple[Path, ...], arg(metavar="FOLDER...")] = ()
     """Photographs for textures; without any, all are procedural."""
+
+    start: Annotated[Path | None, arg(metavar="FILE|packaged")] = None
+    """Weights to go on from: the depth.safetensors of another run, or those in the package."""
 
     recipe: Annotated[DepthRecipe, arg(name="")] = field(default_factory=DepthRecipe)
     """How it is trained."""
@@ -43,11 +46,13 @@ class Depth:
 
     def run(self) -> None:
         """Train."""
+        from fvgen.models.depth import WEIGHTS
         from fvgen.training.depth import train_depth
 
         if self.scenes < 1 or self.workers < 1:
             raise UserError("--scenes and --workers are at least 1")
-        path = train_depth(self.output, self.scenes, self.textures, self.recipe, self.engine, self.workers)
+        start = WEIGHTS if self.start == Path("packaged") else self.start
+        path = train_depth(self.output, self.scenes, self.textures, self.recipe, self.engine, self.workers, start)
         print(f"depth network in {path}")
 
 

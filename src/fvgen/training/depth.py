@@ -15,7 +15,7 @@ from fvgen.models.depth import FLOOR, DepthNetwork
 from fvgen.models.efficientnet import LITE0, EfficientNetLite
 from fvgen.models.weight_files import Weights
 from fvgen.scene.prior import network_inputs
-from fvgen.training.checkpoints import whole_checkpoints
+from fvgen.training.checkpoints import fingerprint, whole_checkpoints
 from fvgen.training.distributed import DistributedContext, device_named
 from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
@@ -67,12 +67,14 @@ class DepthTask(Task):
         held: DepthScenes,
         recipe: DepthRecipe,
         world: DistributedContext,
+        start: str,
     ) -> None:
         self.network, self.scenes, self.held, self.recipe, self.world = network, scenes, held, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
         fixed, free = split_recipe(recipe)
         photographs = [str(path) for path in scenes.photographs]
-        self.identity, self.free = {"recipe": fixed, "photographs": photographs}, {"recipe": free}
+        self.identity = {"recipe": fixed, "photographs": photographs, "start": start}
+        self.free = {"recipe": free}
         self.average = deepcopy(network)
         parts = {"photo": (network.photo, self.average.photo, 0.2), "body": (network.body, self.average.body, 1.0)}
         self.roles = {
@@ -145,7 +147,13 @@ def collated(samples: Sequence[DepthSample]) -> Batch:
 
 
 def train_depth(
-    folder: Path, scenes: int, photographs: Sequence[Path], recipe: DepthRecipe, engine: EngineConfig, workers: int
+    folder: Path,
+    scenes: int,
+    photographs: Sequence[Path],
+    recipe: DepthRecipe,
+    engine: EngineConfig,
+    workers: int,
+    start: Path | None = None,
 ) -> Path:
     """Train the depth network in one process, resuming from ``folder``.
 
@@ -156,24 +164,27 @@ def train_depth(
         recipe: of the training.
         engine: how the run is carried out.
         workers: processes that make scenes.
+        start: weights of a trained depth network to go on from; by default EfficientNet-Lite0's, and the rest random.
 
     Returns:
         The file of the weights.
 
     Raises:
-        UserError: the weights of EfficientNet-Lite0 are missing, from which the network starts.
+        UserError: ``start`` is no such file, or the weights of EfficientNet-Lite0 are missing.
     """
     torch.manual_seed(recipe.seed)
-    network, world = DepthNetwork(), DistributedContext(device=device_named(engine.device))
-    if not whole_checkpoints(folder):
+    world = DistributedContext(device=device_named(engine.device))
+    network = DepthNetwork() if start is None else DepthNetwork.load(start).requires_grad_(True)
+    start_name = LITE0.weights.name if start is None else fingerprint(network)
+    if start is None and not whole_checkpoints(folder):
         network.start_from(EfficientNetLite.published(LITE0, Weights()))
     seeds = range(_FIRST, _FIRST + scenes)
     made = DepthScenes(folder / "scenes", seeds, photographs)
     held = DepthScenes(folder / "held", range(_HELD, _HELD + _HELD_SCENES), photographs)
     for part in (held, made):
         part.make(workers)
-    network.to(world.device)
-    task = DepthTask(network, made, held, recipe, world)
+    network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = DepthTask(network, made, held, recipe, world, start_name)
     task.average.to(world.device)
     Trainer(task, folder, engine, world).run()
     task.average.cpu().save(folder / "depth.safetensors")
