@@ -18,16 +18,18 @@ from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.reconstruction.capture import Capture, read_capture
 from fvgen.reconstruction.density import contributions, fill_holes, floaters
+from fvgen.reconstruction.flight import FRAMES, photo_cameras, plan_flight, render_each
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians, write_spz
 from fvgen.reconstruction.held_out import read_held_out, render_all
 from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss, rigid
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import project, sh_basis, splat_gsplat, splat_torch, view_colors
 from fvgen.reconstruction.run import check_output, reconstruct
+from fvgen.scene.formats.colmap import write_colmap
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.ply import write_ply
 from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json
-from fvgen.scene.formats.video import frame_times
+from fvgen.scene.formats.video import frame_times, read_video
 
 
 def random_gaussians(count: int, coefficients: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Gaussians:
@@ -213,6 +215,17 @@ def test_gradients_equal_finite_differences() -> None:
             down.view(-1)[i] -= step
             numeric.view(-1)[i] = (value({**inputs, name: up}) - value({**inputs, name: down})) / (2 * step)
         torch.testing.assert_close(gradient, numeric, atol=2e-5, rtol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_what_is_hidden_is_left_out_only_where_it_cannot_be_seen() -> None:
+    """Without gradients, tiles that let nothing more through are left alone: the picture must not change."""
+    gaussians = random_gaussians(3000, 4, 3)
+    gaussians = replace(gaussians, opacity_logits=gaussians.opacity_logits + 3)
+    view, k = camera(dtype=torch.float32)
+    plain = splat_torch(gaussians, view, k, (37, 26))
+    differentiated = splat_torch(gaussians.each(lambda v: v.clone().requires_grad_()), view, k, (37, 26))
+    assert float(differentiated.alpha.detach().max()) > 0.999
+    torch.testing.assert_close(plain.over(0.3), differentiated.over(0.3).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_nothing_in_sight_is_black() -> None:
@@ -599,3 +612,130 @@ def test_photos_to_splats_in_one_command(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_gaussians(tmp_path / "out" / "splats.ply")) > 100
     summary = json.loads((tmp_path / "out" / "splats.json").read_text())
     assert summary["frames"] == {"photo": 2, "generated": 2}
+
+
+# Flights and the files of other programs
+
+
+def ball(count: int = 4000) -> Gaussians:
+    """A dense ball of radius 1 about (5, 0, 2), each half of each axis in its own colour, and a few far strays."""
+    g = torch.Generator().manual_seed(0)
+    off = torch.nn.functional.normalize(torch.randn(count, 3, generator=g), dim=1)
+    sh = (torch.where(off > 0, 1.0, 0.0) - 0.5)[:, None] / 0.28209479  # red: x > 0, green: y > 0, blue: z > 0
+    means = off + torch.tensor([5.0, 0.0, 2.0])
+    means[:40] *= 500
+    turn = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1)
+    return Gaussians(means, torch.full((count, 3), -2.7), turn, torch.full((count,), 4.0), sh)
+
+
+@pytest.mark.parametrize(("up", "channel", "above"), [(None, 1, 0), ("z", 2, 1), ("minus-x", 0, 0)])
+def test_without_photos_cameras_stand_around_the_middle(up: str | None, channel: int, above: float) -> None:
+    scene = ball()
+    cameras = plan_flight(scene, size=(96, 64), up=up, frames=9)
+    to_middle = torch.nn.functional.normalize(torch.tensor([5.0, 0, 2]) - cameras.centers, dim=1)
+    assert ((cameras.world_from_camera[:, :3, 2] * to_middle).sum(1) > 0.999).all()
+    around = cameras.centers - torch.tensor([5.0, 0, 2])
+    assert float(around[[0, 2, 4, 6]].mean(0).norm()) < 0.4 * float(around[0].norm())  # a full turn
+    for frame in render_each(scene, cameras, splat_torch, 0.5):
+        assert frame[[0, -1]].sub(0.5).abs().mean() < 0.02  # all of it is in the picture but the strays
+        assert float(frame[14, 48, channel]) == pytest.approx(above, abs=0.1)
+        assert float(frame[52, 48, channel]) == pytest.approx(1 - above, abs=0.1)
+
+
+def test_what_one_photo_made_is_seen_from_where_it_was_taken() -> None:
+    cameras = plan_flight(surface(), "spiral", size=SIZE, frames=5)
+    torch.testing.assert_close(cameras.world_from_camera[0], torch.eye(4, dtype=torch.float64))
+    first = next(iter(render_each(surface(), cameras, splat_torch)))
+    assert (first[[0, 0, -1, -1], [0, -1, 0, -1]] > 0.02).all()  # nothing is empty, corners included
+    assert plan_flight(surface(), size=SIZE, up="minus-y").centers[:, 2].max() > 3  # asked to go around
+
+
+def test_a_flight_is_what_its_cameras_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene, cameras, (width, height) = surface(), path_cameras(4), SIZE
+    write_gaussians(tmp_path / "scene.ply", scene)
+    write_transforms_json(tmp_path / "transforms.json", cameras, [f"{i}.png" for i in range(4)])
+    expected = torch.stack(list(render_each(scene, cameras, splat_torch, torch.tensor([1.0, 0.5, 0]))))
+    ply, out, path = (str(tmp_path / name) for name in ("scene.ply", "out", "transforms.json"))
+    options = ["--background", "#ff8000", "--device", "cpu"]
+    assert main(["render", ply, "-o", out, "--path", path, *options]) == 0
+    assert capsys.readouterr().out == f"4 frames in {out}\n"
+    stored, records = read_transforms_json(tmp_path / "out" / "transforms.json")
+    torch.testing.assert_close(stored.world_from_camera, cameras.world_from_camera)
+    for record, picture in zip(records, expected):
+        with Image.open(tmp_path / "out" / record["file_path"]) as image:
+            assert np.abs(np.asarray(image) / 255 - picture.numpy()).max() < 0.005
+    for scene_option in (path, str(tmp_path)):
+        video = ["render", ply, "-o", f"{out}.mp4", "--scene", scene_option, "--frames", "7", "--overwrite", *options]
+        assert main(video) == 0
+        frames, rate = read_video(tmp_path / "out.mp4")
+        assert (tuple(frames.shape), rate) == ((7, height, width, 3), 24)
+        for i, k in ((0, 0), (2, 1), (6, 3)):  # through the photos
+            assert float((frames[i] / 255 - expected[k]).abs().mean()) < 0.03
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.mp4", "scene.ply", "transforms.json"]
+
+
+def test_cameras_of_a_colmap_model_guide_a_flight(tmp_path: Path) -> None:
+    cameras, names = path_cameras(3), ["2.png", "10.png", "11.png"]
+    (tmp_path / "sparse" / "0").mkdir(parents=True)
+    write_colmap(tmp_path / "sparse" / "0", cameras, names, torch.zeros(1, 3), torch.zeros(1, 3).byte())
+    found = photo_cameras(tmp_path)
+    torch.testing.assert_close(found.world_from_camera, cameras.world_from_camera)
+    flight = plan_flight(surface(), photos=tmp_path)
+    assert (len(flight), flight.size) == (FRAMES, SIZE)
+    torch.testing.assert_close(flight.world_from_camera[[0, -1]], cameras.world_from_camera[[0, -1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("no.ply -o f.mp4", "no.ply: no such file"),
+        ("scene.ply -o f.avi", "--output f.avi: name a video that ends in .mp4, or a folder"),
+        ("scene.ply -o taken.mp4", "--output taken.mp4 is there already; choose another, or add --overwrite"),
+        ("scene.ply -o .", "output folder . is not empty; choose another, or add --overwrite"),
+        (
+            "scene.ply -o f.mp4 --path through",
+            "--path through flies through photos: name their folder with --scene, or",
+        ),
+        ("scene.ply -o f.mp4 --path orbits", "--path orbits: choose through, orbit, spiral, dolly, or name a"),
+        ("scene.ply -o f.mp4 --path p.json --frames 3", "--frames 3: p.json has 2 cameras, one frame each; leave"),
+        ("scene.ply -o f.mp4 --path p.json --up z", "--up is for a flight without cameras; those that are given"),
+        ("scene.ply -o f.mp4 --scene sub", "--scene sub: no transforms.json and no COLMAP model in it"),
+        ("scene.ply -o f.mp4 --size 33x20", "--size 33x20: width and height must be even, 16 at least"),
+        ("scene.ply -o f.mp4 --frames 1", "--frames 1: a path has at least 2 frames"),
+        ("scene.ply -o f.mp4 --fps 0", "--fps 0: choose a number above 0 and at most 1000"),
+        ("scene.ply -o f.mp4 --background red", "--background red: choose black, grey, white, or #rrggbb"),
+        ("none.ply -o f.mp4", "none.ply: no Gaussians in it"),
+    ],
+)
+def test_flights_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gaussians("scene.ply", random_gaussians(20))
+    write_gaussians("none.ply", random_gaussians(20)[:0])
+    write_transforms_json("p.json", path_cameras(2), ["a.png", "b.png"])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "taken.mp4").touch()
+    before = sorted(tmp_path.iterdir())
+    assert main(["render", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fvgen: error: {line}")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_interrupted_flight_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gaussians(tmp_path / "scene.ply", random_gaussians(20))
+    seen: list[int] = []
+
+    def interrupted(*arguments: object) -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return splat_torch(*arguments)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr("fvgen.reconstruction.flight.find_renderer", lambda *_: interrupted)
+    for name in ("f.mp4", "frames"):
+        seen.clear()
+        assert main(["render", str(tmp_path / "scene.ply"), "-o", str(tmp_path / name), "--size", "32x16"]) == 130
+        assert [p.name for p in tmp_path.iterdir()] == ["scene.ply"]

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,18 +16,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a file that takes the name ``path`` only once all of it is on the disk."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file's place for the time of a ``with``: it takes the name ``path`` once the block ends well, else it goes."""
     partial = path.parent / f".{path.name}.{secrets.token_hex(6)}.partial"
     try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file that takes the name ``path`` only once all of it is on the disk."""
+    with whole_file(path) as partial, partial.open("xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def clear_partials(path: Path) -> None:

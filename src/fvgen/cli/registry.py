@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "view": Command("fvgen.cli.view", "View", "a page to see a scene, draw a camera path and generate along it"),
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
     "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
+    "render": Command("fvgen.cli.splats", "Render", "a flight through a scene of 3D Gaussians"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
     "tables": Command("fvgen.cli.tables", "Tables", "the paper's tables from what evaluate wrote"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),

@@ -6,6 +6,7 @@ from fvgen.lazy import exported
 
 if TYPE_CHECKING:
     from fvgen.reconstruction.capture import Capture, read_capture
+    from fvgen.reconstruction.flight import plan_flight, render_scene
     from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians, write_spz
     from fvgen.reconstruction.held_out import render_all
     from fvgen.reconstruction.optimise import Settings
@@ -17,10 +18,12 @@ __all__ = [
     "Gaussians",
     "Settings",
     "find_renderer",
+    "plan_flight",
     "read_capture",
     "read_gaussians",
     "reconstruct",
     "render_all",
+    "render_scene",
     "write_gaussians",
     "write_spz",
 ]
@@ -32,6 +35,7 @@ __getattr__ = exported(
         **dict.fromkeys(
             ("Gaussians", "read_gaussians", "write_gaussians", "write_spz"), "fvgen.reconstruction.gaussians"
         ),
+        **dict.fromkeys(("plan_flight", "render_scene"), "fvgen.reconstruction.flight"),
         "Settings": "fvgen.reconstruction.optimise",
         "find_renderer": "fvgen.reconstruction.render",
         "reconstruct": "fvgen.reconstruction.run",

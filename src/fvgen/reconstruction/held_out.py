@@ -11,6 +11,7 @@ from fvgen.errors import UserError
 from fvgen.evaluation.metrics.pixels import psnr_of_frames, ssim_skimage11
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, framed_shots
+from fvgen.reconstruction.flight import render_each
 from fvgen.reconstruction.gaussians import Gaussians
 from fvgen.reconstruction.render import Renderer
 from fvgen.scene.formats.transforms_json import read_records
@@ -49,15 +50,9 @@ def read_held_out(path: str | Path, capture: Capture) -> HeldOut:
     return HeldOut(list(names), torch.stack(images), Cameras.concatenate(list(cameras)))
 
 
-@torch.no_grad()
 def render_all(gaussians: Gaussians, cameras: Cameras, renderer: Renderer) -> Tensor:
     """``[F, H, W, 3]`` float 0..1 in front of black, on the CPU; cameras share one size."""
-    device = gaussians.means.device
-    views, intrinsics = cameras.camera_from_world.float().to(device), cameras.intrinsics.float().to(device)
-    pictures = []
-    for view, matrix in zip(track(views, "rendering", len(views)), intrinsics):
-        pictures.append(renderer(gaussians, view, matrix, cameras.size).image.clamp(0, 1).cpu())
-    return torch.stack(pictures)
+    return torch.stack(list(render_each(gaussians, cameras, renderer)))
 
 
 def score(rendered: Tensor, truth: Tensor) -> dict[str, list[float]]:

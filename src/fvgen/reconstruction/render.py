@@ -17,6 +17,7 @@ ALPHA_LEAST, ALPHA_MOST = 1 / 255, 0.999  # less is not drawn
 LEAST_TRANSMITTANCE = 1e-4  # the splat that would take it below this, and all behind it, are not drawn
 TILE = 8
 _BATCH = 1 << 17  # pixels x splats at once: what fits a CPU's cache
+_LAYER = 32  # splats of a tile after which those tiles are left alone that let nothing more through
 _MARGIN = 0.3  # of the half picture beyond its border, where the projection is still linearised about the centre itself
 
 
@@ -121,15 +122,19 @@ class _Tiles:
     columns: int
     rows: int
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tiles ``[B]`` of similar counts and their entries ``[B, M]``, padded with the number E."""
+    def batches(self, at_once: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tiles ``[B]`` of similar counts and their entries ``[B, M]``, padded with the number E.
+
+        Args:
+            at_once: entries of a tile that are worked on together; by default all.
+        """
         total = len(self.entries)
         counts, order = self.counts.sort(descending=True)
         starts = self.counts.cumsum(0) - self.counts
         lengths, done = counts.tolist(), 0
         while done < len(lengths) and lengths[done] > 0:
             longest = lengths[done]
-            take = max(1, _BATCH // (longest * TILE * TILE))
+            take = max(1, _BATCH // (min(longest, at_once or longest) * TILE * TILE))
             chosen = order[done : done + take]
             chosen = chosen[self.counts[chosen] > 0]
             steps = torch.arange(longest, device=chosen.device)
@@ -206,17 +211,27 @@ class _Blend(torch.autograd.Function):
         padded = torch.cat([coefficients, nothing])
         padded_values = torch.cat([values, torch.zeros_like(values[:1])])
         result = values.new_zeros(len(tiles.counts), TILE * TILE, values.shape[1])
+        differentiated = any(ctx.needs_input_grad)
+        at_once = None if differentiated else _LAYER
         kept = []
-        for chosen, index in tiles.batches():
-            alpha = torch.matmul(padded[index], monomials).exp_().clamp_(max=ALPHA_MOST)
-            alpha.masked_fill_(alpha < ALPHA_LEAST, 0)
-            # What each splat ``[B, M, P]`` contributes: alpha times what those before it let through.
-            through = (1 - alpha).cumprod(1)
-            weight = alpha.clone()
-            weight[:, 1:] *= through[:, :-1]
-            weight.masked_fill_(through <= LEAST_TRANSMITTANCE, 0)
-            result[chosen] = torch.matmul(weight.transpose(1, 2), padded_values[index])
-            kept.append((chosen, index, alpha, weight))
+        for chosen, index in tiles.batches(at_once):
+            before = result.new_ones(len(chosen), 1, TILE * TILE)
+            while index.shape[1] and len(chosen):
+                layer, index = index[:, :at_once], index[:, at_once or index.shape[1] :]
+                alpha = torch.matmul(padded[layer], monomials).exp_().clamp_(max=ALPHA_MOST)
+                alpha.masked_fill_(alpha < ALPHA_LEAST, 0)
+                # What each splat ``[B, M, P]`` contributes: alpha times what those before it let through.
+                through = (1 - alpha).cumprod(1).mul_(before)
+                weight = alpha.clone()
+                weight[:, 1:] *= through[:, :-1]
+                weight[:, :1] *= before
+                weight.masked_fill_(through <= LEAST_TRANSMITTANCE, 0)
+                result[chosen] += torch.matmul(weight.transpose(1, 2), padded_values[layer])
+                if differentiated:
+                    kept.append((chosen, layer, alpha, weight))
+                elif index.shape[1]:
+                    open_ = (through[:, -1] > LEAST_TRANSMITTANCE).any(1)
+                    chosen, index, before = chosen[open_], index[open_], through[open_, -1:]
         ctx.kept, ctx.monomials, ctx.values = kept, monomials, padded_values
         return result
 

@@ -87,7 +87,7 @@ def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]
             from fvgen.scene.formats.images import image_size
 
             records[i] = record.with_size(image_size(image_inside(path.parent, record.file_path, record.where)))
-    return _cameras(records), [record.raw for record in records]
+    return pinhole_cameras(records), [record.raw for record in records]
 
 
 def read_camera_path(
@@ -111,7 +111,7 @@ def read_camera_path(
         raise UserError(f"{path}: a camera path needs at least two frames, this one has {len(records)}")
     if default_size is not None:
         records = [_with_defaults(record, default_size, default_intrinsics) for record in records]
-    return _cameras(records)
+    return pinhole_cameras(records)
 
 
 def read_records(path: str | Path) -> list[CameraRecord]:
@@ -227,7 +227,12 @@ def _with_defaults(record: CameraRecord, size: tuple[int, int], intrinsics: Tens
     return replace(sized, focal=(scale * float(intrinsics[0, 0]), scale * float(intrinsics[1, 1])), center=center)
 
 
-def _cameras(records: list[CameraRecord]) -> Cameras:
+def pinhole_cameras(records: list[CameraRecord]) -> Cameras:
+    """The cameras of records that tell their sizes, without their distortion.
+
+    Raises:
+        UserError: one of them has no size or no focal length.
+    """
     return Cameras(
         torch.stack([r.world_from_camera for r in records]),
         torch.stack([r.intrinsics() for r in records]),
