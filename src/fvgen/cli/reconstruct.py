@@ -21,7 +21,8 @@ class Reconstruct:
     """A folder that fvgen generate wrote."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
-    """The scene: .ply, which every splat viewer opens, or .spz, a tenth of the size (needs the extra `spz`)."""
+    """The scene: .ply, which every splat viewer opens; .spz, a quarter of the size; .glb or .gltf with
+    KHR_gaussian_splatting. The latter have y up."""
 
     iterations: Annotated[int | None, arg(metavar="INT")] = None
     """Frames shown, one at a time. Default: 600, on a GPU 3000."""

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Command] = {
     "page": Command("fvgen.cli.view", "Page", "a result as one HTML file to share"),
     "reconstruct": Command("fvgen.cli.reconstruct", "Reconstruct", "3D Gaussians from an output of generate"),
     "render": Command("fvgen.cli.splats", "Render", "a flight through a scene of 3D Gaussians"),
+    "splats": Command("fvgen.cli.splats", "Splats", "a scene of 3D Gaussians as SPZ, glTF or PLY"),
     "evaluate": Command("fvgen.cli.evaluate", "Evaluate", "models, baselines and outside frames against true frames"),
     "tables": Command("fvgen.cli.tables", "Tables", "the paper's tables from what evaluate wrote"),
     "convert": Command("fvgen.cli.convert", "Convert", "ViewCrafter's checkpoints to model folders, and back"),

@@ -91,3 +91,27 @@ class Render:
             overwrite=self.overwrite,
         )
         print(f"{count} frames in {self.output}")
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Write a scene of 3D Gaussians as another kind of file.
+
+    SPZ is a quarter of the size, with 8 bits for most numbers; glTF has KHR_gaussian_splatting. Both have y up: the
+    scene is turned by half a turn about x for them.
+    """
+
+    splats: Annotated[Positional[Path], arg(metavar="PLY")]
+    """A PLY of 3D Gaussians."""
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+    """The file to write: .ply, .spz, .glb or .gltf."""
+
+    overwrite: bool = False
+    """Replace FILE."""
+
+    def run(self) -> None:
+        """Check what can be checked at once, then read and write."""
+        from fvgen.reconstruction.exports import convert
+
+        print(f"{convert(self.splats, self.output, self.overwrite)} Gaussians in {self.output}")

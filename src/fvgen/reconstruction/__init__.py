@@ -6,8 +6,9 @@ from fvgen.lazy import exported
 
 if TYPE_CHECKING:
     from fvgen.reconstruction.capture import Capture, read_capture
+    from fvgen.reconstruction.exports import write_gltf, write_spz
     from fvgen.reconstruction.flight import plan_flight, render_scene
-    from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians, write_spz
+    from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians
     from fvgen.reconstruction.held_out import render_all
     from fvgen.reconstruction.optimise import Settings
     from fvgen.reconstruction.render import find_renderer
@@ -25,6 +26,7 @@ __all__ = [
     "render_all",
     "render_scene",
     "write_gaussians",
+    "write_gltf",
     "write_spz",
 ]
 
@@ -32,9 +34,8 @@ __getattr__ = exported(
     __name__,
     {
         **dict.fromkeys(("Capture", "read_capture"), "fvgen.reconstruction.capture"),
-        **dict.fromkeys(
-            ("Gaussians", "read_gaussians", "write_gaussians", "write_spz"), "fvgen.reconstruction.gaussians"
-        ),
+        **dict.fromkeys(("Gaussians", "read_gaussians", "write_gaussians"), "fvgen.reconstruction.gaussians"),
+        **dict.fromkeys(("write_gltf", "write_spz"), "fvgen.reconstruction.exports"),
         **dict.fromkeys(("plan_flight", "render_scene"), "fvgen.reconstruction.flight"),
         "Settings": "fvgen.reconstruction.optimise",
         "find_renderer": "fvgen.reconstruction.render",

@@ -1,6 +1,5 @@
 """A scene as 3D Gaussians (Kerbl et al. 2023), in the parameters that are optimised and stored; and its files."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -178,45 +177,3 @@ def _header(path: Path) -> tuple[np.dtype, int, int]:
     if any(len(line) != 3 or line[1] not in _TYPES for line in properties) or len(set(named)) < len(named):
         raise UserError(f"{path}: vertices with lists, doubled names or unknown types cannot be read")
     return np.dtype([(line[2], _TYPES[line[1]]) for line in properties]), int(lines[elements[0]][-1]), len(head) + 11
-
-
-_POSITION_BITS = 23  # of a coordinate, besides its sign
-_MOST_FRACTION_BITS = 20
-
-
-def check_spz() -> None:
-    """Check that SPZ files can be written.
-
-    Raises:
-        UserError: the library gsply is absent.
-    """
-    try:
-        import gsply  # noqa: F401
-    except ImportError:
-        raise UserError("SPZ files need the library gsply: pip install 'fvgen[spz]', or write a .ply") from None
-
-
-def write_spz(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians as SPZ version 3; lossy: 8 bits for colours, opacities and scales, 24 for coordinates.
-
-    Coordinates get as many binary places as the scene's extent leaves.
-
-    Raises:
-        UserError: the library is absent.
-    """
-    check_spz()
-    from gsply import GSData
-    from gsply.spz import write_spz as write
-
-    plain = gaussians.each(lambda value: value.detach().float().cpu())
-    data = GSData(
-        means=plain.means.numpy(),
-        scales=plain.log_scales.numpy(),
-        quats=(plain.quaternions / plain.quaternions.norm(dim=1, keepdim=True)).numpy(),
-        opacities=plain.opacity_logits.numpy(),
-        sh0=plain.sh[:, 0].numpy(),
-        shN=plain.sh[:, 1:].numpy(),
-    )
-    farthest = max(1.0, float(plain.means.abs().max())) if len(gaussians) else 1.0
-    whole = math.floor(math.log2(farthest)) + 1
-    write(path, data, version=3, fractional_bits=max(1, min(_MOST_FRACTION_BITS, _POSITION_BITS - whole)))

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ from fvgen.files import write_whole
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.gaussians import Gaussians, check_spz, write_gaussians, write_spz
+from fvgen.reconstruction.exports import WRITERS, check_suffix
 from fvgen.reconstruction.held_out import read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
 from fvgen.scene.formats.video import write_video
 
-WRITERS: dict[str, Callable[[Path, Gaussians], None]] = {".ply": write_gaussians, ".spz": write_spz}
 _BESIDE = (".mp4", ".svg", ".json")
 _EVERY = 50  # iterations from one checkpoint to the next
 
@@ -43,13 +42,10 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
     """Say at once whether a scene may be written there.
 
     Raises:
-        UserError: a suffix that nothing here writes, a library that is absent, or a file that is there already.
+        UserError: a suffix that nothing here writes, or a file that is there already.
     """
     output = Path(output)
-    if output.suffix.lower() not in WRITERS:
-        raise UserError(f"`output` {output}: name a file that ends in .ply or .spz")
-    if output.suffix.lower() == ".spz":
-        check_spz()
+    check_suffix(output)
     if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
         raise UserError(f"`output` {output}: it is a folder or lies below a file; name a file")
     there = [p for p in (output, *(output.with_suffix(s) for s in _BESIDE)) if p.exists()]
@@ -78,7 +74,7 @@ def reconstruct(
 
     Args:
         folder: the output.
-        output: the scene to write, ``.ply`` or ``.spz``.
+        output: the scene to write, ``.ply``, ``.spz``, ``.glb`` or ``.gltf``.
         options: what of the fit's `Settings` is not as `default_settings` has it.
         renderer: ``torch``, ``gsplat``, or ``auto``; see `find_renderer`.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
