@@ -16,12 +16,16 @@ import viewer_scene
 from fvgen.cameras import Cameras, path_orbit, path_spiral, path_through
 from fvgen.cli import main as cli
 from fvgen.errors import UserError
+from fvgen.pages import duration
 from fvgen.pipeline import NovelViewPipeline
 from fvgen.progress import track, watched
+from fvgen.reconstruction.exports import pack_spz
+from fvgen.reconstruction.gaussians import write_gaussians
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json
 from fvgen.viewer import keyframes as keys
 from fvgen.viewer.app import Latest
 from fvgen.viewer.keyframes import load_path, save_path
+from fvgen.viewer.page import render_page
 from fvgen.viewer.result import Workspace, checked_name, is_result, read_result
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
 from fvgen.viewer.session import Options, Session, open_session
@@ -523,14 +527,61 @@ def test_the_page_needs_nothing_else_and_escapes_all(out: Path, tmp_path: Path) 
     assert "default-src 'none'" in text
 
 
+def test_the_page_begins_with_a_generated_frame_and_tells_times_as_one_reads_them(out: Path) -> None:
+    result = read_result(out)
+    summary = {**result.summary, "seconds": {"load": 0.5, "total": 130.0}}
+    text = render_page(replace(result, summary=summary), 10, "t", 12)
+    data = json.loads(Page(text).scripts[0])
+    assert data["frames"][data["first"]]["photo"] is None
+    assert "show(data.first)" in text
+    assert "time <b>2 min 10 s</b>" in text
+    assert "<dt>time</dt><dd>load 0.5 s, total 2 min 10 s</dd>" in text
+    only_photos = render_page(replace(result, photo=["a.png"] * len(result.photo)), 10, "t", 12)
+    assert json.loads(Page(only_photos).scripts[0])["first"] == 0
+    assert [duration(s) for s in (0.123, 59.94, 59.96, 3599.6, 3900, None)] == [
+        *("0.123 s", "59.9 s", "1 min 0 s", "1 h 0 min", "1 h 5 min", None)
+    ]
+
+
+def test_the_page_has_a_scene_to_walk_through(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import base64
+
+    file, ply = tmp_path / "r.html", tmp_path / "splats.ply"
+    gaussians = viewer_scene.gaussians()
+    write_gaussians(ply, gaussians)
+    assert cli.main(["page", str(out), "-o", str(file), "--splats", str(ply)]) == 0
+    text = file.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "http://" not in text
+    assert "https://" not in text
+    kinds = [a.get("type") for tag, a in page.tags if tag == "script"]
+    assert kinds == ["application/json", None, "application/octet-stream", "application/json", None]
+    assert "worker-src blob:" in text
+    scripts = [text for text in page.scripts if text.strip()]
+    assert base64.b64decode(scripts[2]) == pack_spz(gaussians)
+    path, cameras = json.loads(scripts[3]), read_result(out).cameras
+    assert (path["first"], path["rate"], len(path["frames"])) == (1, pytest.approx(10), 7)
+    assert path["aspect"] == pytest.approx(SIZE[0] / SIZE[1])
+    frame, pose, k = path["frames"][2], cameras.world_from_camera[2], cameras.intrinsics[2]
+    for at, column in ((0, 3), (3, 2), (6, 1)):  # place, ahead, down, with y up
+        x, y, z = pose[:3, column].tolist()
+        assert frame[at : at + 3] == pytest.approx([x, -y, -z], abs=1e-6)
+    lens = [k[0, 0] / SIZE[0], k[1, 1] / SIZE[1], k[0, 2] / SIZE[0], k[1, 2] / SIZE[1]]
+    assert frame[9:] == pytest.approx([float(share) for share in lens], abs=1e-6)
+    capsys.readouterr()
+    write_gaussians(ply, gaussians[:0])
+    for bad, line in ((ply, f"--splats {ply}: no Gaussians in it"), (tmp_path / "no.ply", "no.ply: no such file")):
+        assert cli.main(["page", str(out), "-o", str(tmp_path / "s.html"), "--splats", str(bad)]) == 2
+        assert line in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "splats.ply"]
+
+
 def test_the_page_shows_the_frames(out: Path) -> None:
     import base64
     import io
 
     import numpy as np
     from PIL import Image
-
-    from fvgen.viewer.page import render_page
 
     result = read_result(out)
     data = json.loads(Page(render_page(result, 10, "t", 12)).scripts[0])

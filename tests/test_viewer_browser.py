@@ -1,5 +1,6 @@
-"""The page in a real browser: draw, generate, watch, reload, cancel. Needs playwright and Chromium."""
+"""The pages in a real browser: draw, generate, watch, reload, cancel; walk. Needs playwright and Chromium."""
 
+import io
 import json
 import os
 import re
@@ -11,12 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import viewer_scene
 from fvgen.cameras import path_through
 from fvgen.pipeline import NovelViewPipeline
+from fvgen.reconstruction.flight import render_each
+from fvgen.reconstruction.gaussians import write_gaussians
+from fvgen.reconstruction.render import splat_torch
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json
+from fvgen.viewer.page import write_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 CHROMIUM = Path(os.environ.get("FVGEN_CHROMIUM", "/usr/bin/chromium"))
@@ -28,7 +35,6 @@ PATIENCE = 200.0  # seconds; software rendering on a busy machine is slow
 @pytest.fixture
 def browsers() -> Iterator[tuple[Any, Any]]:
     """Two browsers, each with a renderer of its own: in software one would starve the other."""
-    pytest.importorskip("viser", reason="VISER ABSENT: the page was not tried in a browser")
     sync_api = pytest.importorskip("playwright.sync_api", reason="PLAYWRIGHT ABSENT: the page was not tried")
     if not CHROMIUM.is_file():
         pytest.skip(f"CHROMIUM ABSENT: {CHROMIUM} (set FVGEN_CHROMIUM): the page was not tried in a browser")
@@ -51,6 +57,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(out: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    pytest.importorskip("viser", reason="VISER ABSENT: the page was not tried in a browser")
     command = [sys.executable, "-m", "fvgen", "view", str(out), "--port", "0", "--size", f"{WIDTH}x{HEIGHT}"]
     process = subprocess.Popen(
         command,
@@ -215,3 +222,48 @@ def test_draw_generate_watch_reload_and_cancel(browsers: Any, server: tuple[str,
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors, errors
+
+
+def test_a_walk_shows_what_our_renderer_does(browsers: Any, out: Path, tmp_path: Path) -> None:
+    """The file alone, offline: the first generated frame's view, then around by pointer, keys and the path."""
+    scene = viewer_scene.gaussians()
+    write_gaussians(tmp_path / "splats.ply", scene)
+    write_page(out, tmp_path / "page.html", splats=tmp_path / "splats.ply")
+    page = browsers[0].new_page(viewport={"width": 700, "height": 900})
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
+    page.goto((tmp_path / "page.html").as_uri())
+    canvas = page.locator("#walk")
+    page.wait_for_selector("#walk[data-ready]", timeout=PATIENCE * 1000)
+
+    def picture() -> np.ndarray:
+        page.wait_for_timeout(1500)
+        shot = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")
+        return np.asarray(shot, dtype=float) / 255
+
+    first = picture()
+    height, width = first.shape[:2]
+    cameras = read_transforms_json(out / "transforms.json")[0]
+    [expected] = render_each(scene, cameras[1].resized(width, height), splat_torch)
+    inside = (slice(20, -20), slice(20, -20))  # the canvas has round corners
+    error = float(np.square(first - expected.numpy())[inside].mean())
+    assert 10 * np.log10(1 / error) > 32
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 150, steps=4)
+    page.mouse.up()
+    dragged = picture()
+    moved = np.abs(dragged[40:-40, 120:-60] - first[40:-40, 60:-120]).mean()
+    assert moved < 0.5 * np.abs(dragged - first)[40:-40, 60:-60].mean()  # the picture follows the pointer
+    page.keyboard.down("w")
+    page.wait_for_timeout(700)
+    page.keyboard.up("w")
+    assert np.abs(picture() - dragged).mean() > 0.02
+    page.click("#fly")
+    page.locator("#fly", has_text="Fly the path").wait_for(timeout=PATIENCE * 1000)
+    [expected] = render_each(scene, cameras[len(cameras) - 1].resized(width, height), splat_torch)
+    assert float(np.square(picture() - expected.numpy())[inside].mean()) < 1e-3
+    assert not wrong

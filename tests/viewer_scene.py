@@ -6,6 +6,7 @@ import torch
 
 from fvgen.cameras import Cameras
 from fvgen.cameras.poses import look_at
+from fvgen.reconstruction.gaussians import SH0, Gaussians
 from fvgen.rendering.splat import render_points
 from fvgen.scene.depth import DepthMap
 from fvgen.scene.types import Photos, PointCloud, Scene
@@ -22,6 +23,16 @@ def wall(count: int = 40_000) -> PointCloud:
     colors = ((0.5 + 0.5 * waves) * 255).round().byte()
     positions = torch.cat([xy, z[:, None]], 1)
     return PointCloud(positions, colors, torch.zeros(count, dtype=torch.int64), torch.ones(count))
+
+
+def gaussians(count: int = 3000) -> Gaussians:
+    """The wall as Gaussians whose colours depend on the direction of view."""
+    random, cloud = torch.Generator().manual_seed(1), wall(count)
+    sh = 0.1 * torch.randn(count, 16, 3, generator=random)
+    sh[:, 0] = (cloud.colors / 255 - 0.5) / SH0
+    scales = torch.log(0.02 + 0.06 * torch.rand(count, 3, generator=random))
+    turns, logits = torch.randn(count, 4, generator=random), 2 * torch.randn(count, generator=random)
+    return Gaussians(cloud.positions, scales, turns, logits, sh)
 
 
 def cameras() -> Cameras:

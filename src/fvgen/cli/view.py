@@ -83,8 +83,8 @@ class View:
 class Page:
     """Write a result as one HTML file to share.
 
-    Guide and views side by side, the camera path, the photographs and a summary; the file needs nothing else, no
-    network either.
+    Guide and views side by side, the camera path, the photographs and a summary, and with --splats a scene to walk
+    through; the file needs nothing else, no network either.
     """
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
@@ -99,6 +99,9 @@ class Page:
     megabytes: Annotated[float, arg(metavar="FLOAT")] = 12.0
     """Most megabytes of pictures; longer results get fewer details."""
 
+    splats: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A PLY of 3D Gaussians in the world of OUT, such as fvgen reconstruct makes, to walk through on the page."""
+
     overwrite: bool = False
     """Replace FILE."""
 
@@ -112,5 +115,5 @@ class Page:
             raise UserError(f"--output {self.output} is there already; choose another, or add --overwrite")
         from fvgen.viewer.page import write_page
 
-        size = write_page(self.out, self.output, self.title, self.megabytes)
+        size = write_page(self.out, self.output, self.title, self.megabytes, self.splats)
         print(f"{self.output}: {size / 1e6:.1f} MB")

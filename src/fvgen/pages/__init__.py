@@ -48,3 +48,13 @@ def chips(facts: Mapping[str, object]) -> str:
     """HTML for ``class="chips"``: names and values of some facts; those that are ``None`` or empty are left out."""
     known = {name: str(value) for name, value in facts.items() if value is not None and value != ""}
     return "".join(f"<span>{name} <b>{escape(value)}</b></span>" for name, value in known.items())
+
+
+def duration(seconds: object) -> str | None:
+    """Seconds as one reads them: ``12.3 s``, ``2 min 10 s``, ``1 h 5 min``; ``None`` where it is no number."""
+    if not isinstance(seconds, int | float):
+        return None
+    if seconds < 59.95:
+        return f"{seconds:.3g} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,8 +1,11 @@
-"""One HTML file that shares a result: guide and views under a slider, the path from above, photographs, summary."""
+"""One HTML file that shares a result: a walk through its Gaussians, guide and views under a slider, the path from
+above, photographs, summary."""
 
+import base64
 import json
 import math
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from fvgen import __version__
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.files import write_whole
-from fvgen.pages import chips, data_uri, filled, script_json
+from fvgen.pages import chips, data_uri, duration, filled, script_json
 from fvgen.progress import track
+from fvgen.reconstruction.exports import pack_spz
+from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
 from fvgen.viewer.result import Result, read_result
@@ -87,7 +92,9 @@ class Overhead:
 _DETAIL = ((None, 88), (None, 76), (1024, 80), (768, 78), (512, 76), (384, 72), (256, 68))  # long side, JPEG quality
 
 
-def write_page(out: Path, output: Path, title: str | None = None, megabytes: float = 12.0) -> int:
+def write_page(
+    out: Path, output: Path, title: str | None = None, megabytes: float = 12.0, splats: Path | None = None
+) -> int:
     """Write the page of a result.
 
     Args:
@@ -96,17 +103,21 @@ def write_page(out: Path, output: Path, title: str | None = None, megabytes: flo
         title: heading, by default the folder's name.
         megabytes: of pictures of frames at most: where they do not fit they are compressed more, then made smaller,
             and at last only every second, third, ... frame is there, which the page says.
+        splats: a PLY of Gaussians in the result's world, to walk through.
 
     Returns:
         Bytes written.
 
     Raises:
-        UserError: an incomplete result, or a file that cannot be written.
+        UserError: an incomplete result, no Gaussians, or a file that cannot be written.
     """
+    gaussians = None if splats is None else read_gaussians(splats)
+    if gaussians is not None and len(gaussians) == 0:
+        raise UserError(f"`splats` {splats}: no Gaussians in it")
     result = read_result(out)
     times = frame_times(out / "views.mp4")
     rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 10.0
-    page = render_page(result, rate, title or result.name, megabytes).encode()
+    page = render_page(result, rate, title or result.name, megabytes, gaussians).encode()
     try:
         write_whole(output, lambda file: file.write(page))
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
@@ -114,13 +125,14 @@ def write_page(out: Path, output: Path, title: str | None = None, megabytes: flo
     return len(page)
 
 
-def render_page(result: Result, rate: float, title: str, megabytes: float) -> str:
+def render_page(result: Result, rate: float, title: str, megabytes: float, gaussians: Gaussians | None = None) -> str:
     """The page as text.
 
     Args:
         result: what is shown.
         rate: frames per second.
         title, megabytes: see `write_page`.
+        gaussians: to walk through, in the result's world.
     """
     (longest, quality), stride = _fitting(result, megabytes)
     overhead = Overhead(result)
@@ -135,6 +147,7 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         }
         for i in track(numbers, "page")
     ]
+    first = next((k for k, frame in enumerate(frames) if frame["photo"] is None), 0)
     height, width = result.frames.shape[1:3]
     photos = sum(p is not None for p in result.photo)
     note = "Left of the line the point render that guided the model, right of it what came out."
@@ -147,7 +160,7 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         "frames": len(result.frames),
         "size": f"{width}x{height}",
         "photos": len(result.photo_names),
-        "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
+        "time": duration(seconds.get("total")) if isinstance(seconds, dict) else None,
     }
     figures = cameras = ""
     for i, file in enumerate(track(result.photo_files, "photos")):
@@ -169,9 +182,53 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         "FACTS": _facts(summary),
         "FOOTER": f"Made by fvgen {escape(__version__)}. This file needs no network.",
         "SUMMARY": escape(json.dumps(summary, indent=2, ensure_ascii=False)),
-        "DATA": script_json({"frames": frames, "rate": round(rate / stride, 3)}),
+        "DATA": script_json({"frames": frames, "rate": round(rate / stride, 3), "first": first}),
+        **walk_parts(gaussians, result, rate),
     }
     return filled("fvgen.viewer", "page.html", parts)
+
+
+def walk_parts(gaussians: Gaussians | None, result: Result, rate: float) -> dict[str, str]:
+    """The parts of the page to walk through Gaussians; empty where there are none."""
+    if gaussians is None:
+        return dict.fromkeys(("WORKER", "WALK", "WALKING"), "")
+    turn = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))  # SPZ has y up
+    poses, sizes, k = result.cameras.world_from_camera, result.cameras.sizes.double(), result.cameras.intrinsics
+    places, ahead, down = (poses[:, :3, column] @ turn for column in (3, 2, 1))
+    focal = torch.stack([k[:, 0, 0], k[:, 1, 1]], 1) / sizes
+    frames = torch.cat([places, ahead, down, focal, k[:, :2, 2] / sizes], 1)
+    first = next((i for i, photo in enumerate(result.photo) if photo is None), 0)
+    width, height = result.cameras.size
+    path = {"frames": [[round(v, 6) for v in frame] for frame in frames.tolist()], "first": first}
+    path |= {"rate": round(rate, 3), "aspect": width / height}
+    code = files("fvgen.viewer").joinpath("walk.js").read_text(encoding="utf-8")
+    return {
+        "WORKER": "; worker-src blob:",
+        "WALK": _WALK,
+        "WALKING": _WALKING.format(
+            splats=base64.b64encode(pack_spz(gaussians)).decode(), path=script_json(path), code=code
+        ),
+    }
+
+
+_WALK = """<h2>Walk around</h2>
+<section class="card panel walk">
+<canvas id="walk" tabindex="0" aria-label="the scene in three dimensions"></canvas>
+<div class="frame"><button type="button" class="play" id="fly">Fly the path</button>
+<button type="button" class="play" id="full">Full screen</button></div>
+<p class="note" id="walknote">Drag to look; W, A, S, D or the arrows to walk, E and Q up and down, Shift faster.</p>
+</section>
+"""
+
+_WALKING = """<script type="application/octet-stream" id="splats">{splats}</script>
+<script type="application/json" id="flight">{path}</script>
+<script>
+{code}
+walk(get("walk"), get("fly"), get("full"), get("walknote"), get("splats").textContent,
+  JSON.parse(get("flight").textContent))
+  .catch(error => {{ get("walknote").textContent = `The walk failed: ${{error.message}}`; }});
+</script>
+"""
 
 
 def _fitting(result: Result, megabytes: float) -> tuple[tuple[int | None, int], int]:
@@ -194,6 +251,8 @@ def _facts(summary: dict[str, Any]) -> str:
             dropped = [d for d in value.get("dropped", []) if isinstance(d, dict)]
             value = f"{len(value.get('used', []))} used"
             value += "".join(f"; {d.get('name')} left out: {d.get('reason')}" for d in dropped)
+        elif key == "seconds" and isinstance(value, dict):
+            key, value = "time", ", ".join(f"{k} {duration(v)}" for k, v in value.items())
         elif isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):
