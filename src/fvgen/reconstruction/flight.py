@@ -230,7 +230,7 @@ def _standing(gaussians: Gaussians, size: tuple[int, int], up: str | None) -> Ca
     weights = gaussians.opacities.double()
     if up is None and float(weights[ahead].sum() / weights.sum()) >= _NEARLY_ALL:
         slopes = (gaussians.means[ahead, :2] / gaussians.means[ahead, 2:]).abs().double()
-        wide, high = (float(_quantile(s, weights[ahead], _NEARLY_ALL)) for s in slopes.unbind(1))
+        wide, high = (float(_quantile(s, weights[ahead], _MOST)) for s in slopes.unbind(1))
         focal = max(size[0] / 2 / max(wide, 1e-3), size[1] / 2 / max(high, 1e-3))  # nothing empty at the border
         return _pinholes(torch.eye(4, dtype=torch.float64)[None], focal, size)
     return _around(gaussians, size, up)
