@@ -1,10 +1,12 @@
 """Readers and writers of outside formats: conventions against independent computations, round trips, bad files."""
 
+import io
 import json
 import math
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,12 @@ from fvgen.scene.formats.colmap import (
     rotation_from_quaternion,
     write_colmap,
 )
+from fvgen.scene.formats.hdr import compressed, hlg_scene, pq_light, pq_signal, tone_mapped
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.lens import Lens, undistort
 from fvgen.scene.formats.ply import read_ply, write_ply
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json, write_transforms_json
-from fvgen.scene.formats.video import read_video, sharp_frames, write_video
+from fvgen.scene.formats.video import frame_times, frames_at, hdr_transfer, read_video, sharp_frames, write_video
 
 
 def random_rotation(generator: torch.Generator) -> torch.Tensor:
@@ -535,18 +538,211 @@ def number_of(image: torch.Tensor) -> int:
     return sum(int(image[50, bit * 16 + 8].float().mean() > 128) << bit for bit in range(8))
 
 
+def film(
+    path: Path, count: int, options: dict[str, str], codec: str = "libx264", times: list[int] | None = None
+) -> None:
+    """Numbered frames as any program films them; ``times`` in milliseconds instead of 30 a second."""
+    import av
+
+    with av.open(f"file:{path}", "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 128, 64, "yuv420p", options
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, picture in enumerate(numbered(count)):
+            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def copied(source: Path, target: Path, first: int, shown: int | None = None) -> None:
+    """The packets from number ``first`` on, not coded anew; an edit list hides what comes before frame ``shown``."""
+    import av
+
+    with av.open(str(source)) as container, av.open(str(target), "w") as copy:
+        stream = container.streams.video[0]
+        own = copy.add_stream_from_template(stream)
+        start = round((shown or 0) / 30 / stream.time_base)
+        for packet in [packet for packet in container.demux(stream) if packet.dts is not None][first:]:
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, own
+            copy.mux(packet)
+
+
+def assert_numbered_from(path: Path, first: int, count: int) -> None:
+    """All ways of reading agree on which frames there are."""
+    assert len(frame_times(path)) == count
+    assert [number_of(image) for image in frames_at(path, range(2, 8))] == list(range(first + 2, first + 8))
+    assert [number_of(image) for image in read_video(path)[0]] == list(range(first, first + count))
+    chosen = sharp_frames(path, 5)
+    assert [first + number for number, _ in chosen] == [number_of(image) for _, image in chosen]
+    assert len(chosen) == 5
+
+
+def test_trimmed_videos_begin_at_the_trim(tmp_path: Path) -> None:
+    """What an edit list hides is no frame, but the copy was not cut off."""
+    film(tmp_path / "a.mp4", 120, {"g": "40", "bf": "2"})
+    copied(tmp_path / "a.mp4", tmp_path / "b.mp4", 40, 59)
+    assert_numbered_from(tmp_path / "b.mp4", 59, 61)
+    write_video(tmp_path / "c.mp4", numbered(60), 30)
+    whole = (tmp_path / "c.mp4").read_bytes()
+    (tmp_path / "c.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    for read in (frame_times, read_video):
+        with pytest.raises(UserError, match="cut off, only .* of 60 frames"):
+            read(tmp_path / "c.mp4")
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv", "b.ts"])
+def test_videos_that_begin_between_key_frames(tmp_path: Path, name: str) -> None:
+    film(tmp_path / "a.mp4", 60, {"g": "24", "bf": "2", "sc_threshold": "0"})
+    copied(tmp_path / "a.mp4", tmp_path / name, 30)
+    assert_numbered_from(tmp_path / name, 48, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ts", "libx264"), ("a.mkv", "libx264"), ("a.avi", "libx264"), ("a.mpg", "mpeg2video"), ("a.avi", "mpeg4")],
+)
+def test_frames_keep_their_numbers_in_every_container(tmp_path: Path, name: str, codec: str) -> None:
+    """AVI stores times of decoding and MPEG few; seeking goes by times of decoding."""
+    film(tmp_path / name, 60, {"g": "12", "bf": "2"}, codec)
+    assert_numbered_from(tmp_path / name, 0, 60)
+
+
+def test_frame_rates_may_vary(tmp_path: Path) -> None:
+    """Slow at first, then fast: windows of search stay apart, so that no frame is chosen twice."""
+    times = [500 * i for i in range(20)] + [10_000 + 10 * i for i in range(40)]
+    film(tmp_path / "a.mkv", 60, {"g": "12", "bf": "0"}, times=times)
+    assert frame_times(tmp_path / "a.mkv") == pytest.approx([t / 1000 for t in times])
+    chosen = [number for number, _ in sharp_frames(tmp_path / "a.mkv", 12)]
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 12
+
+
+def test_other_containers_tell_what_is_missing(tmp_path: Path) -> None:
+    for name in ("a.mkv", "a.avi"):
+        film(tmp_path / name, 60, {"g": "12"}, "mpeg4")
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=r"cut off, only .* of (2\.0 seconds|60 frames)"):
+            sharp_frames(tmp_path / name, 3)
+
+
+def test_names_with_colons_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rec-12:30:05.mp4", "run-1:2.mp4", "https:a.mp4", "%03d.mp4"):
+        write_video(name, numbered(4), 10)
+        assert len(read_video(name)[0]) == len(frame_times(Path(name))) == len(sharp_frames(name, 4)) == 4
+
+
+def test_the_cover_of_a_film_is_not_the_film(tmp_path: Path) -> None:
+    import av
+
+    film(tmp_path / "a.mp4", 12, {})
+    cover = io.BytesIO()
+    Image.new("RGB", (640, 640)).save(cover, "PNG")
+    with av.open(str(tmp_path / "a.mp4")) as film_, av.open(str(tmp_path / "b.mp4"), "w") as copy:
+        first = copy.add_stream("png", rate=1)
+        first.width, first.height, first.pix_fmt = 640, 640, "rgb24"
+        first.disposition = av.stream.Disposition.attached_pic
+        source = film_.streams.video[0]
+        second = copy.add_stream_from_template(source)
+        packet = av.Packet(cover.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = first, 0, 0, True
+        copy.mux(packet)
+        for packet in film_.demux(source):
+            if packet.dts is not None:
+                packet.stream = second
+                copy.mux(packet)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert len(container.streams.video) == 2
+    assert_numbered_from(tmp_path / "b.mp4", 0, 12)
+
+
+# High dynamic range
+
+
+def test_transfer_functions_have_their_published_values() -> None:
+    """BT.2408 table 1: white of paper, 203 cd/m2, is 58% PQ and 75% HLG; BT.2100: PQ 1 is 10,000, HLG 0.5 is 1/12."""
+    assert pq_light(np.array([0.0, 1.0])) == pytest.approx([0, 10_000])
+    assert pq_signal(np.array(203.0)) == pytest.approx(0.5807, abs=1e-4)
+    assert pq_signal(np.array(1000.0)) == pytest.approx(0.7518, abs=1e-4)
+    signal = np.linspace(0, 1, 101)
+    assert pq_signal(pq_light(signal)) == pytest.approx(signal, abs=1e-6)
+    assert hlg_scene(np.array([0, 0.5, 1])) == pytest.approx([0, 1 / 12, 1], abs=1e-6)
+    assert 1000 * hlg_scene(np.array(0.75)) ** 1.2 == pytest.approx(203, abs=1)
+
+
+def test_tone_curve_keeps_the_dark_and_ends_at_white() -> None:
+    light = np.linspace(0, 1000, 2001)
+    made = compressed(light)
+    assert made[light < 85] == pytest.approx(light[light < 85], rel=1e-9)
+    assert made[-1] == pytest.approx(203)
+    assert compressed(np.array(4000.0)) == pytest.approx(203)
+    assert (np.diff(made) > 0).all()
+    assert 140 < compressed(np.array(203.0)) < 180, "paper keeps room for what is brighter"
+
+
+def test_hdr_colours_become_srgb_ones() -> None:
+    """Dark light is the same light in sRGB; a colour of BT.709 has its own BT.2020 numbers."""
+
+    def srgb(linear: np.ndarray) -> np.ndarray:
+        return 255 * (1.055 * np.asarray(linear) ** (1 / 2.4) - 0.055)
+
+    grey = np.full((1, 1, 3), round(65535 * float(pq_signal(np.array(60.0)))), np.uint16)
+    assert tone_mapped(grey, "PQ")[0, 0] == pytest.approx(srgb(60 / 203), abs=1)
+    scene = (60 / 1000) ** (1 / 1.2)  # the scene's light that an HLG display shows as 60 cd/m2
+    signal = np.sqrt(3 * scene) if scene <= 1 / 12 else 0.17883277 * np.log(12 * scene - 0.28466892) + 0.55991073
+    grey = np.full((1, 1, 3), round(65535 * signal), np.uint16)
+    assert tone_mapped(grey, "HLG")[0, 0] == pytest.approx(srgb(60 / 203), abs=1)
+    wide = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])  # BT.2087
+    linear = np.array([0.3, 0.1, 0.05])
+    codes = np.round(65535 * pq_signal(203 * wide @ linear)).astype(np.uint16)[None, None]
+    assert tone_mapped(codes, "PQ")[0, 0] == pytest.approx(srgb(linear), abs=1.5)
+    assert (tone_mapped(np.full((1, 1, 3), 65535, np.uint16), "PQ") == 255).all()
+    assert (tone_mapped(np.zeros((1, 1, 3), np.uint16), "HLG") == 0).all()
+
+
+@pytest.mark.parametrize(("transfer", "number"), [("PQ", 16), ("HLG", 18)])
+def test_hdr_videos_are_tone_mapped(tmp_path: Path, transfer: str, number: int) -> None:
+    """10 bits, BT.2020, limited range, as phones film: grey of known light comes out as that light."""
+    import av
+
+    lights = [5.0, 40.0, 90.0, 203.0, 1000.0]
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 5 * 32, 64, "yuv420p10le"
+        context = stream.codec_context
+        context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 9, 9, number
+        signal = pq_signal(np.array(lights))
+        if transfer == "HLG":
+            scene = (np.array(lights) / 1000) ** (1 / 1.2)
+            signal = np.interp(scene, hlg_scene(np.linspace(0, 1, 20001)), np.linspace(0, 1, 20001))
+        for _ in range(3):
+            frame = av.VideoFrame(5 * 32, 64, "yuv420p10le")
+            luma = np.repeat(np.round(64 + 876 * signal).astype("<u2"), 32)[None].repeat(64, 0)
+            for plane, values in zip(frame.planes, (luma, np.full((32, 80), 512), np.full((32, 80), 512))):
+                rows = np.zeros((values.shape[0], plane.line_size // 2), "<u2")
+                rows[:, : values.shape[1]] = values
+                plane.update(rows.tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert hdr_transfer(path) == transfer
+    want = compressed(np.array(lights)) / 203
+    for image in (read_video(path)[0][1], sharp_frames(path, 3)[1][1], frames_at(path, [1])[0]):
+        got = image[32, 16::32].float()
+        assert float((got.amax(1) - got.amin(1)).max()) <= 2, "grey"
+        np.testing.assert_allclose(got.mean(1).numpy(), 255 * (1.055 * want ** (1 / 2.4) - 0.055), atol=2)
+    write_video(tmp_path / "sdr.mp4", numbered(3), 10)
+    assert hdr_transfer(tmp_path / "sdr.mp4") is None
+
+
 @pytest.mark.parametrize("key_frames", [250, 12])
 def test_sharp_frames_are_even_and_know_their_number(tmp_path: Path, key_frames: int) -> None:
     """With B-frames, with one key frame (no seeking) and with many (seeking)."""
-    import av
-
-    with av.open(str(tmp_path / "v.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
-        stream.options = {"crf": "10", "g": str(key_frames), "bf": "3"}
-        for frame in numbered(200):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.numpy(), format="rgb24")))
-        container.mux(stream.encode(None))
+    film(tmp_path / "v.mp4", 200, {"crf": "10", "g": str(key_frames), "bf": "3"})
     chosen = sharp_frames(tmp_path / "v.mp4", 6)
     assert [number for number, _ in chosen] == [number_of(image) for _, image in chosen]
     for (number, _), even in zip(chosen, [0, 39.8, 79.6, 119.4, 159.2, 199], strict=True):

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.scene.formats.hdr import BT2020, TRANSFERS, tone_mapped
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp", ".ts"]
 )
+_WHOLE = 0.9  # share of a film that must be there
 _SEARCH_SECONDS = 0.5
 _SEARCH_SHARE = 0.3
 _SHARPNESS_WIDTH = 480
@@ -28,8 +30,9 @@ FAITHFUL = 0x4 | 0x2000 | 0x4000 | 0x40000
 def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
     """Evenly spaced frames from the first to the last, each the sharpest of its neighbourhood.
 
-    Around each of ``count`` even moments, frames within 0.3 of the spacing and half a second are compared by the
-    variance of their Laplacian. Only those neighbourhoods are decoded, from the key frame before each.
+    Around each of ``count`` even numbers, frames within 0.3 of the spacing and half a second are compared by the
+    variance of their Laplacian. Only those neighbourhoods are decoded, from the key frame before each. Frames that an
+    edit list hides, or that a cut took the key frame of, are none.
 
     Args:
         path: the video.
@@ -46,7 +49,7 @@ def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
     if len(times) < 2:
         raise UserError(f"{path}: this video has fewer than two frames")
     with _opened(path) as (container, stream):
-        sharpest = _sharpest(container, stream, _windows(times, count, unit), keys)
+        sharpest = _sharpest(container, stream, _windows(times, count, unit), times, keys)
         chosen = {bisect_left(times, frame.pts): _upright(frame, stream) for frame in sharpest}
     return sorted(chosen.items())
 
@@ -78,10 +81,10 @@ def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
     times, keys, _ = _index(path)
     wanted = {times[n]: n for n in numbers if n < len(times)}
     with _opened(path) as (container, stream):
-        before = bisect_right(keys, min(wanted, default=0))
-        if before > 1:
-            container.seek(keys[before - 1], stream=stream)
-        for frame in container.decode(stream) if wanted else ():
+        before = _key_before(keys, min(wanted, default=0))
+        if before is not None and before != keys[0]:
+            container.seek(before[1], stream=stream)
+        for frame in _decoded(container, stream, times) if wanted else ():
             if frame.pts in wanted:
                 found[wanted[frame.pts]] = _upright(frame, stream)
             if frame.pts is not None and frame.pts >= max(wanted):
@@ -106,12 +109,22 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
     """
     path = Path(path)
     with _opened(path) as (container, stream):
-        frames = [_upright(frame, stream) for frame in container.decode(stream)]
+        _check_whole(path, container, stream)
+        frames = [_upright(frame, stream) for frame in _decoded(container, stream)]
         rate = float(stream.average_rate or 25)
-        _check_whole(path, len(frames), stream)
     if not frames:
         raise UserError(f"{path}: no frame of this video can be decoded")
     return torch.stack(frames), rate
+
+
+def hdr_transfer(path: str | Path) -> str | None:
+    """``"PQ"`` or ``"HLG"`` where the pictures of a video are coded so, and are tone-mapped when they are read.
+
+    Raises:
+        UserError: not a video.
+    """
+    with _opened(Path(path)) as (_, stream):
+        return TRANSFERS.get(int(stream.codec_context.color_trc))
 
 
 def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], fps: float) -> None:
@@ -131,7 +144,7 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], fps: float)
     if first is None:
         raise ValueError("a video needs at least one frame")
     height, width = (side + side % 2 for side in first.shape[:2])
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(_local(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "17", "preset": "medium"}
@@ -153,16 +166,21 @@ def _even(image: Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge"))
 
 
+def _local(path: str | Path) -> str:
+    """The path as FFmpeg takes it for nothing else: it reads ``rec-12:30.mp4`` as an address."""
+    return f"file:{path}"
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its picture stream; libav's errors become the user's."""
     import av
 
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
+        with av.open(_local(path)) as container:
+            stream: Any = container.streams.best("video")  # not the cover picture that may lie beside the film
+            if stream is None:
                 raise UserError(f"{path}: no pictures in this video file")
-            stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield container, stream
     except FileNotFoundError:
@@ -174,42 +192,125 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise UserError(f"{path}: this video cannot be decoded ({reason})") from None
 
 
-def _check_whole(path: Path, found: int, stream: Any) -> None:
-    """Refuse a film that was cut off while copying: using its beginning would silently lose the rest."""
-    if found < 0.9 * stream.frames:  # 0 where the header does not say
-        raise UserError(f"{path}: cut off, only {found} of {stream.frames} frames are there; copy the video again")
+def _check_whole(path: Path, container: Any, stream: Any) -> None:
+    """Refuse a film that was cut off while copying: using its beginning would silently lose the rest.
+
+    An index at the front (MP4, MOV) tells by where its frames should lie in the file; how many the header counts tells
+    nothing there, as an edit list may hide some.
+    """
+    entries = stream.index_entries
+    if "mp4" in container.format.name and len(entries):
+        size = path.stat().st_size
+        there = sum(entry.pos + entry.size <= size for entry in entries)
+        if there < _WHOLE * len(entries):
+            raise UserError(f"{path}: cut off, only {there} of {len(entries)} frames are there; copy the video again")
 
 
-def _index(path: Path) -> tuple[list[int], list[int], float]:
-    """Times of all frames and of the key frames, without decoding, and the seconds that their unit lasts."""
+def _check_read(path: Path, container: Any, stream: Any, frames: int, seconds: float) -> None:
+    """The same for files without such an index, by what the header says of their frames or of their length."""
+    if "mp4" in container.format.name:
+        return
+    if frames < _WHOLE * stream.frames:  # 0 where the header does not say
+        raise UserError(f"{path}: cut off, only {frames} of {stream.frames} frames are there; copy the video again")
+    length = (container.duration or 0) / 1e6
+    if not stream.frames and seconds < _WHOLE * length:
+        raise UserError(f"{path}: cut off, only {seconds:.1f} of {length:.1f} seconds are there; copy the video again")
+
+
+def _numbered_only(container: Any, stream: Any) -> bool:
+    """Whether frames' times cannot be believed: MPEG's program streams tell few, AVI those of decoding.
+
+    Such films are decoded from their beginning, and their frames counted.
+    """
+    return container.format.name == "mpeg" or (container.format.name == "avi" and stream.codec_context.has_b_frames)
+
+
+def _decoded(container: Any, stream: Any, times: list[int] | None = None) -> Iterator[Any]:
+    """Frames from here on. What comes before the first that can be decoded, in a film cut in its middle, is passed.
+
+    ``times`` are those of all frames, which are given to them where the file's cannot be believed.
+    """
+    from av.error import InvalidDataError
+
+    counted = iter(times) if times is not None and _numbered_only(container, stream) else None
+    begun = False
+    for packet in container.demux(stream):
+        try:
+            frames = stream.decode(packet)
+        except InvalidDataError:
+            if begun:
+                raise
+            continue
+        for frame in frames:
+            begun = True
+            if counted is not None:
+                frame.pts = next(counted, None)
+            yield frame
+
+
+def _index(path: Path) -> tuple[list[int], list[tuple[int, int]], float]:
+    """Times of all frames, without decoding, key frames to start at, and the seconds that the times' unit lasts.
+
+    Frames before the first key frame, of a film cut in its middle, cannot be decoded and are none; nor are those that
+    an edit list hides, though others may need them. Of key frames: (time shown, time decoded, by which files seek).
+    """
     with _opened(path) as (container, stream):
-        packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
-        times = sorted({pts for pts, _ in packets})
-        _check_whole(path, len(times), stream)
-        return times, sorted({pts for pts, key in packets if key}), float(stream.time_base or 1)
+        _check_whole(path, container, stream)
+        unit, seconds, count = float(stream.time_base or 1), 0.0, 0
+        shown: set[int] = set()
+        keys: dict[int, int] = {}
+        for packet in container.demux():
+            if packet.pts is None:
+                continue
+            seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index != stream.index:
+                continue
+            count += 1
+            if packet.is_keyframe:
+                keys[packet.pts] = packet.pts if packet.dts is None else packet.dts
+            if keys and not packet.is_discard:
+                shown.add(packet.pts)
+        _check_read(path, container, stream, count, seconds)
+        first = min(keys, default=0)
+        starts = [] if _numbered_only(container, stream) else sorted(keys.items())
+        return sorted(pts for pts in shown if pts >= first), starts, unit
+
+
+def _key_before(keys: list[tuple[int, int]], pts: int) -> tuple[int, int] | None:
+    """The last key frame that is shown at ``pts`` or before."""
+    before = bisect_right(keys, pts, key=lambda key: key[0])
+    return keys[before - 1] if before else None
 
 
 def _windows(times: list[int], count: int, unit: float) -> list[tuple[int, int]]:
-    """Disjoint time spans ``(first, last)``, in order, in each of which one frame is chosen."""
+    """Disjoint time spans ``(first, last)``, in order, in each of which one frame is chosen.
+
+    They are counted in frames, so that they stay apart where the time from frame to frame changes.
+    """
     count = min(count, len(times))
-    moments = [times[round(i * (len(times) - 1) / max(count - 1, 1))] for i in range(count)]
-    spacing = (times[-1] - times[0]) / max(count - 1, 1)
-    reach = min(_SEARCH_SHARE * spacing, _SEARCH_SECONDS / unit)
-    return [(int(m - reach), int(m + reach)) for m in moments]
+    spacing = (len(times) - 1) / max(count - 1, 1)
+    reach, around = int(_SEARCH_SHARE * spacing), _SEARCH_SECONDS / unit
+    windows = []
+    for middle in (round(i * spacing) for i in range(count)):
+        near = times[max(middle - reach, 0) : middle + reach + 1]
+        near = [pts for pts in near if abs(pts - times[middle]) <= around]
+        windows.append((near[0], near[-1]))
+    return windows
 
 
-def _sharpest(container: Any, stream: Any, windows: list[tuple[int, int]], keys: list[int]) -> Iterator[Any]:
+def _sharpest(
+    container: Any, stream: Any, windows: list[tuple[int, int]], times: list[int], keys: list[tuple[int, int]]
+) -> Iterator[Any]:
     """The sharpest frame of each window; of a window that holds none, the first one after it."""
     decoder: Iterator[Any] = iter(())
     position = None
     for first, last in windows:
-        before = bisect_right(keys, first)
-        key = keys[before - 1] if before else None
-        if key is not None and key > (keys[0] if position is None else position):
-            container.seek(key, stream=stream)
-            decoder = container.decode(stream)
+        key = _key_before(keys, first)
+        if key is not None and key[0] > (keys[0][0] if position is None else position):
+            container.seek(key[1], stream=stream)
+            decoder = _decoded(container, stream, times)
         elif position is None:
-            decoder = container.decode(stream)
+            decoder = _decoded(container, stream, times)
         best, sharpness = None, -1.0
         for frame in decoder:
             if frame.pts is None or frame.pts < first:
@@ -238,9 +339,11 @@ def _upright(frame: Any, stream: Any) -> Tensor:
     """``[H, W, 3]`` uint8: square pixels, turned as the file says."""
     aspect = float(stream.sample_aspect_ratio or 1)
     width = round(frame.width * aspect)
+    transfer = TRANSFERS.get(int(frame.color_trc))
     # Unmarked video of this height is BT.709 by habit; libswscale would take it for BT.601.
     unmarked = int(frame.colorspace) == 2
-    source = "ITU709" if unmarked and frame.height >= 720 else None
-    rgb = frame.reformat(width, frame.height, "rgb24", src_colorspace=source, interpolation=FAITHFUL)
-    pixels = rgb.to_ndarray()
+    source = BT2020 if unmarked and transfer else "ITU709" if unmarked and frame.height >= 720 else None
+    form = "rgb48le" if transfer else "rgb24"
+    rgb = frame.reformat(width, frame.height, form, src_colorspace=source, interpolation=FAITHFUL)
+    pixels = tone_mapped(rgb.to_ndarray(), transfer) if transfer else rgb.to_ndarray()
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4)))
