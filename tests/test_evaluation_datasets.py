@@ -1,5 +1,6 @@
 """Layouts of data sets, on small copies of a real scene; frames of outside systems."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,18 @@ def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path, copy: Cop
         (tmp_path / "rig" / "images" / f"frame_{i + 1:05d}.png").rename(tmp_path / "rig" / side / "0.png")
         path.write_text(path.read_text().replace(f"images/frame_{i + 1:05d}.png", f"{side}/0.png"))
     names = [frame.name for frame in find_scenes(tmp_path / "rig")[0].frames]
-    assert names[:3] == ["left_0", "right_0", "images_frame_00003"]
+    assert [names[0], *names[-2:]] == ["images_frame_00003", "left_0", "right_0"]
+
+
+def test_blender_scenes_have_a_train_and_a_test_part(tmp_path: Path, copy: Copy) -> None:
+    path = copy.nerfstudio(tmp_path / "lego") / "transforms.json"
+    top = json.loads(path.read_text())
+    path.unlink()
+    for part, frames in (("train", top["frames"][:2][::-1]), ("test", top["frames"][2:3])):
+        (path.parent / f"transforms_{part}.json").write_text(json.dumps({**top, "frames": frames}))
+    frames = find_scenes(tmp_path / "lego")[0].frames
+    assert [frame.part for frame in frames] == ["train", "train", "test"]
+    assert [frame.name for frame in frames] == ["frame_00001", "frame_00002", "frame_00003"]
 
 
 def test_the_scenes_we_measure_on(shared: Path) -> None:

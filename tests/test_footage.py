@@ -220,6 +220,16 @@ def test_damaged_files_are_scenes_that_fail_when_opened(scene, tmp_path):
             open_footage(task)
 
 
+def test_linked_folders_are_walked_and_circles_end(scene, tmp_path):
+    write_nerfstudio(scene, tmp_path / "disk")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "room").symlink_to(tmp_path / "disk" / "room")
+    (tmp_path / "here" / "again").symlink_to(tmp_path / "here")
+    assert [task.name for task in find_scenes([tmp_path / "here"])] == ["room"]
+    with pytest.raises(UserError, match="URLs"):
+        find_scenes(["https://example.org/videos"])
+
+
 def test_nothing_found_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no footage found; looked for transforms.json"):
         find_scenes([tmp_path])

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from fvgen.scene.formats.hdr import compressed, hlg_scene, pq_light, pq_signal, 
 from fvgen.scene.formats.images import write_png
 from fvgen.scene.formats.lens import Lens, undistort
 from fvgen.scene.formats.ply import read_ply, write_ply
+from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json, write_transforms_json
 from fvgen.scene.formats.video import frame_times, frames_at, hdr_transfer, read_video, sharp_frames, write_video
 
@@ -218,6 +220,45 @@ def test_camera_path_needs_two_frames_and_follows_the_file_exactly(tmp_path: Pat
     write_transforms_json(tmp_path / "one.json", cameras[0], ["nowhere.png"])
     with pytest.raises(UserError, match="at least two"):
         read_camera_path(tmp_path / "one.json")
+
+
+def test_a_path_drawn_in_nerfstudios_viewer_is_followed(tmp_path: Path) -> None:
+    """Its matrices are 16 numbers in a row, OpenGL axes, its field of view is vertical, in degrees."""
+    cameras = random_cameras(3)
+    flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+    top = {
+        "camera_type": "perspective",
+        "render_height": 480,
+        "render_width": 640,
+        "fps": 24,
+        "camera_path": [
+            {"camera_to_world": (pose @ flip).flatten().tolist(), "fov": 60.0, "aspect": 4 / 3}
+            for pose in cameras.world_from_camera
+        ],
+    }
+    file = tmp_path / "camera_path.json"
+
+    def read(**changes: object) -> Cameras:
+        file.write_text(json.dumps({**top, **changes}))
+        return read_camera_path(file, default_size=(320, 240))
+
+    got = read()
+    torch.testing.assert_close(got.world_from_camera, cameras.world_from_camera, rtol=0, atol=1e-12)
+    focal = 240 / math.tan(math.radians(30))
+    want = torch.tensor([[focal, 0, 320], [0, focal, 240], [0, 0, 1]], dtype=torch.float64)
+    torch.testing.assert_close(got.intrinsics[2], want)
+    assert got.size == (640, 480)
+    del top["render_height"], top["render_width"]
+    assert read().size == (320, 240)
+    for changes, message in (
+        ({"camera_type": "equirectangular"}, "only perspective"),
+        ({"camera_path": top["camera_path"][:1]}, "at least two"),
+        ({"camera_path": [1, 2]}, "list of cameras"),
+        ({"camera_path": [{**top["camera_path"][0], "fov": 190}] * 2}, "camera 0: fov is in degrees"),
+        ({"camera_path": [{"camera_to_world": [1, 2], "fov": 50}] * 2}, "camera 0: its matrix"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(**changes)
 
 
 # Lenses
@@ -418,6 +459,54 @@ def test_damaged_colmap_models_are_named(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("1 1 0 0 0 0 0 0 1 a.png\n\n")
     with pytest.raises(UserError, match="FOV is not supported"):
         read_colmap(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["binary", "text"])
+@pytest.mark.parametrize(
+    ("name", "number", "parameters", "message"),
+    [
+        ("EUCM", 16, 6, "EUCM is not supported; run colmap image_undistorter"),
+        ("EQUIRECTANGULAR", 17, 2, "a panorama"),
+        ("OMNI_2030", 30, 3, "(OMNI_2030|30) is not supported; run colmap image_undistorter"),
+    ],
+)
+def test_camera_models_that_cannot_be_undone_are_named(
+    tmp_path: Path, kind: str, name: str, number: int, parameters: int, message: str
+) -> None:
+    """Known or not, they are no damage."""
+    if kind == "binary":
+        head = struct.pack("<QIiQQ", 1, 1, number, 640, 480)
+        (tmp_path / "cameras.bin").write_bytes(head + struct.pack(f"<{parameters}d", *[1.0] * parameters))
+    else:
+        (tmp_path / "cameras.txt").write_text(f"1 {name} 640 480{' 1.0' * parameters}\n")
+    (tmp_path / "images.txt").write_text("1 1 0 0 0 0 0 0 1 a.png\n\n")
+    with pytest.raises(UserError, match=message):
+        read_colmap(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["binary", "text"])
+def test_names_in_a_model_are_those_of_the_disk(tmp_path: Path, kind: str) -> None:
+    """Linux names are bytes; where no file has them, the line says that they are not UTF-8."""
+    name = b"ch\xe2teau.png"
+    (tmp_path / "images").mkdir()
+    model = tmp_path / "sparse"
+    model.mkdir()
+    (model / "cameras.txt").write_text("1 PINHOLE 640 480 1 1 1 1\n")
+    if kind == "binary":
+        pose = struct.pack("<QI7dI", 1, 1, 1, 0, 0, 0, 0, 0, 0, 1)
+        (model / "images.bin").write_bytes(pose + name + b"\0" + struct.pack("<Q", 0))
+    else:
+        (model / "images.txt").write_bytes(b"1 1 0 0 0 0 0 0 1 " + name + b"\n\n")
+    (record,) = read_colmap(model)
+    assert record.file_path is not None
+    with pytest.raises(UserError, match=r"ch\?teau.png; its name is not written in UTF-8"):
+        image_inside(tmp_path / "images", record.file_path, record.where)
+    path = os.fsencode(tmp_path / "images") + b"/" + name
+    try:
+        Path(os.fsdecode(path)).touch()
+    except OSError:
+        pytest.skip("THIS DISK HAS UTF-8 NAMES ONLY")
+    assert image_inside(tmp_path / "images", record.file_path, record.where).is_file()
 
 
 # PLY, PNG

@@ -92,13 +92,14 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
 
 
 def write_photos(scene: "Scene", folder: Path) -> None:
-    """Write the photographs into ``folder / "photos"`` and their cameras into ``transforms_photos.json``.
+    """Write the photographs into ``folder / "photos"``, masks into ``masks``, and ``transforms_photos.json``.
 
     That file is an input like any other: ``fvgen generate OUT/transforms_photos.json`` works in the same world, so
     that a path file can be followed in it.
     """
     from PIL import Image
 
+    from fvgen.scene.formats.images import write_png
     from fvgen.scene.formats.transforms_json import write_transforms_json
 
     (folder / "photos").mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,14 @@ def write_photos(scene: "Scene", folder: Path) -> None:
     for name, image in zip(files, scene.photos.images):
         form = _PHOTO_FORMATS[Path(name).suffix.lower()]
         Image.fromarray(image.cpu().contiguous().numpy()).save(folder / "photos" / name, **form)
-    write_transforms_json(folder / "transforms_photos.json", scene.cameras, [f"photos/{name}" for name in files])
+    extras: list[dict[str, Any]] = [{"order": i} for i in range(len(files))]  # the user's, names may have another
+    for extra, name, mask in zip(extras, files, scene.photos.masks or []):
+        if mask is not None:
+            (folder / "masks").mkdir(exist_ok=True)
+            extra["mask_path"] = f"masks/{name}.png"
+            write_png(folder / extra["mask_path"], mask)
+    paths = [f"photos/{name}" for name in files]
+    write_transforms_json(folder / "transforms_photos.json", scene.cameras, paths, extras)
 
 
 @contextlib.contextmanager
@@ -175,7 +183,7 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
     for item in map(Path, inputs) if present else ():
         if Path(os.path.realpath(item)).is_relative_to(target):
             raise UserError(f"output folder {output} holds the input {item}; choose another folder")
-    folders = sorted(present & {"images", "coverage", "photos", "sparse"})
+    folders = sorted(present & {"images", "coverage", "photos", "masks", "sparse"})
     if folders:
         try:
             content = json.loads((target / "summary.json").read_text(encoding="utf-8"))
@@ -251,6 +259,7 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
         "photos": {
             "used": list(photos.names),
             "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],
+            **({"notes": list(photos.notes)} if photos.notes else {}),
         },
         "points": int(views.scene.points.measured.sum()),
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},

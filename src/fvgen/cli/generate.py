@@ -38,7 +38,8 @@ class Generate:
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
     """through (the photos in their order), orbit, spiral or dolly (around the middle photo), or a transforms.json
-    in the world of the given cameras, followed exactly: one frame for each of its cameras. The original teacher's
+    or nerfstudio's camera_path.json in the world of the given cameras, followed exactly: one frame for each of its
+    cameras. The original teacher's
     paths: viewcrafter:target,d_phi=30,d_theta=-10,d_r=-0.2 (one spherical move), viewcrafter:FILE.txt (three lines of
     numbers: phi, theta, r), viewcrafter:between (straight from photo to photo)."""
 
@@ -142,8 +143,8 @@ class Generate:
                     callback_on_frames=images.add,
                 )
                 write_files(views, folder, self.fps, images)
-        for photo in views.scene.photos.dropped:
-            print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
+        for remark in views.scene.photos.remarks():
+            print(f"fvgen: {remark}", file=sys.stderr)
         print(f"{len(views.photo)} frames in {self.output}")
         if self.splats:
             self._reconstruct()

@@ -19,10 +19,10 @@ from fvgen.scene.formats.co3d import ANNOTATIONS, co3d_record, read_co3d
 from fvgen.scene.formats.colmap import colmap_model_folder
 from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size, read_photo
 from fvgen.scene.formats.re10k import ChunkScene, TimedCamera, chunk_scene, is_re10k, read_chunk, read_re10k
-from fvgen.scene.formats.record import image_inside
+from fvgen.scene.formats.record import image_inside, local_path, natural_key
 from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at
 from fvgen.scene.layouts import LAYOUTS, Found, Stored
-from fvgen.scene.photos import Shot, natural_key, posed_shot
+from fvgen.scene.photos import Shot, posed_shot
 
 _DEPTH = 3  # folders below the source in which scenes are looked for: DL3DV has two, CO3D one
 _POSED = ("dl3dv", "nerfstudio", "tanks-nerfpp", "tanks-fvs", "colmap")
@@ -76,7 +76,7 @@ def find_scenes(sources: Sequence[str | Path]) -> list[SceneTask]:
     """
     tasks: list[SceneTask] = []
     for source in sources:
-        found = _procedural(str(source)) if str(source).startswith("procedural:") else list(_walk(Path(source)))
+        found = _procedural(str(source)) if str(source).startswith("procedural:") else list(_walk(local_path(source)))
         if not found:
             raise UserError(
                 f"{source}: no footage found; looked for transforms.json, COLMAP models, RealEstate10K's camera files "
@@ -125,8 +125,10 @@ def _walk(path: Path, depth: int = 0) -> Iterator[SceneTask]:
     if len(pictures) > 2 and not cameras and not files:
         yield SceneTask(name, "frames", path)
     elif depth < _DEPTH and not cameras:
-        for folder in (p for p in inside if p.is_dir() and not p.is_symlink()):
-            yield from _walk(folder, depth + 1)
+        here = path.resolve()
+        for folder in (p for p in inside if p.is_dir()):
+            if not (folder.is_symlink() and folder.resolve() in (here, *here.parents)):  # a link in a circle
+                yield from _walk(folder, depth + 1)
 
 
 def _file_scenes(path: Path, name: str) -> Iterator[SceneTask]:
@@ -150,7 +152,8 @@ def _keys(read: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _is_posed(path: Path) -> bool:
-    if any((path / p).exists() for p in ("transforms.json", "nerfstudio/transforms.json", "train/pose")):
+    cameras = ("transforms.json", "transforms_train.json", "nerfstudio/transforms.json", "train/pose")
+    if any((path / p).exists() for p in cameras):
         return True
     return colmap_model_folder(path) is not None or any(path.glob("dense/ibr3d_pw_*/Ks.npy"))
 

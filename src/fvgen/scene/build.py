@@ -39,7 +39,7 @@ def build_scene(
             photos that cannot be placed; depth that contradicts the cameras; a package or weights missing, which is
             said before anything is computed.
     """
-    from fvgen.scene.depth import estimate_depths
+    from fvgen.scene.depth import estimate_depths, without_masked
     from fvgen.scene.geometry import NETWORKS, Geometry, depth_for, depth_source, estimate, network_for
     from fvgen.scene.points import fuse_points
 
@@ -63,4 +63,6 @@ def build_scene(
     depths = None if source == "sweep" else found.depths
     if depths is None:
         depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=found.points)
+    if photos.masks is not None:
+        depths = [without_masked(one, cameras[i], mask) for i, (one, mask) in enumerate(zip(depths, photos.masks))]
     return Scene(photos, cameras, fuse_points(depths), depths, geometry, source, found.fit)

@@ -1,10 +1,12 @@
 """Depth of each photo: range, plane sweep, agreement between the photos, a network's expectation, completion."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
@@ -43,6 +45,29 @@ class DepthMap:
     confidence: Tensor
     cameras: Cameras
     image: Tensor
+
+
+def without_masked(found: DepthMap, camera: Cameras, mask: Tensor | None) -> DepthMap:
+    """The map without depth where a mask says that the photo's pixels are not to be used, or their neighbours.
+
+    So no point comes from there, and no colour is looked up there.
+
+    Args:
+        found: of a photo; it may show a part of it only.
+        camera: the photo's, at the size of the mask.
+        mask: ``[H, W]`` bool, False where pixels are not to be used; ``None`` leaves the map as it is.
+    """
+    if mask is None:
+        return found
+    height, width = found.depth.shape
+    to_photo = (camera.intrinsics[0] @ torch.linalg.inv(found.cameras.intrinsics[0])).float()
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    size = torch.tensor([mask.shape[1], mask.shape[0]])
+    where = torch.stack([u * to_photo[0, 0] + to_photo[0, 2], v * to_photo[1, 1] + to_photo[1, 2]], -1) / size * 2 - 1
+    reach = 2 * max(1, math.ceil(float(to_photo[0, 0]))) + 1  # a pixel of the map around
+    hidden = F.max_pool2d((~mask).float()[None, None], reach, 1, reach // 2)
+    kept = F.grid_sample(hidden, where[None].float(), "nearest", "border", align_corners=False)[0, 0] < 0.5
+    return replace(found, depth=found.depth * kept, confidence=found.confidence * kept)
 
 
 @dataclass(frozen=True)

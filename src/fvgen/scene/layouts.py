@@ -12,9 +12,8 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, read_colmap
 from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size
-from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside
-from fvgen.scene.formats.transforms_json import read_records
-from fvgen.scene.photos import natural_key
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, natural_key
+from fvgen.scene.formats.transforms_json import in_order, read_records
 
 MIPNERF360 = {
     **dict.fromkeys(("bonsai", "counter", "kitchen", "room"), 2),
@@ -156,7 +155,7 @@ def _told_apart(frames: list[Found]) -> list[Found]:
 def _colmap_frames(model: Path, images: Path) -> list[Found]:
     """Posed images of a COLMAP model in the order of their names; the picture may be kept smaller than the camera."""
     frames = []
-    for record in sorted(read_colmap(model), key=lambda r: r.file_path or ""):
+    for record in sorted(read_colmap(model), key=lambda r: natural_key(r.file_path or "")):
         path = image_inside(images, record.file_path or "", record.where)
         frames.append(Found(path.stem, path, record, pictures=images.name))
     return _told_apart(frames)
@@ -250,9 +249,9 @@ def _dl3dv(folder: Path, wanted: Stored) -> list[Found]:
 
 
 def _json_frames(path: Path, images: Path | None = None) -> list[Found]:
-    """Frames in the file's order; pictures from where it says, or of the same names in ``images``."""
+    """Frames in the order of their names; pictures from where it says, or of the same names in ``images``."""
     frames = []
-    for record in read_records(path):
+    for record in in_order(read_records(path)):
         if record.file_path is None:
             raise UserError(f"{record.where}: no file_path; each frame needs its picture")
         name = record.file_path if images is None else Path(record.file_path.replace("\\", "/")).name
@@ -264,8 +263,16 @@ def _json_frames(path: Path, images: Path | None = None) -> list[Found]:
 
 
 def _nerfstudio(folder: Path, wanted: Stored) -> list[Found]:
+    """``transforms.json``; or, as Blender's scenes have, ``transforms_train.json`` and ``transforms_test.json``."""
     path = folder / "transforms.json"
-    return _json_frames(path, wanted.choose(folder, ())) if path.is_file() else []
+    if path.is_file():
+        return _json_frames(path, wanted.choose(folder, ()))
+    parts = {part: folder / f"transforms_{part}.json" for part in ("train", "test")}
+    if not parts["train"].is_file():
+        return []
+    images = wanted.choose(folder, ())
+    there = {part: _json_frames(path, images) for part, path in parts.items() if path.is_file()}
+    return _told_apart([replace(frame, part=part) for part, frames in there.items() for frame in frames])
 
 
 def _colmap(folder: Path, wanted: Stored) -> list[Found]:
@@ -284,6 +291,6 @@ LAYOUTS: dict[str, Layout] = {
     "tanks-nerfpp": Layout("TNT", "train/ and test/ with rgb, pose and intrinsics", _tanks_nerfpp),
     "tanks-fvs": Layout("TNT", "[dense/]ibr3d_pw_*/ with Ks.npy, Rs.npy and ts.npy", _tanks_fvs),
     "tanks-3dgs": Layout("TNT", "train, truck or another scene's name with sparse/0 and images", _tanks_3dgs),
-    "nerfstudio": Layout("scenes", "transforms.json", _nerfstudio),
+    "nerfstudio": Layout("scenes", "transforms.json or transforms_train.json", _nerfstudio),
     "colmap": Layout("scenes", "sparse/0 and images", _colmap),
 }

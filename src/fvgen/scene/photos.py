@@ -1,35 +1,39 @@
 """Whatever the user names, as ``Photos``: image files, folders, videos, ``transforms.json``, COLMAP folders."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, read_colmap
+from fvgen.scene.formats.colmap import colmap_image_folder, colmap_models, read_colmap
 from fvgen.scene.formats.images import MIN_SIDE, PHOTO_SUFFIXES, UNREADABLE_SUFFIXES, StoredPhoto, read_photo
 from fvgen.scene.formats.lens import undistort
-from fvgen.scene.formats.record import CameraRecord, image_inside
-from fvgen.scene.formats.transforms_json import read_records
-from fvgen.scene.formats.video import VIDEO_SUFFIXES, sharp_frames
-from fvgen.scene.types import Dropped, Photos
+from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, natural_key
+from fvgen.scene.formats.transforms_json import in_order, read_records
+from fvgen.scene.formats.video import VIDEO_SUFFIXES, hdr_transfer, sharp_frames
+from fvgen.scene.types import Dropped, Photos, listed
 
 VIDEO_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo, read: image ``[H, W, 3]`` uint8, focal length in pixels, and its camera where one was given."""
+    """One photo, read: image ``[H, W, 3]`` uint8, focal length in pixels, its camera where one was given, and where
+    there is a mask, ``[H, W]`` bool, False for pixels that are not to be used."""
 
     image: Tensor
     focal: float | None = None
     camera: Cameras | None = None
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,23 @@ class _Entry:
     read: Callable[[], Shot]
 
 
+@dataclass
+class _Found:
+    """What is found at the sources: photos to read, others that are left out, and what to tell of them."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | None = None) -> Photos:
     """Load the photos that a user names.
 
     Args:
         sources: any of these, in the user's order: image files; folders of images (natural order of names; other
-            files are ignored); videos (sharp, evenly spaced frames); and, alone, one set of photos with cameras: a
-            ``transforms.json`` or a folder that holds one, or a COLMAP folder (``sparse/0``, ``images``).
+            files are ignored); videos (sharp, evenly spaced frames); and, alone, one set of photos with cameras, in the
+            natural order of their names: a ``transforms.json`` or a folder that holds one (or, as Blender's do, a
+            ``transforms_train.json``), or a COLMAP folder (``sparse/0``, ``images``; of several models the largest).
         max_photos: of more photos, this many are taken, evenly from first to last; the others are in ``dropped``.
             Of a video, this many frames instead of 8.
 
@@ -56,8 +70,8 @@ def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | No
         the source's own world.
 
     Raises:
-        UserError: nothing there, fewer than two photos, photos that are all the same picture, or the first photo
-            that cannot be used: no photo named by the user is ever silently left out.
+        UserError: nothing there, an address instead of a file, fewer than two photos, photos that are all the same
+            picture, or photos that cannot be used, all of which are named: none is ever silently left out.
     """
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     if not sources:
@@ -65,7 +79,7 @@ def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | No
     if max_photos is not None and max_photos < 2:
         raise UserError(f"at most {max_photos} photos are too few; at least two are needed")
     try:
-        return _load([Path(source).expanduser() for source in sources], max_photos)
+        return _load([local_path(source) for source in sources], max_photos)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise UserError(f"{where}cannot be read ({error.strerror or error})") from None
@@ -75,8 +89,10 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
     posed = [source for source in sources if _cameras_of(source)]
     if posed and len(sources) > 1:
         raise UserError(f"{posed[0]}: photos with cameras cannot be mixed with others; name them alone")
-    entries = [entry for source in sources for entry in _entries(source, max_photos)]
-    names, count = _unique_names(entries), len(entries)
+    found = _Found()
+    for source in sources:
+        _find(source, max_photos, found)
+    entries, names, count = found.entries, _unique_names(found.entries), len(found.entries)
     if count < 2:
         entries[0].read()  # what is wrong with it comes before that it is alone
         raise UserError(f"{sources[0]}: only one photo; at least two of the same place are needed")
@@ -84,46 +100,91 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
     if max_photos is not None and count > max_photos:
         kept = [round(i * (count - 1) / (max_photos - 1)) for i in range(max_photos)]
     rest = sorted(set(range(count)) - set(kept))
-    shots = [entries[i].read() for i in track(kept, "reading photos")]
+    shots = _read([entries[i] for i in kept])
     if all(torch.equal(shot.image, shots[0].image) for shot in shots[1:]):
         raise UserError(
             f"{sources[0]}: all {len(shots)} photos are the same picture; photos from two places are needed"
         )
     cameras = [shot.camera for shot in shots if shot.camera is not None]
+    masks = [shot.mask for shot in shots]
+    passed = [Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest]
     return Photos(
         names=[names[i] for i in kept],
         images=[shot.image for shot in shots],
         focals=[shot.focal for shot in shots],
         cameras=Cameras.concatenate(cameras) if cameras else None,
-        dropped=[Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest],
+        dropped=passed + found.dropped,
+        masks=masks if any(mask is not None for mask in masks) else None,
+        notes=found.notes,
     )
+
+
+def _read(entries: list[_Entry]) -> list[Shot]:
+    """All photos, or a complaint that names all of those that cannot be used."""
+    shots, failed = [], []
+    for entry in track(entries, "reading photos"):
+        try:
+            shots.append(entry.read())
+        except UserError as error:
+            failed.append((entry.name, error))
+    if len(failed) > 1:
+        names = listed([name for name, _ in failed[1:]], 40)
+        raise UserError(f"{failed[0][1]} ({len(failed) - 1} more of {len(entries)} photos cannot be used: {names})")
+    if failed:
+        raise failed[0][1]
+    return shots
 
 
 def _cameras_of(source: Path) -> Path | None:
     """The ``transforms.json`` or the COLMAP model's folder of a source that brings cameras."""
-    if (source / "transforms.json").is_file():
-        return source / "transforms.json"
+    for name in ("transforms.json", "transforms_train.json"):
+        if (source / name).is_file():
+            return source / name
     if source.suffix.lower() == ".json":
         return source
-    return colmap_model_folder(source) if source.is_dir() else None
+    return next(iter(colmap_models(source)), None) if source.is_dir() else None
 
 
-def _entries(source: Path, max_photos: int | None) -> list[_Entry]:
-    """The photos of one source, in order."""
+def _find(source: Path, max_photos: int | None, found: _Found) -> None:
+    """Add the photos of one source, in order."""
     cameras = _cameras_of(source)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if cameras:
-        return _posed_entries(cameras)
-    if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
+    if cameras and cameras.is_dir():
+        _find_colmap(source, cameras, found)
+    elif cameras:
+        found.entries += _posed_entries(in_order(read_records(cameras)), cameras.parent)
+        splits = [name for name in ("transforms_val.json", "transforms_test.json") if (source / name).is_file()]
+        if cameras.name == "transforms_train.json" and splits:
+            found.notes.append(f"{source}: used {cameras.name}; not used: {' and '.join(splits)}")
+    elif source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
         frames = sharp_frames(source, max_photos or VIDEO_FRAMES)
         height, width = frames[0][1].shape[:2]
         if min(height, width) < MIN_SIDE:
             raise UserError(f"{source}: {width} x {height} pixels is too small; {MIN_SIDE} are needed")
         folder = source.absolute().parent.name
-        return [_Entry(f"{source.stem}_{n:05d}.png", folder, partial(Shot, image)) for n, image in frames]
-    paths = _photos_in(source) if source.is_dir() else [source]
-    return [_Entry(path.name, path.absolute().parent.name, partial(_plain_shot, path)) for path in paths]
+        found.entries += [_Entry(f"{source.stem}_{n:05d}.png", folder, partial(Shot, image)) for n, image in frames]
+        transfer = hdr_transfer(source)
+        if transfer:
+            found.notes.append(f"{source.name}: filmed in HDR ({transfer}), tone-mapped to the colours of sRGB")
+    else:
+        paths = _photos_in(source) if source.is_dir() else [source]
+        folders = [path.absolute().parent.name for path in paths]
+        found.entries += [_Entry(path.name, folder, partial(_plain_shot, path)) for path, folder in zip(paths, folders)]
+
+
+def _find_colmap(source: Path, model: Path, found: _Found) -> None:
+    """Add the photos of a COLMAP model; what its folder holds besides is told: other models, photos without a pose."""
+    records = sorted(read_colmap(model), key=lambda record: natural_key(record.file_path or ""))
+    images = colmap_image_folder(model)
+    found.entries += _posed_entries(records, images)
+    others = [f"{other.relative_to(source)} ({number} photos)" for other, number in colmap_models(source).items()]
+    if len(others) > 1:
+        found.notes.append(f"{source}: used the model {others[0]}; not used: {listed(others[1:])}")
+    known = {os.path.normpath((record.file_path or "").replace("\\", "/")) for record in records}
+    stored = [path for path in images.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+    lost = {os.path.relpath(path, images) for path in stored} - known
+    found.dropped += [Dropped(name, "not placed by the COLMAP model") for name in sorted(lost, key=natural_key)]
 
 
 def _plain_shot(path: Path) -> Shot:
@@ -134,53 +195,46 @@ def _plain_shot(path: Path) -> Shot:
 def _photos_in(folder: Path) -> list[Path]:
     """Image files of a folder in natural order. Other files are no photos; photos that cannot be read are an error."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
-    photos = sorted((p for p in files if p.suffix.lower() in PHOTO_SUFFIXES), key=lambda p: natural_key(p.name))
-    stems = {photo.stem for photo in photos}
-    for path in sorted(files, key=lambda p: natural_key(p.name)):
-        if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem not in stems:  # a raw file may lie beside its JPEG
-            raise UserError(f"{path}: {path.suffix[1:].upper()} photos cannot be read; export it as JPEG or PNG")
+    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+    stems = {photo.stem for photo in photos}  # a raw file may lie beside its JPEG
+    photos += [path for path in files if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem not in stems]
     if not photos:
         videos = [path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
         below = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         hint = f"; name its video {min(videos)}" if videos else f"; name its folder {min(below)}" if below else ""
         raise UserError(f"{folder}: no photos in this folder{hint}")
-    return photos
+    return sorted(photos, key=lambda path: natural_key(path.name))
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """A key to sort names by in which ``IMG_2`` comes before ``IMG_10``, whatever the case."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts] + [(0, 0, name)]
-
-
-def _posed_entries(cameras: Path) -> list[_Entry]:
-    """The photos of a file or folder of cameras; each must be there, also those that ``max_photos`` will leave out."""
-    if cameras.is_dir():
-        records = sorted(read_colmap(cameras), key=lambda record: natural_key(record.file_path or ""))
-        images = colmap_image_folder(cameras)
-    else:
-        records, images = read_records(cameras), cameras.parent
+def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
+    """Photos with cameras; each must be there, also those that ``max_photos`` will leave out."""
     entries = []
     for record in records:
         if record.file_path is None:
             raise UserError(f"{record.where}: no file_path; each frame needs its photo")
-        path = image_inside(images, record.file_path, record.where)
+        path, mask = image_inside(images, record.file_path, record.where), record.raw.get("mask_path")
+        if mask is not None and not isinstance(mask, str):
+            raise UserError(f"{record.where}: mask_path must be a name")
+        mask_path = image_inside(images, mask, record.where) if mask else None
         relative = Path(record.file_path.replace("\\", "/"))
         name = relative.name + ("" if relative.suffix else path.suffix)
-        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path)))
+        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path)))
     return entries
 
 
-def posed_shot(record: CameraRecord, path: Path) -> Shot:
+def posed_shot(record: CameraRecord, path: Path, mask_path: Path | None = None) -> Shot:
     """One photo with its camera, read: intrinsics at the image's true size, distortion undone, both turned upright.
+
+    A mask, as nerfstudio has them, is of the same pixels, black where they are not to be used; it is treated alike.
 
     Tools that find cameras mostly read the stored pixels and ignore EXIF orientation, so the stored picture is the
     camera's, unless only the upright one has the size that the file claims.
 
     Raises:
-        UserError: a photo that cannot be read or has another shape than its camera, or a lens that cannot be undone.
+        UserError: a photo or mask that cannot be read or has another shape than its camera, or a lens that cannot be
+            undone.
     """
-    photo = read_photo(path)
+    photo, mask = read_photo(path), None if mask_path is None else read_photo(mask_path).image
     stored = (photo.image.shape[1], photo.image.shape[0])
     claimed = record.size or stored
     upright = (stored[1], stored[0]) if photo.turns % 2 else stored
@@ -192,20 +246,28 @@ def posed_shot(record: CameraRecord, path: Path) -> Shot:
             "only a scaled photo can be used, not a cropped one"
         )
     image = photo.image
+    if mask is not None:
+        if not _same_shape((mask.shape[1], mask.shape[0]), (image.shape[1], image.shape[0])):
+            raise UserError(f"{mask_path}: this mask has another shape than its photo {path.name}")
+        mask = F.interpolate(mask.movedim(-1, 0)[None], image.shape[:2], mode="nearest")[0].movedim(0, -1)
     camera = Cameras(
         record.world_from_camera[None], record.with_size(claimed).intrinsics()[None], torch.tensor([claimed])
     ).resized(image.shape[1], image.shape[0])
     if not record.lens.is_pinhole:
         try:
+            if mask is not None:
+                mask, _ = undistort(mask, camera.intrinsics[0], record.lens)
             image, intrinsics = undistort(image, camera.intrinsics[0], record.lens)
         except ValueError as error:
             raise UserError(f"{record.where}: {error}; undistort the photos with the tool that made them") from None
         camera = Cameras(camera.world_from_camera, intrinsics[None], camera.sizes)
-    if photo.mirrored:
-        return Shot(image, photo.focal, camera)  # a mirrored camera is none; the picture stays as its camera saw it
+    usable = None if mask is None else mask[..., 0] > 127
+    if photo.mirrored:  # a mirrored camera is none; the picture stays as its camera saw it
+        return Shot(image, photo.focal, camera, usable)
     for _ in range(photo.turns):
         image, camera = image.rot90(-1, (0, 1)), _turned_clockwise(camera)
-    return Shot(image.contiguous(), photo.focal, camera)
+    usable = None if usable is None else usable.rot90(-photo.turns, (0, 1)).contiguous()
+    return Shot(image.contiguous(), photo.focal, camera, usable)
 
 
 def _turned_clockwise(cameras: Cameras) -> Cameras:

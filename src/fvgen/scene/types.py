@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 MEASURED = 0.3  # least confidence of depth that counts as measured; under it depth is guessed
 
 
+def listed(names: list[str], most: int = 12) -> str:
+    """Names for a message of one line; of very many, how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A photo that was left out, and why (one short clause)."""
@@ -33,6 +38,9 @@ class Photos:
         focals: ``N`` focal lengths in pixels of ``images`` from EXIF, ``None`` where unknown.
         cameras: cameras given with the photos (transforms.json, COLMAP), at the sizes of ``images``, or ``None``.
         dropped: photos that were named by the user and left out.
+        masks: ``N`` of ``[H_i, W_i]`` bool, False where a photo's pixels are not to be used (people who walk by),
+            ``None`` for a photo without a mask. A photo that is a frame of the path keeps all of its pixels.
+        notes: what else was done to the photos that the user should know, a line each.
     """
 
     names: list[str]
@@ -40,6 +48,8 @@ class Photos:
     focals: list[float | None]
     cameras: Cameras | None = None
     dropped: list[Dropped] = field(default_factory=list)
+    masks: list[Tensor | None] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,7 +62,15 @@ class Photos:
             images=[self.images[i] for i in index],
             focals=[self.focals[i] for i in index],
             cameras=None if self.cameras is None else self.cameras[index],
+            masks=None if self.masks is None else [self.masks[i] for i in index],
         )
+
+    def remarks(self) -> list[str]:
+        """What the user should know of them, a line each: photos left out, by reason, and ``notes``."""
+        names: dict[str, list[str]] = {}
+        for photo in self.dropped:
+            names.setdefault(photo.reason, []).append(photo.name)
+        return [f"left out {listed(group)}: {reason}" for reason, group in names.items()] + self.notes
 
     def without_copies(self) -> "Photos":
         """The photos without pixel-identical copies of earlier ones, which are named in ``dropped``."""

@@ -227,7 +227,8 @@ class Session:
         with self.lock, self._previewing:
             self.scene, self._renderer = scene, None
         self.on_change("scene")
-        return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points: draw a path"
+        remarks = "".join(f" ({remark})" for remark in scene.photos.remarks())
+        return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points{remarks}: draw a path"
 
     def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> str:
         before = self.shown

@@ -6,6 +6,7 @@ here, not by pycolmap, which has been seen to abort in a process with other imag
 Format: https://colmap.github.io/format.html
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class _Model:
     lens: Callable[[tuple[float, ...]], Lens] | None = None
 
 
+_UNDISTORT = "run colmap image_undistorter first, which makes photos of a pinhole camera, and name its output"
 _NUMBERED = (  # in the order of their numbers in binary files
     _Model("SIMPLE_PINHOLE", 3, 1, _radial),
     _Model("PINHOLE", 4, 2, _radial),
@@ -63,6 +65,8 @@ _NUMBERED = (  # in the order of their numbers in binary files
     _Model("DIVISION", 5, 2),
     _Model("SIMPLE_FISHEYE", 3, 1, _fisheye),
     _Model("FISHEYE", 4, 2, _fisheye),
+    _Model("EUCM", 6, 2),
+    _Model("EQUIRECTANGULAR", 2, 0),
 )
 _MODELS = dict(enumerate(_NUMBERED))
 
@@ -74,14 +78,44 @@ class _Camera:
     parameters: tuple[float, ...]
 
 
-def colmap_model_folder(folder: str | Path) -> Path | None:
-    """The folder with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace: itself, ``sparse/0``, ``sparse``,
-    ``0``; ``None`` where there is none."""
+def colmap_models(folder: str | Path) -> dict[Path, int]:
+    """Folders with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace, and how many photos each has a pose of.
+
+    They are the folder itself or, where it is none, the numbered ones of ``sparse``, ``sparse`` itself, or the numbered
+    ones of the folder. COLMAP writes several where it cannot join all photos in one; the largest comes first.
+    """
     folder = Path(folder)
-    for candidate in (folder, folder / "sparse" / "0", folder / "sparse", folder / "0"):
-        if any((candidate / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
-            return candidate
-    return None
+    for candidates in ([folder], _numbered(folder / "sparse"), [folder / "sparse"], _numbered(folder)):
+        models = {path: _count(path) for path in candidates if _is_model(path)}
+        if models:
+            return dict(sorted(models.items(), key=lambda item: -item[1]))
+    return {}
+
+
+def colmap_model_folder(folder: str | Path) -> Path | None:
+    """The first of `colmap_models`, ``None`` where there is none."""
+    return next(iter(colmap_models(folder)), None)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in inside if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt"))
+
+
+def _count(model: Path) -> int:
+    """Photos with a pose, as far as the file can be read; what is wrong with it is said when it is wanted."""
+    try:
+        path = _file(model, "images")
+        if path.suffix == ".txt":
+            return sum(1 for _ in _images_txt(path))
+        with open(path, "rb") as file:
+            return _unpack(file, "Q")[0]
+    except (UserError, OSError, struct.error, ValueError):
+        return 0
 
 
 def colmap_image_folder(model: str | Path) -> Path:
@@ -91,8 +125,9 @@ def colmap_image_folder(model: str | Path) -> Path:
         UserError: if there is no such folder.
     """
     model = Path(model)
-    here = model.resolve()
-    for base in (here, here.parent, here.parent.parent):
+    here = model.absolute()
+    linked = model.resolve()  # "sparse" may be a link to where the photos are too
+    for base in (here, here.parent, here.parent.parent, linked, linked.parent, linked.parent.parent):
         for name in ("images", "images_2", "images_4", "images_8"):
             if (base / name).is_dir():
                 return base / name
@@ -103,7 +138,7 @@ def read_colmap(model: str | Path) -> list[CameraRecord]:
     """The posed images of a COLMAP model folder, in the file's order; ``.bin`` wins over ``.txt``.
 
     Raises:
-        UserError: files missing or damaged, no images, or a camera model whose distortion we cannot undo.
+        UserError: files missing or damaged, no images, or a camera model that is unknown or that we cannot undo.
     """
     model = Path(model)
     cameras, images = _file(model, "cameras"), _file(model, "images")
@@ -195,10 +230,10 @@ def _record(
     camera = cameras.get(camera_id)
     if camera is None:
         raise UserError(f"{where}: its camera {camera_id} is not in the cameras file; export the model again")
+    if camera.model.name == "EQUIRECTANGULAR":
+        raise UserError(f"{where}: a panorama (EQUIRECTANGULAR); cut it into photos of pinhole cameras and place those")
     if camera.model.lens is None:
-        raise UserError(
-            f"{where}: camera model {camera.model.name} is not supported; run colmap image_undistorter first"
-        )
+        raise UserError(f"{where}: camera model {camera.model.name} is not supported; {_UNDISTORT}")
     quaternion = torch.tensor(pose[:4], dtype=torch.float64)
     n = camera.model.focals
     numbers = torch.tensor((*pose, *camera.parameters))
@@ -235,6 +270,8 @@ def _cameras_bin(path: Path) -> dict[int, _Camera]:
     with open(path, "rb") as file:
         for _ in range(_unpack(file, "Q")[0]):
             number, model, width, height = _unpack(file, "IiQQ")
+            if model not in _MODELS and 0 <= model < 1000:  # nor is it known how many numbers follow
+                raise UserError(f"{path}: camera model {model} is not supported; {_UNDISTORT}")
             cameras[number] = _Camera(_MODELS[model], (width, height), _unpack(file, f"{_MODELS[model].parameters}d"))
     return cameras
 
@@ -242,10 +279,12 @@ def _cameras_bin(path: Path) -> dict[int, _Camera]:
 def _cameras_txt(path: Path) -> dict[int, _Camera]:
     by_name = {model.name: model for model in _NUMBERED}
     cameras = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
+    for line in _lines(path):
+        if not line.strip():
             continue
         number, name, width, height, *parameters = line.split()
+        if name not in by_name and name.replace("_", "").isalnum() and not name.isdecimal():
+            raise UserError(f"{path}: camera model {printable(name)} is not supported; {_UNDISTORT}")
         if len(parameters) != by_name[name].parameters:
             raise ValueError(f"{name} has {by_name[name].parameters} parameters")
         cameras[int(number)] = _Camera(by_name[name], (int(width), int(height)), tuple(map(float, parameters)))
@@ -260,13 +299,31 @@ def _images_bin(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
             while (character := _unpack(file, "c")[0]) != b"\0":
                 name += character
             file.seek(24 * _unpack(file, "Q")[0], 1)
-            yield name.decode("utf-8"), camera, tuple(pose)
+            yield name.decode("utf-8", "surrogateescape"), camera, tuple(pose)
 
 
 def _images_txt(path: Path) -> Iterator[tuple[str, int, tuple[float, ...]]]:
-    """Every second line holds 2D points and may be empty, so empty lines count."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    for line in lines[::2]:
-        if line.strip():
-            _, *pose, camera, name = line.split(maxsplit=9)
-            yield name.strip(), int(camera), tuple(map(float, pose))
+    """Each image has a second line with its 2D points, which may be empty, and which some programs leave out."""
+    after_image = False
+    for line in _lines(path):
+        if not line.strip() or (after_image and _are_points(line)):
+            after_image = False
+            continue
+        _, *pose, camera, name = line.split(maxsplit=9)
+        yield name.strip(), int(camera), tuple(map(float, pose))
+        after_image = True
+
+
+def _are_points(line: str) -> bool:
+    """Whether a line holds x, y and a number for each of some points; an image's line ends with a name."""
+    words = line.split()
+    try:
+        return len(words) % 3 == 0 and bool([float(word) for word in words])
+    except ValueError:
+        return False
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file but comments; names are those of the disk, in whatever encoding."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return [line for line in re.split(r"\r?\n", text) if not line.startswith("#")]

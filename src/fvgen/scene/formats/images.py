@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,9 @@ PHOTO_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"]
     + [".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga"]
 )
-UNREADABLE_SUFFIXES = frozenset(
-    [".heic", ".heif", ".hif", ".jxl", ".exr", ".hdr"]
-    + [".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"]
-)
+HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
+_RAW_SUFFIXES = frozenset([".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"])
+UNREADABLE_SUFFIXES = frozenset([*HEIF_SUFFIXES, ".jxl", ".exr", ".hdr", *_RAW_SUFFIXES])  # but HEIF with an extra
 MAX_PIXELS = 200_000_000
 MIN_SIDE = 64
 
@@ -214,18 +214,34 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
+    heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
     try:
+        formats = (*_FORMATS, "HEIF") if heif and _reads_heif() else _FORMATS
         with suppress(Image.UnidentifiedImageError):
-            return Image.open(file, formats=_FORMATS)
+            if path.suffix.lower() not in _RAW_SUFFIXES:  # a raw file is a TIFF, of which a small preview would be read
+                return Image.open(file, formats=formats)
     except _DAMAGED as error:
         raise UserError(f"{path}: damaged image header; copy or export the photo again ({_short(error)})") from None
-    heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
-    if heif or path.suffix.lower() in UNREADABLE_SUFFIXES:
-        kind = "HEIC" if heif else path.suffix[1:].upper()
-        raise UserError(f"{path}: {kind} photos cannot be read; export it as JPEG or PNG")
+    if heif and not _reads_heif():
+        raise UserError(
+            f"{path}: HEIC photos cannot be read; pip install pillow-heif (the extra fvgen[heif]), or export it as JPEG"
+        )
+    if path.suffix.lower() in UNREADABLE_SUFFIXES - HEIF_SUFFIXES:
+        raise UserError(f"{path}: {path.suffix[1:].upper()} photos cannot be read; export it as JPEG or PNG")
     if not head:
         raise UserError(f"{path}: an empty file; copy the photo again")
     raise UserError(f"{path}: not an image (its content is not JPEG, PNG, WebP, TIFF or the like)")
+
+
+@cache
+def _reads_heif() -> bool:
+    """Whether pillow-heif is there, which teaches Pillow to read HEIC; it turns pictures upright itself."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -1,6 +1,8 @@
 """One camera as a file describes it, before its image is known to have the size that the file claims."""
 
 import math
+import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,28 +97,47 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
     A name without suffix (Blender's habit) finds its ``.png`` or ``.jpg``; a missing ``images/x`` is looked for in
     ``images_2``, ``images_4`` and ``images_8``, where some data sets keep the same images, smaller.
 
+    A link that lies in the folder is followed wherever it leads: the folder is the user's own.
+
     Raises:
-        UserError: if it points out of the folder (``..``, an absolute path, a link) or does not exist.
+        UserError: if it points out of the folder (``..``, an absolute path) or does not exist.
     """
     relative = Path(file_path.replace("\\", "/"))
     outside = UserError(f"{where}: the image path {file_path!r} leaves its folder; images must lie below {folder}")
-    if relative.is_absolute() or (len(file_path) > 1 and file_path[1] == ":"):
+    if relative.is_absolute() or relative.drive or re.match(r"[A-Za-z]:[\\/]", file_path):
         raise outside
-    root = folder.resolve()
+    if os.path.normpath(relative).split(os.sep)[0] == os.pardir:
+        raise outside
     places = [relative]
     if "images" in relative.parts:
         at = relative.parts.index("images")
         places += [Path(*relative.parts[:at], f"images_{n}", *relative.parts[at + 1 :]) for n in (2, 4, 8)]
     for candidate in (f"{place}{suffix}" for place in places for suffix in ("", ".png", ".jpg")):
-        try:
-            target = (root / candidate).resolve()
-        except (ValueError, RuntimeError):  # a NUL character, a loop of links
-            break
-        if not target.is_relative_to(root):
-            raise outside
+        target = folder.absolute() / os.path.normpath(candidate)
         if target.is_file():
             return target
-    raise UserError(f"{where}: there is no image {printable(str(folder / relative))}")
+    missing = f"{where}: there is no image {printable(str(folder / relative))}"
+    if re.search("[\ud800-\udfff]", file_path):
+        missing += "; its name is not written in UTF-8: rename the photos in plain letters and find the cameras again"
+    raise UserError(missing)
+
+
+def local_path(source: str | Path) -> Path:
+    """A path that a user names, ``~`` expanded.
+
+    Raises:
+        UserError: it is the address of something elsewhere.
+    """
+    path = Path(source).expanduser()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(source)) and not path.exists():
+        raise UserError(f"{source}: addresses (URLs) are not read; download it first and name the file")
+    return path
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """A key to sort names by in which ``IMG_2`` comes before ``IMG_10``, whatever the case."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts] + [(0, 0, name)]
 
 
 def printable(name: str) -> str:

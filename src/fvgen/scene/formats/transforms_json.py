@@ -17,7 +17,7 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, printable
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, natural_key, printable
 
 _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 _PERSPECTIVE = {"OPENCV", "FULL_OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"}
@@ -93,7 +93,8 @@ def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]
 def read_camera_path(
     path: str | Path, default_size: tuple[int, int] | None = None, default_intrinsics: Tensor | None = None
 ) -> Cameras:
-    """Read a camera path: a ``transforms.json`` whose images need not exist, two frames at least.
+    """Read a camera path: a ``transforms.json`` whose images need not exist, or what nerfstudio's viewer saves as
+    ``camera_path.json``; two frames at least.
 
     Views are rendered by pinhole cameras, so distortion in the file is ignored.
 
@@ -106,7 +107,9 @@ def read_camera_path(
     Raises:
         UserError: see `read_records`; also for fewer than two frames, or where a value is missing with no default.
     """
-    records = read_records(path)
+    path = Path(path)
+    top = _load(path)
+    records = _viewer_records(path, top, default_size) if "camera_path" in top else _records(path, top)
     if len(records) < 2:
         raise UserError(f"{path}: a camera path needs at least two frames, this one has {len(records)}")
     if default_size is not None:
@@ -121,8 +124,10 @@ def read_records(path: str | Path) -> list[CameraRecord]:
         UserError: invalid JSON, no frames, a camera model we cannot undo, NaN or non-rigid matrices, or
             intrinsics that are no positive numbers.
     """
-    path = Path(path)
-    top = _load(path)
+    return _records(Path(path), _load(Path(path)))
+
+
+def _records(path: Path, top: dict[str, Any]) -> list[CameraRecord]:
     frames = top.get("frames")
     if not isinstance(frames, list) or not frames:
         raise UserError(f'{path}: no frames; a transforms.json lists its cameras under "frames"')
@@ -133,6 +138,46 @@ def read_records(path: str | Path) -> list[CameraRecord]:
             raise UserError(f"{path}, frame {i}: expected an object with file_path and transform_matrix")
         records.append(_record({**shared, **frame}, frame, f"{path}, frame {i}"))
     return records
+
+
+def _viewer_records(path: Path, top: dict[str, Any], default_size: tuple[int, int] | None) -> list[CameraRecord]:
+    """The cameras of nerfstudio's ``camera_path``: 16 numbers row by row, and a vertical field of view in degrees."""
+    kind = top.get("camera_type") or "perspective"
+    if not isinstance(kind, str) or kind.lower() != "perspective":
+        raise UserError(f"{path}: its camera_type is {str(kind)[:40]}; only perspective cameras can be followed")
+    cameras = top["camera_path"]
+    if not isinstance(cameras, list) or not all(isinstance(camera, dict) for camera in cameras):
+        raise UserError(f'{path}: "camera_path" must be a list of cameras')
+    size = {short: top[key] for short, key in (("w", "render_width"), ("h", "render_height")) if key in top}
+    if not size and default_size is not None:
+        size = dict(zip("wh", default_size))
+    records = []
+    for i, camera in enumerate(cameras):
+        where = f"{path}, camera {i}"
+        numbers, fov = camera.get("camera_to_world"), _number(camera, "fov", where)
+        if isinstance(numbers, list) and len(numbers) == 16:
+            numbers = [numbers[row : row + 4] for row in range(0, 16, 4)]
+        frame = {**size, "transform_matrix": numbers}
+        if fov is not None:
+            height = _number(size, "h", where)
+            if not 0 < fov < 180 or height is None:
+                raise UserError(f"{where}: fov is in degrees, above 0 and below 180, and needs render_height")
+            frame["fl_y"] = 0.5 * height / math.tan(math.radians(fov) / 2)
+        records.append(_record(frame, frame, where))
+    return records
+
+
+def in_order(records: list[CameraRecord]) -> list[CameraRecord]:
+    """Frames in the natural order of their names, as tools write them in any.
+
+    A number ``order`` comes before names: what fvgen wrote has it, as the user's order need not be that of names.
+    """
+
+    def key(record: CameraRecord) -> tuple[float, Any]:
+        order = record.raw.get("order")
+        return order if isinstance(order, int | float) else 0, natural_key(record.file_path or "")
+
+    return sorted(records, key=key)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -203,7 +248,7 @@ def _matrix(frame: dict[str, Any], where: str) -> Tensor:
             raise ValueError(matrix.shape)
         return matrix
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers") from None
+        raise UserError(f"{where}: its matrix (transform_matrix) must be 4 rows of 4 numbers") from None
 
 
 def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
