@@ -326,3 +326,59 @@ def test_a_guide_that_nobody_knows_is_refused(tmp_path):
         read_config(tmp_path / "odd")
     with pytest.raises(ValueError, match="neither lookup nor points"):
         ModelConfig(guide="depth")
+
+
+def test_masked_pixels_give_no_points_and_no_colours(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    """A magenta block in one photo, masked: other views do not know of it, and the photo as a frame keeps it."""
+    magenta = torch.tensor([255, 0, 255], dtype=torch.uint8)
+    mask = torch.ones(64, 96, dtype=torch.bool)
+    mask[20:44, 30:60] = False
+    photos, found = replace(scene.photos, images=[image.clone() for image in scene.photos.images]), scene.depths[1]
+    photos.images[1][~mask] = magenta
+    painted = [scene.depths[0], replace(found, image=photos.images[1])]
+    assert found.image.shape == photos.images[1].shape
+    monkeypatch.setattr("fvgen.scene.depth.estimate_depths", lambda *_, **__: painted)
+
+    def is_magenta(colours: Tensor) -> Tensor:
+        return (colours.float() - magenta).abs().amax(-1) < 60
+
+    assert is_magenta(build_scene(photos).points.colors).sum() > 100
+    made = build_scene(replace(photos, masks=[None, mask]))
+    assert not made.depths[1].depth[~mask].any()
+    assert not made.depths[1].confidence[~mask].any()
+    assert made.depths[1].depth[mask].count_nonzero() > 0.9 * found.depth[mask].count_nonzero()
+    assert torch.equal(made.depths[0].depth, scene.depths[0].depth)
+    assert not is_magenta(made.points.colors).any()
+    views = NovelViewPipeline.from_pretrained("none")(made, frames=5, size=(96, 64))
+    assert views.photo == [0, None, None, None, 1]
+    assert is_magenta(views.frames[4]).sum() > 500
+    assert not is_magenta(views.frames[:4]).any()
+
+
+def test_a_path_file_is_checked_before_geometry(scene: Scene, tmp_path, monkeypatch):
+    """Its cameras are in the world of given ones, so nothing else is needed to read it."""
+
+    def computed(*_: object, **__: object) -> None:
+        raise AssertionError("geometry was computed")
+
+    monkeypatch.setattr("fvgen.pipeline.build_scene", computed)
+    pipeline, photos = NovelViewPipeline.from_pretrained("none"), scene.photos
+    assert photos.cameras is not None
+    file = tmp_path / "camera_path.json"
+    for content, message in (
+        ('{"camera_path": [{"camera_to_world": [0], "fov": 50}, {}]}', "camera 0: its matrix"),
+        ('{"frames": []}', "no frames"),
+    ):
+        file.write_text(content)
+        with pytest.raises(UserError, match=message):
+            pipeline(photos, path=file)
+    pose = {"camera_to_world": torch.eye(4).flatten().tolist(), "fov": 50}
+    file.write_text(json.dumps({"camera_path": [pose, pose]}))
+    with pytest.raises(UserError, match="`frames` 3"):
+        pipeline(photos, path=file, frames=3)
+    with pytest.raises(UserError, match="in the world of given cameras"):
+        pipeline(replace(photos, cameras=None), path=file)
+    with pytest.raises(UserError, match="nor a path of this name"):
+        pipeline(photos, path="sideways")
+    with pytest.raises(AssertionError, match="geometry was computed"):
+        pipeline(photos, path=file)

@@ -36,6 +36,7 @@ from fvgen.scene.types import Photos, Scene
 NATIVE = (256, 160)  # size of a model's pictures where there is none
 GRID = 16
 FRAMES = 16
+NAMED = ("through", "orbit", "spiral", "dolly")  # paths
 LONGEST = 1024  # pixels of the views' longer side, where nothing else is asked for
 _LOW = 6.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
@@ -171,7 +172,7 @@ def plan_path(
     points = scene.points.positions
     if path == "through":
         return path_through(scene.cameras, frames_per_window=window, size=size, frames=frames)
-    if path in ("orbit", "spiral", "dolly"):
+    if path in NAMED:
         make = {"orbit": path_orbit, "spiral": path_spiral, "dolly": path_dolly}[str(path)]
         return make(scene.cameras, points, frames=frames or 46, size=size)
     if isinstance(path, Cameras):
@@ -180,15 +181,27 @@ def plan_path(
         path = parse_viewcrafter(path)
     if isinstance(path, ViewCrafterPath):
         return plan_viewcrafter(path, scene.cameras, points, scene.points.photo, frames, size, window)
+    given = path_from_file(path, scene.cameras if scene.geometry == "given" else None, frames)
+    return follow(given, scene.cameras, size)
+
+
+def path_from_file(path: str | Path, cameras: Cameras | None, frames: int | None) -> Cameras:
+    """The cameras of a path file; nothing of the scene but its given cameras is needed, so it is read before any work.
+
+    Raises:
+        UserError: unreadable file, no ``cameras`` given in whose world it could be, or another number of ``frames``.
+    """
     from fvgen.scene.formats.transforms_json import read_camera_path
 
-    first = scene.cameras[0]
-    given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
-    if scene.geometry != "given":
+    if not Path(path).is_file():
+        raise UserError(f"`path` {path}: there is no such file, nor a path of this name")
+    if cameras is None:
         raise UserError("`path` FILE is in the world of given cameras: give the photos with their transforms.json")
+    first = cameras[0]
+    given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
     if frames is not None and frames != len(given):
         raise UserError(f"`frames` {frames}: {path} has {len(given)} cameras, one frame each; leave `frames` out")
-    return follow(given, scene.cameras, size)
+    return given
 
 
 def _with_bars(method: M) -> M:
@@ -375,6 +388,8 @@ class NovelViewPipeline:
             with clock.stage("load"):
                 loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
             frame_size = self.frame_size(loaded, size)
+            if isinstance(path, str | Path) and str(path) not in NAMED and not str(path).startswith(PREFIX):
+                path = path_from_file(path, loaded.cameras if geometry in ("auto", "given") else None, frames)
             self._read_ahead()
             with clock.stage("geometry"):
                 scene = self.scene(loaded, geometry, weights=geometry_weights, depth=depth)
