@@ -725,6 +725,27 @@ def test_names_with_colons_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len(read_video(name)[0]) == len(frame_times(Path(name))) == len(sharp_frames(name, 4)) == 4
 
 
+def test_sound_and_other_streams_do_not_matter(tmp_path: Path) -> None:
+    """A longer sound track, as recorders leave it, is not a film that was cut off."""
+    import av
+
+    film(tmp_path / "a.mp4", 30, {"g": "10"})
+    for name in ("b.mp4", "b.mkv", "b.flv"):
+        with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / name), "w") as copy:
+            pictures = source.streams.video[0]
+            own, sound = copy.add_stream_from_template(pictures), copy.add_stream("aac", rate=44100)
+            for packet in source.demux(pictures):
+                if packet.dts is not None:
+                    packet.stream = own
+                    copy.mux(packet)
+            for i in range(60):
+                frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+                frame.sample_rate, frame.pts = 44100, 1024 * i
+                copy.mux(sound.encode(frame))
+            copy.mux(sound.encode(None))
+        assert_numbered_from(tmp_path / name, 0, 30)
+
+
 def test_the_cover_of_a_film_is_not_the_film(tmp_path: Path) -> None:
     import av
 

@@ -98,6 +98,28 @@ def test_folders_are_sorted_as_people_count_and_other_files_ignored(tmp_path: Pa
     assert load_photos(tmp_path).names == ["img_1.JPG", "IMG_9.png", "IMG_10.png"]
 
 
+def test_what_a_folder_holds_besides_its_photos_is_told(tmp_path: Path) -> None:
+    """Videos and folders of photos are not read; nor are macOS's shadows of files, without a word, and live photos."""
+    for i, name in enumerate(["IMG_1.jpg", "IMG_2.jpg", "more/IMG_3.jpg"]):
+        save(tmp_path / name, i)
+    (tmp_path / "._IMG_1.jpg").write_bytes(b"\0\5\x16\7 Mac OS X")
+    (tmp_path / "IMG_1.MOV").touch()
+    (tmp_path / "empty").mkdir()
+    photos = load_photos(tmp_path)
+    assert photos.names == ["IMG_1.jpg", "IMG_2.jpg"]
+    assert photos.remarks() == [f"{tmp_path}: used its photos; not used: more/"]
+    (tmp_path / "walk.mp4").touch()
+    assert load_photos(tmp_path).notes[0].endswith("not used: more/, walk.mp4")
+
+
+def test_shadows_of_files_are_no_photos_of_a_model(tmp_path: Path) -> None:
+    posed_scene(tmp_path, 2)
+    (tmp_path / "transforms.json").unlink()
+    colmap_text(tmp_path / "sparse/0", 2, True)
+    (tmp_path / "images/._0.png").write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert load_photos(tmp_path).remarks() == []
+
+
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
     files = [save(tmp_path / f, i) for i, f in enumerate(["a/1.png", "b/1.png", "b/1.jpg", "a/2.png"])]
     assert load_photos(files).names == ["1.png", "b_1.png", "1_2.jpg", "2.png"]
@@ -545,8 +567,19 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "heic named jpg": ("x.jpg", lambda _: b"\0\0\0\x18ftypheic" + b"\0" * 40, "pillow-heif|not an image|damaged"),
     "raw": ("x.cr2", lambda _: b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 40, "CR2 photos cannot be read"),
     "raw with a preview": ("x.dng", lambda f: save(f / "t.tif", 0).read_bytes(), "DNG photos cannot be read"),
+    "24 bits per colour": ("x.tif", lambda f: _deep_tiff(f), "a TIFF of a kind that cannot be read"),
     "float": ("x.tif", lambda f: _float_tiff(f), "floating point"),
 }
+
+
+def _deep_tiff(folder: Path) -> bytes:
+    """Three colours of 24 bits; written out, as Pillow knows none."""
+    pixels = bytes(80 * 80 * 9)
+    tags = [(256, 3, 1, 80), (257, 3, 1, 80), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 80), (279, 4, 1, len(pixels))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
+    head = b"II*\0" + struct.pack("<I", 14) + struct.pack("<3H", 24, 24, 24) + directory
+    return head.ljust(200, b"\0") + pixels
 
 
 def _float_tiff(folder: Path) -> bytes:

@@ -17,7 +17,7 @@ from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.co3d import ANNOTATIONS, co3d_record, read_co3d
 from fvgen.scene.formats.colmap import colmap_model_folder
-from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size, read_photo
+from fvgen.scene.formats.images import image_size, is_photo, read_photo
 from fvgen.scene.formats.re10k import ChunkScene, TimedCamera, chunk_scene, is_re10k, read_chunk, read_re10k
 from fvgen.scene.formats.record import image_inside, local_path, natural_key
 from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at
@@ -121,7 +121,7 @@ def _walk(path: Path, depth: int = 0) -> Iterator[SceneTask]:
     files = [p for p in inside if p.is_file() and p.suffix.lower() in (*VIDEO_SUFFIXES, ".torch")]
     for file in files:
         yield from _walk(file, depth + 1)
-    pictures = [p for p in inside if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES]
+    pictures = [p for p in inside if p.is_file() and is_photo(p)]
     if len(pictures) > 2 and not cameras and not files:
         yield SceneTask(name, "frames", path)
     elif depth < _DEPTH and not cameras:
@@ -177,7 +177,7 @@ def open_footage(task: SceneTask, wanted: Stored = Stored()) -> Footage:  # noqa
             times = frame_times(path)
             return Footage(len(times), None, times, lambda rows: [Shot(x, None, None) for x in frames_at(path, rows)])
         case "frames":
-            found = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+            found = (p for p in path.iterdir() if is_photo(p))
             files = sorted(found, key=lambda p: natural_key(p.name))
             return Footage(len(files), None, None, lambda rows: [_photo(files[i]) for i in rows])
         case "posed":
@@ -233,7 +233,7 @@ def _re10k(path: Path) -> Footage:
     footage = _timed(cameras, shot)
     if not folder.is_dir():
         raise UserError(f"{path}: its frames are not there; looked for {folder} and {second}")
-    files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES}
+    files = {p.stem: p for p in folder.iterdir() if is_photo(p)}
     missing = next((camera for camera in cameras if str(camera.time) not in files), None)
     if missing is not None:
         raise UserError(f"{missing.where}: there is no picture {missing.time} in {folder}")

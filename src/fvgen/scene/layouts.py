@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, read_colmap
-from fvgen.scene.formats.images import PHOTO_SUFFIXES, image_size
+from fvgen.scene.formats.images import image_size, is_photo
 from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, natural_key
 from fvgen.scene.formats.transforms_json import in_order, read_records
 
@@ -86,7 +86,7 @@ class Stored:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if is_photo(path))
 
 
 def _size_of(files: list[Path]) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def _tanks_fvs(folder: Path, wanted: Stored) -> list[Found]:
         return []
     wanted.refuse_folder(folder)
     place = max(places, key=lambda p: float(p.name.rsplit("_", 1)[1]))
-    pictures = sorted(p for p in place.glob("im_*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    pictures = sorted(p for p in place.glob("im_*") if is_photo(p))
     arrays = []
     for path in (place / "Ks.npy", place / "Rs.npy", place / "ts.npy"):
         try:

@@ -15,7 +15,7 @@ from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.progress import track
 from fvgen.scene.formats.colmap import colmap_image_folder, colmap_models, read_colmap
-from fvgen.scene.formats.images import MIN_SIDE, PHOTO_SUFFIXES, UNREADABLE_SUFFIXES, StoredPhoto, read_photo
+from fvgen.scene.formats.images import MIN_SIDE, UNREADABLE_SUFFIXES, StoredPhoto, is_photo, read_photo
 from fvgen.scene.formats.lens import undistort
 from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, natural_key
 from fvgen.scene.formats.transforms_json import in_order, read_records
@@ -168,7 +168,7 @@ def _find(source: Path, max_photos: int | None, found: _Found) -> None:
         if transfer:
             found.notes.append(f"{source.name}: filmed in HDR ({transfer}), tone-mapped to the colours of sRGB")
     else:
-        paths = _photos_in(source) if source.is_dir() else [source]
+        paths = _photos_in(source, found.notes) if source.is_dir() else [source]
         folders = [path.absolute().parent.name for path in paths]
         found.entries += [_Entry(path.name, folder, partial(_plain_shot, path)) for path, folder in zip(paths, folders)]
 
@@ -182,7 +182,7 @@ def _find_colmap(source: Path, model: Path, found: _Found) -> None:
     if len(others) > 1:
         found.notes.append(f"{source}: used the model {others[0]}; not used: {listed(others[1:])}")
     known = {os.path.normpath((record.file_path or "").replace("\\", "/")) for record in records}
-    stored = [path for path in images.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+    stored = [path for path in images.rglob("*") if is_photo(path) and path.is_file()]
     lost = {os.path.relpath(path, images) for path in stored} - known
     found.dropped += [Dropped(name, "not placed by the COLMAP model") for name in sorted(lost, key=natural_key)]
 
@@ -192,17 +192,30 @@ def _plain_shot(path: Path) -> Shot:
     return Shot(photo.upright(), photo.focal)
 
 
-def _photos_in(folder: Path) -> list[Path]:
-    """Image files of a folder in natural order. Other files are no photos; photos that cannot be read are an error."""
-    files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()]
-    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
+    """Image files of a folder in natural order. Other files are no photos; photos that cannot be read are an error.
+
+    Of videos and folders of photos that lie beside the photos, ``notes`` tells that they are not read.
+    """
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    files = [path for path in inside if path.is_file()]
+    photos = [path for path in files if is_photo(path)]
     stems = {photo.stem for photo in photos}  # a raw file may lie beside its JPEG
     photos += [path for path in files if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem not in stems]
     if not photos:
         videos = [path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-        below = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        below = [path.name for path in inside if path.is_dir()]
         hint = f"; name its video {min(videos)}" if videos else f"; name its folder {min(below)}" if below else ""
         raise UserError(f"{folder}: no photos in this folder{hint}")
+    stems = {photo.stem for photo in photos}  # a phone's live photo lies beside its still one
+    passed = [p.name for p in files if p.suffix.lower() in VIDEO_SUFFIXES and p.stem not in stems]
+    passed += [
+        f"{path.name}/"
+        for path in inside
+        if path.is_dir() and os.access(path, os.R_OK) and any(map(is_photo, path.iterdir()))
+    ]
+    if passed:
+        notes.append(f"{folder}: used its photos; not used: {listed(sorted(passed, key=natural_key))}")
     return sorted(photos, key=lambda path: natural_key(path.name))
 
 

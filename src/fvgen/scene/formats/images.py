@@ -67,6 +67,11 @@ class StoredPhoto:
         return image.rot90(-self.turns, (0, 1)).contiguous()
 
 
+def is_photo(path: Path) -> bool:
+    """Whether a file's name is that of a photo; ``._IMG_1.jpg`` is not, which macOS leaves on other disks."""
+    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+
+
 def read_photo(path: str | Path) -> StoredPhoto:
     """Decode an image file.
 
@@ -230,6 +235,8 @@ def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
         raise UserError(f"{path}: {path.suffix[1:].upper()} photos cannot be read; export it as JPEG or PNG")
     if not head:
         raise UserError(f"{path}: an empty file; copy the photo again")
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        raise UserError(f"{path}: a TIFF of a kind that cannot be read; export it with 8 bits per colour, or as PNG")
     raise UserError(f"{path}: not an image (its content is not JPEG, PNG, WebP, TIFF or the like)")
 
 

@@ -17,6 +17,7 @@ from fvgen.scene.formats.hdr import BT2020, TRANSFERS, tone_mapped
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp", ".ts"]
+    + [".3g2", ".flv", ".ogv", ".mxf", ".vob"]
 )
 _WHOLE = 0.9  # share of a film that must be there
 _SEARCH_SECONDS = 0.5
@@ -262,7 +263,8 @@ def _index(path: Path) -> tuple[list[int], list[tuple[int, int]], float]:
         for packet in container.demux():
             if packet.pts is None:
                 continue
-            seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.time_base:
+                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream.index != stream.index:
                 continue
             count += 1
