@@ -30,6 +30,7 @@ from fvgen.scene.formats.ply import read_ply, write_ply
 from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json, write_transforms_json
 from fvgen.scene.formats.video import frame_times, frames_at, hdr_transfer, read_video, sharp_frames, write_video
+from fvgen.scene.photos import load_photos
 
 
 def random_rotation(generator: torch.Generator) -> torch.Tensor:
@@ -830,9 +831,9 @@ def test_hdr_videos_are_tone_mapped(tmp_path: Path, transfer: str, number: int) 
         if transfer == "HLG":
             scene = (np.array(lights) / 1000) ** (1 / 1.2)
             signal = np.interp(scene, hlg_scene(np.linspace(0, 1, 20001)), np.linspace(0, 1, 20001))
-        for _ in range(3):
+        for i in range(3):
             frame = av.VideoFrame(5 * 32, 64, "yuv420p10le")
-            luma = np.repeat(np.round(64 + 876 * signal).astype("<u2"), 32)[None].repeat(64, 0)
+            luma = np.repeat(np.roll(np.round(64 + 876 * signal), i - 1).astype("<u2"), 32)[None].repeat(64, 0)
             for plane, values in zip(frame.planes, (luma, np.full((32, 80), 512), np.full((32, 80), 512))):
                 rows = np.zeros((values.shape[0], plane.line_size // 2), "<u2")
                 rows[:, : values.shape[1]] = values
@@ -840,6 +841,7 @@ def test_hdr_videos_are_tone_mapped(tmp_path: Path, transfer: str, number: int) 
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert hdr_transfer(path) == transfer
+    assert load_photos(path).notes == [f"v.mkv: filmed in HDR ({transfer}), tone-mapped to the colours of sRGB"]
     want = compressed(np.array(lights)) / 203
     for image in (read_video(path)[0][1], sharp_frames(path, 3)[1][1], frames_at(path, [1])[0]):
         got = image[32, 16::32].float()

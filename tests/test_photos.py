@@ -386,7 +386,7 @@ def test_the_largest_of_several_models_is_used_and_the_rest_told(tmp_path: Path)
     assert [dropped.name for dropped in photos.dropped] == ["0.png", "1.png", "5.png", "7.png"]
     assert photos.remarks() == [
         "left out 0.png, 1.png, 5.png, 7.png: not placed by the COLMAP model",
-        f"{tmp_path}: used the model sparse/1 (4 photos); not used: sparse/0 (2 photos), sparse/10 (1 photos)",
+        f"{tmp_path}: used the model sparse/1 (photos: 4); not used: sparse/0 (photos: 2), sparse/10 (photos: 1)",
     ]
     assert load_photos(tmp_path / "sparse/0").names == ["0.png", "1.png"]
 

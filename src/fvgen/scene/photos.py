@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.scene.formats.colmap import colmap_image_folder, colmap_models, read_colmap
+from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, colmap_models, count_posed, read_colmap
 from fvgen.scene.formats.images import MIN_SIDE, UNREADABLE_SUFFIXES, StoredPhoto, is_photo, read_photo
 from fvgen.scene.formats.lens import undistort
 from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, natural_key
@@ -142,7 +142,7 @@ def _cameras_of(source: Path) -> Path | None:
             return source / name
     if source.suffix.lower() == ".json":
         return source
-    return next(iter(colmap_models(source)), None) if source.is_dir() else None
+    return colmap_model_folder(source) if source.is_dir() else None
 
 
 def _find(source: Path, max_photos: int | None, found: _Found) -> None:
@@ -178,12 +178,13 @@ def _find_colmap(source: Path, model: Path, found: _Found) -> None:
     records = sorted(read_colmap(model), key=lambda record: natural_key(record.file_path or ""))
     images = colmap_image_folder(model)
     found.entries += _posed_entries(records, images)
-    others = [f"{other.relative_to(source)} ({number} photos)" for other, number in colmap_models(source).items()]
-    if len(others) > 1:
-        found.notes.append(f"{source}: used the model {others[0]}; not used: {listed(others[1:])}")
-    known = {os.path.normpath((record.file_path or "").replace("\\", "/")) for record in records}
+    models = colmap_models(source)
+    if len(models) > 1:
+        used, *others = [f"{path.relative_to(source)} (photos: {count_posed(path)})" for path in models]
+        found.notes.append(f"{source}: used the model {used}; not used: {listed(others)}")
+    known = {image_inside(images, record.file_path or "", record.where) for record in records}
     stored = [path for path in images.rglob("*") if is_photo(path) and path.is_file()]
-    lost = {os.path.relpath(path, images) for path in stored} - known
+    lost = [str(path.relative_to(images)) for path in stored if path not in known]
     found.dropped += [Dropped(name, "not placed by the COLMAP model") for name in sorted(lost, key=natural_key)]
 
 

@@ -78,18 +78,18 @@ class _Camera:
     parameters: tuple[float, ...]
 
 
-def colmap_models(folder: str | Path) -> dict[Path, int]:
-    """Folders with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace, and how many photos each has a pose of.
+def colmap_models(folder: str | Path) -> list[Path]:
+    """Folders with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace, that with most photos first.
 
     They are the folder itself or, where it is none, the numbered ones of ``sparse``, ``sparse`` itself, or the numbered
-    ones of the folder. COLMAP writes several where it cannot join all photos in one; the largest comes first.
+    ones of the folder. COLMAP writes several where it cannot join all photos in one.
     """
     folder = Path(folder)
     for candidates in ([folder], _numbered(folder / "sparse"), [folder / "sparse"], _numbered(folder)):
-        models = {path: _count(path) for path in candidates if _is_model(path)}
+        models = [path for path in candidates if _is_model(path)]
         if models:
-            return dict(sorted(models.items(), key=lambda item: -item[1]))
-    return {}
+            return models if len(models) == 1 else sorted(models, key=count_posed, reverse=True)
+    return []
 
 
 def colmap_model_folder(folder: str | Path) -> Path | None:
@@ -106,8 +106,8 @@ def _is_model(folder: Path) -> bool:
     return any((folder / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt"))
 
 
-def _count(model: Path) -> int:
-    """Photos with a pose, as far as the file can be read; what is wrong with it is said when it is wanted."""
+def count_posed(model: Path) -> int:
+    """Photos with a pose in a model, 0 where its file cannot be read: what is wrong with it is said elsewhere."""
     try:
         path = _file(model, "images")
         if path.suffix == ".txt":
