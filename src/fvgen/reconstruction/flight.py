@@ -23,6 +23,7 @@ from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.reconstruction.render import Renderer, find_renderer
 from fvgen.scene.formats.colmap import colmap_model_folder, read_colmap
 from fvgen.scene.formats.images import PngWriter
+from fvgen.scene.formats.record import natural_key
 from fvgen.scene.formats.transforms_json import (
     pinhole_cameras,
     read_camera_path,
@@ -30,7 +31,6 @@ from fvgen.scene.formats.transforms_json import (
     write_transforms_json,
 )
 from fvgen.scene.formats.video import write_video
-from fvgen.scene.photos import natural_key
 
 UP = {f"{sign}{axis}": (i, -1.0 if sign else 1.0) for sign in ("", "minus-") for i, axis in enumerate("xyz")}
 DOWN_IS_Y = "minus-y"  # up, in the worlds of COLMAP and of what is fitted to its cameras

@@ -74,14 +74,14 @@ def read_transforms_json(path: str | Path) -> tuple[Cameras, list[dict[str, Any]
         path: the file.
 
     Returns:
-        ``N`` cameras at the sizes that the file claims (distortion, if any, is not in them), and the ``N`` frame
-        records as written, for keys such as ``file_path`` or ``source``.
+        ``N`` cameras, see `in_order`, at the sizes that the file claims (distortion, if any, is not in them), and the
+        ``N`` frame records as written, for keys such as ``file_path`` or ``source``.
 
     Raises:
         UserError: see `read_records`; also where the file tells no size and the image is not there to ask.
     """
     path = Path(path)
-    records = read_records(path)
+    records = in_order(read_records(path))
     for i, record in enumerate(records):
         if record.size is None and record.file_path is not None:
             from fvgen.scene.formats.images import image_size
