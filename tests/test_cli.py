@@ -1,23 +1,30 @@
 """The command line: options, exit codes, one line for each mistake, and its page in the docs."""
 
 import errno
+import json
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import viewer_scene
 from fvgen import __version__
 from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
 from fvgen.cli.registry import COMMANDS, Command
 from fvgen.errors import UserError
+from fvgen.outputs import write_photos
+from fvgen.scene.build import _tell_cameras
+from fvgen.scene.types import Dropped
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -219,6 +226,83 @@ sys.exit(main(["slow"]))
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "fvgen: error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos of a wall, with their cameras."""
+    folder = tmp_path_factory.mktemp("wall")
+    write_photos(viewer_scene.scene(), folder)
+    return folder / "transforms_photos.json"
+
+
+def generate(*arguments: object) -> int:
+    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", "64x48"])
+
+
+def test_every_stage_leaves_a_line(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my scene"
+    assert generate(wall, "-o", out, "--frames", 5) == 0
+    printed, told = capsys.readouterr()
+    lines = told.splitlines()
+    starts = [
+        f"loading: model none, {wall}",
+        "photos: 3 read, ",
+        "cameras: 3 of 3 photos, given",
+        "depth: 3 photos (sweep",
+    ]
+    starts += ["guide: ", f"wrote {out}/views.mp4", "next:"]
+    assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
+    assert "\r" not in told  # no remains of bars
+    shown = json.loads((out / "summary.json").read_text())["measured"]
+    least = f"least {100 * shown['least']:.0f} %, frame {shown['frame']}"
+    assert printed == f"5 frames in {out}: {100 * shown['mean']:.0f} % measured ({least})\n"
+    assert printed.partition(": ")[2].strip() in lines[4]
+    for line in lines[7:]:  # what comes next can be copied
+        name, *arguments = shlex.split(line)[1:]
+        assert str(out) in arguments
+        assert cli._parse(name, arguments) is not None
+    assert not logging.getLogger("fvgen").handlers
+
+
+def test_quiet_tells_nothing_but_the_result(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(wall, "-o", tmp_path / "out", "--frames", 3, "--quiet") == 0
+    printed, told = capsys.readouterr()
+    assert (printed.count("\n"), told) == (1, "")
+
+
+def test_the_lines_of_a_fit(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(wall, "-o", tmp_path / "out", "--frames", 5) == 0
+    capsys.readouterr()
+    scene = tmp_path / "scene.ply"
+    fit = ["reconstruct", str(tmp_path / "out"), "-o", str(scene), "--iterations", "3", "--gaussians", "50"]
+    assert cli.main(fit) == 0
+    lines = capsys.readouterr().err.splitlines()
+    starts = ["frames: 2 photos, 3 generated", "fitting: 3 iterations, 50 Gaussians, ", f"wrote {scene}, and beside it"]
+    assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
+
+
+def test_views_that_are_mostly_made_up_are_no_success(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = json.loads(wall.read_text())
+    for frame in away["frames"]:  # turned round: what is there, no photo shows
+        frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ np.diag([-1.0, 1, -1, 1])).tolist()
+    path = tmp_path / "away.json"
+    path.write_text(json.dumps(away))
+    assert generate(wall, "-o", tmp_path / "out", "--path", path) == 0
+    printed, told = capsys.readouterr()
+    assert "fvgen: warning: only 0 % of the frames is measured" in told
+    assert "or --path through" in told
+    assert printed.endswith("; too little to be trusted\n")
+
+
+def test_a_photo_left_out_is_named_when_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    photos = viewer_scene.scene().photos
+    placed = replace(photos.select([0, 2]), dropped=[Dropped("b.png", "nothing matched")])
+    with caplog.at_level(logging.INFO, "fvgen"):
+        _tell_cameras(photos, placed, "colmap", 24.2)
+    assert caplog.messages == ["cameras: 2 of 3 photos, 24 s", "left out b.png: nothing matched"]
 
 
 def documented_commands() -> list[str]:

@@ -187,6 +187,9 @@ def test_summary(views: Any, tmp_path: Path) -> None:
     assert seconds["total"] == pytest.approx(1.9 + seconds["write"], abs=2e-3)
     from fvgen import __version__
 
+    shares = [round(float(one.float().mean()), 4) for one in views.guide.coverage]
+    made = [share for share, photo in zip(shares, views.photo) if photo is None]  # photographs say nothing
+    mean = pytest.approx(sum(made) / len(made), abs=1e-4)
     assert summary == {
         "offload": True,
         "model": "none",
@@ -203,6 +206,7 @@ def test_summary(views: Any, tmp_path: Path) -> None:
             "used": ["one.jpg", "two.png"],
             "dropped": [{"name": "blurred.jpg", "reason": "nothing matched"}],
         },
+        "measured": {"mean": mean, "least": min(made), "frame": shares.index(min(made)), "frames": shares},
         "points": 50,
         "version": __version__,
     }

@@ -22,8 +22,10 @@ from fvgen.scene.formats.transforms_json import read_camera_path, read_transform
 from fvgen.viewer import keyframes as keys
 from fvgen.viewer.app import Latest
 from fvgen.viewer.keyframes import load_path, save_path
-from fvgen.viewer.result import Workspace, checked_name, is_result, read_result
+from fvgen.viewer.page import render_page
+from fvgen.viewer.result import Workspace, checked_name, is_result, read_result, shown_whole
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
+from fvgen.viewer.scenery import measured_color
 from fvgen.viewer.session import Options, Session, open_session
 
 SIZE = viewer_scene.SIZE
@@ -521,6 +523,21 @@ def test_the_page_needs_nothing_else_and_escapes_all(out: Path, tmp_path: Path) 
     assert data["rate"] == pytest.approx(10)
     assert [a["id"] for tag, a in page.tags if tag == "polygon" and a.get("id")] == ["here"]
     assert "default-src 'none'" in text
+
+
+def test_what_is_measured_is_told(out: Path, tmp_path: Path, scene) -> None:
+    result = read_result(out)
+    told = result.summary["measured"]
+    assert set(shown_whole(result).measured) == set(range(len(result.frames)))
+    page = render_page(result, 10, "title", 12)
+    assert f"{100 * told['mean']:.0f} % of the frames; least {100 * told['least']:.0f} %, frame {told['frame']}" in page
+    result.summary["measured"] = "no"  # of another program, or older
+    assert shown_whole(result).measured == {}
+    assert "% measured" not in render_page(result, 10, "title", 12)
+    colors = [measured_color(share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert [green for _, green, _ in colors[:3]] == sorted({green for _, green, _ in colors[:3]})
+    assert [red for red, _, _ in colors[2:]] == sorted({red for red, _, _ in colors[2:]}, reverse=True)
+    assert measured_color(None) == measured_color(1.0)
 
 
 def test_the_page_shows_the_frames(out: Path) -> None:

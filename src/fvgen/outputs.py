@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -16,9 +17,11 @@ from fvgen.errors import UserError
 
 if TYPE_CHECKING:
     from fvgen.pipeline import NovelViews
+    from fvgen.rendering.guide import Measured
     from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.types import Scene
 
+_log = logging.getLogger(__name__)
 _STAGES = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
@@ -45,6 +48,13 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
     """
     with output_folder(output, overwrite) as folder:
         write_files(views, folder, fps)
+    tell_written(output)
+
+
+def tell_written(output: str | Path) -> None:
+    """Log what lies in a folder of a result, first what is looked at first."""
+    folder = Path(output)
+    _log.info("wrote %s, and beside it guide.mp4, images/, points.ply and the cameras", folder / "views.mp4")
 
 
 def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "PngWriter | None" = None) -> None:
@@ -252,8 +262,20 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
             "used": list(photos.names),
             "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],
         },
+        "measured": _measured(views.guide.measured()),
         "points": int(views.scene.points.measured.sum()),
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
         "version": __version__,
     }
     return {**views.settings.as_dict(), **known}
+
+
+def _measured(measured: "Measured") -> dict[str, Any]:
+    """Shares of the frames that are measured, of ``summary.json``."""
+    frames = [round(share, 4) for share in measured.frames]
+    return {
+        "mean": round(measured.mean, 4),
+        "least": round(measured.least, 4),
+        "frame": measured.frame,
+        "frames": frames,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,12 +38,14 @@ NATIVE = (256, 160)  # size of a model's pictures where there is none
 GRID = 16
 FRAMES = 16
 LONGEST = 1024  # pixels of the views' longer side, where nothing else is asked for
+MEASURED_ENOUGH = 0.4  # share of the frames; below it most of what is seen is made up
 _LOW = 6.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 FramesCallback = Callable[[list[int], Tensor], None]
 GuideCallback = Callable[["Guide", list[int]], None]
 Size = tuple[int, int] | Literal["model"] | None
+_log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -374,6 +377,8 @@ class NovelViewPipeline:
         else:
             with clock.stage("load"):
                 loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
+            left = f", {len(loaded.dropped)} left out" if loaded.dropped else ""
+            _log.info("photos: %d read%s, %.0f s", len(loaded), left, clock.seconds["load"])
             frame_size = self.frame_size(loaded, size)
             self._read_ahead()
             with clock.stage("geometry"):
@@ -385,6 +390,12 @@ class NovelViewPipeline:
         views = torch.zeros_like(guide.completed)
         settings = self.settings(steps, guidance_scale, seed, path.cameras.size)
         with bar(len(path), "views", "view") as done:
+
+            def guided(guide: Guide, numbers: list[int]) -> None:
+                if not guide.missing:
+                    self._tell_guide(guide, clock.seconds["render"])
+                if callback_on_guide is not None:
+                    callback_on_guide(guide, numbers)
 
             def ready(completed: Completed | None, numbers: list[int]) -> None:
                 with clock.stage("compose"):
@@ -398,8 +409,7 @@ class NovelViewPipeline:
                 for start in range(0, len(path), FRAMES):
                     with clock.stage("render"):
                         numbers = guide.render(range(start, min(start + FRAMES, len(path))))
-                    if callback_on_guide is not None:
-                        callback_on_guide(guide, numbers)
+                    guided(guide, numbers)
                     ready(None, numbers)
             else:
                 self.complete(
@@ -410,12 +420,25 @@ class NovelViewPipeline:
                     seed=seed,
                     generator=generator,
                     callback_on_step_end=callback_on_step_end,
-                    callback_on_guide=callback_on_guide,
+                    callback_on_guide=guided,
                     callback_on_pictures=ready,
                     clock=clock,
                 )
+                spent = sum(clock.seconds[stage] for stage in ("encode", "denoise", "decode"))
+                _log.info("denoising: %d frames, %d steps, %.0f s", len(path), settings.steps, spent)
         guide = replace(guide, renderer=None)  # the scene's points need not stay on the device
         return NovelViews(views, guide, path.cameras, path.photo, scene, clock.seconds, settings)
+
+    def _tell_guide(self, guide: Guide, seconds: float) -> None:
+        """Say how much is measured, and what helps where it is little."""
+        measured = guide.measured()
+        _log.info("guide: %s, %.0f s", measured, seconds)
+        if measured.mean < MEASURED_ENOUGH:
+            _log.warning(
+                "only %.0f %% of the frames is measured, most of what they show is made up; what helps: photos nearer "
+                "to each other, a path nearer to the photos, or `path` through",
+                100 * measured.mean,
+            )
 
     @_with_bars
     def scene(
@@ -501,6 +524,7 @@ class NovelViewPipeline:
         if self._model is None:
             with clock.stage("load"):
                 _ = self.model
+            _log.info("model: %s read", self.name)
         shown = _ModelInput(scene, guide, size, self.config.guide, self.device)
         completed = Completed(shown.pictures[shown.before :][: len(guide)], settings)
         sampler = self._sampler(settings, callback_on_step_end)

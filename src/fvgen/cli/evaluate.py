@@ -1,6 +1,6 @@
 """``fvgen evaluate``: models, baselines and outside systems against true frames."""
 
-import sys
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fvgen.evaluation.protocols import Protocol
     from fvgen.evaluation.run import Plan
     from fvgen.evaluation.task import Framing
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ class Evaluate:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the models; auto: bfloat16 on GPUs that have it, else float32."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Evaluate, print the table, write everything."""
         if not self.scenes:
@@ -154,7 +159,7 @@ class Evaluate:
             print(write_report(large, results, self.page_megabytes))
         for reason in dict.fromkeys(scorer.absent.values()):
             names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
-            print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)
+            _log.warning("%s not computed: %s", names, reason)
         print(f"{len(plan.splits)} scenes or pairs in {self.output}; open {self.output / 'index.html'}")
 
     def _scenes(self, framing: "Framing") -> "list[EvaluationScene]":

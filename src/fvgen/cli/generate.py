@@ -1,7 +1,8 @@
 """``fvgen generate``: photos in, novel views out."""
 
+import logging
 import re
-import sys
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fvgen.cameras.viewcrafter_paths import ViewCrafterPath
     from fvgen.pipeline import Size
 
+_log = logging.getLogger(__name__)
 PATHS = ("through", "orbit", "spiral", "dolly")
 
 
@@ -101,6 +103,9 @@ class Generate:
     overwrite: bool = False
     """Replace what an earlier run left in FOLDER. It is replaced only once the new run has succeeded."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Check what can be checked at once, then load, compute and write."""
         size = view_size(self.size)
@@ -115,12 +120,14 @@ class Generate:
             raise UserError(f"--window-batch {self.window_batch}: at least 1 window is needed")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
-        from fvgen.outputs import output_folder, write_files
+        from fvgen.outputs import output_folder, tell_written, write_files
 
         inputs: list[str | Path] = [*self.photos, *files]
         with output_folder(self.output, self.overwrite, inputs) as folder:
+            more = f" and {len(self.photos) - 1} more" if len(self.photos) > 1 else ""
+            _log.info("loading: model %s, %s%s", self.model, self.photos[0], more)
             from fvgen.models.speed import Speed
-            from fvgen.pipeline import NovelViewPipeline
+            from fvgen.pipeline import MEASURED_ENOUGH, NovelViewPipeline
             from fvgen.scene.formats.images import PngWriter
 
             speed = Speed(self.compile, self.channels_last, self.offload, self.window_batch)
@@ -142,11 +149,20 @@ class Generate:
                     callback_on_frames=images.add,
                 )
                 write_files(views, folder, self.fps, images)
-        for photo in views.scene.photos.dropped:
-            print(f"fvgen: left out {photo.name}: {photo.reason}", file=sys.stderr)
-        print(f"{len(views.photo)} frames in {self.output}")
+        tell_written(self.output)
         if self.splats:
             self._reconstruct()
+        self._tell_next()
+        measured = views.guide.measured()
+        poor = "; too little to be trusted" if measured.mean < MEASURED_ENOUGH else ""
+        print(f"{len(views.photo)} frames in {self.output}: {measured}{poor}")
+
+    def _tell_next(self) -> None:
+        """Say what can be done with the result, in lines to copy."""
+        out = shlex.quote(str(self.output))
+        _log.info("next:\n  fvgen view %s\n  fvgen page %s -o %s", out, out, shlex.quote(f"{self.output}.html"))
+        if not self.splats:
+            _log.info("  fvgen reconstruct %s -o %s", out, shlex.quote(str(self.output / "splats.ply")))
 
     def _reconstruct(self) -> None:
         from fvgen.cli.reconstruct import told

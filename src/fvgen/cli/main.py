@@ -4,12 +4,13 @@ import contextlib
 import difflib
 import errno
 import io
+import logging
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from fvgen import __version__
@@ -59,7 +60,40 @@ def _run(arguments: list[str]) -> None:
     name = " ".join(arguments[:words])
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up like Ctrl-C
-    _parse(name, arguments[words:]).run()
+    command = _parse(name, arguments[words:])
+    with _lines(getattr(command, "quiet", False)):
+        command.run()
+
+
+class _Lines(logging.Handler):
+    """What the library logs, as lines on stderr: above the bars where there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; those that are more than news say so."""
+        from tqdm import tqdm
+
+        kind = "" if record.levelno < logging.WARNING else f"fvgen: {record.levelname.lower()}: "
+        tqdm.write(kind + as_flags(record.getMessage()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _lines(quiet: bool) -> Iterator[None]:
+    """Inside this block the library is heard; ``quiet``: its errors alone, and no bars."""
+    logger, handler = logging.getLogger("fvgen"), _Lines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    try:
+        if not quiet:
+            yield
+            return
+        from fvgen.progress import bars
+
+        with bars(disable=True):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _parse(name: str, arguments: list[str]) -> Any:

@@ -39,6 +39,9 @@ class Prepare:
     recipe: Annotated[PrepareRecipe, arg(name="")] = field(default_factory=PrepareRecipe)
     """How clips are chosen and guides made."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Make the pairs."""
         from fvgen.cli.generate import parse_size

@@ -58,6 +58,9 @@ class Reconstruct:
     keep_work: bool = False
     """Keep FILE.work, which holds the last checkpoint, when done."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Check what can be checked at once, then fit and write."""
         options: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """``fvgen view`` and ``fvgen page``: a scene to walk around in, and a result to share."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,7 +77,7 @@ class View:
         options = Options(self.geometry, self.geometry_weights, self.fps, size, self.depth)
         session = open_session(self.source, self.workspace, options, self.model, self.device, self.dtype)
         splats = self.splats or Path(self.source[0]) / "splats.ply"
-        serve(Page(session, self.host, self.port, splats if splats.is_file() else None))
+        serve(Page(session, self.host, self.port, splats if splats.is_file() else None), partial(print, flush=True))
 
 
 @dataclass(frozen=True)

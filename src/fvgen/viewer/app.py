@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import ipaddress
+import logging
 import operator
 import socket
 import sys
@@ -23,6 +24,7 @@ from fvgen.viewer.runs import Ending, Phase
 from fvgen.viewer.scenery import Scenery, larger
 from fvgen.viewer.session import Session
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -191,7 +193,7 @@ class Page:
     def close(self) -> None:
         """End the page, and the run; what was half done is gone."""
         if not self.session.close(2.0):
-            print("fvgen: ending what runs ...", file=sys.stderr)
+            _log.info("ending what runs ...")
             self.session.close()
         self._painter.close()
         self._previews.close()
@@ -225,16 +227,16 @@ class Page:
         self.scenery.here(camera)
 
 
-def serve(page: Page) -> None:
-    """Build the scene, say where the page is, and stay until Ctrl-C."""
+def serve(page: Page, say: Callable[[str], object]) -> None:
+    """Build the scene, ``say`` where the page is, and stay until Ctrl-C."""
     session = page.session
     try:
         session.build()
-        print(f"fvgen view: {page.address} (Ctrl-C ends it)", flush=True)
+        say(f"fvgen view: {page.address} (Ctrl-C ends it)")
         session.runner.wait()
         status = session.status
         if status.phase is Phase.IDLE and status.job == "scene" and status.ending is Ending.FAILED:
-            print(f"fvgen: error: {status.doing}", file=sys.stderr, flush=True)
+            _log.error("%s", status.doing)
         threading.Event().wait()
     except KeyboardInterrupt:
         pass

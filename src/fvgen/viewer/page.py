@@ -18,7 +18,7 @@ from fvgen.pages import chips, data_uri, filled, script_json
 from fvgen.progress import track
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
-from fvgen.viewer.result import Result, read_result
+from fvgen.viewer.result import Result, measured_of, read_result
 
 WIDTH, HEIGHT = 560, 400  # of the drawing, in page.html too
 
@@ -122,8 +122,9 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
         rate: frames per second.
         title, megabytes: see `write_page`.
     """
+    measured = measured_of(summary := result.summary)
     (longest, quality), stride = _fitting(result, megabytes)
-    overhead = Overhead(result)
+    overhead, shares = Overhead(result), measured.get("frames", [])
     numbers = list(range(0, len(result.frames), stride))
     frames = [
         {
@@ -131,6 +132,7 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
             "guide": data_uri(result.guide[i], quality, longest),
             "view": data_uri(result.frames[i], quality, longest),
             "photo": result.photo[i],
+            "measured": _percent(shares[i] if i < len(shares) else None),
             "here": overhead.frustum(result.cameras[i]),
         }
         for i in track(numbers, "page")
@@ -140,13 +142,14 @@ def render_page(result: Result, rate: float, title: str, megabytes: float) -> st
     note = "Left of the line the point render that guided the model, right of it what came out."
     note += f" {photos} of the {len(result.photo)} frames are photographs." if photos else ""
     note += f" Every {stride}. frame is in this file." if stride > 1 else ""
-    summary, seconds = result.summary, result.summary.get("seconds", {})
+    seconds = summary.get("seconds", {})
     facts = {
         "model": summary.get("model"),
         "steps": summary.get("steps"),
         "frames": len(result.frames),
         "size": f"{width}x{height}",
         "photos": len(result.photo_names),
+        "measured": _percent(measured.get("mean")),
         "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
     }
     figures = cameras = ""
@@ -187,6 +190,10 @@ def _fitting(result: Result, megabytes: float) -> tuple[tuple[int | None, int], 
     return _DETAIL[-1], math.ceil(size / (megabytes * 1e6))
 
 
+def _percent(share: Any) -> str | None:
+    return f"{100 * share:.0f} %" if isinstance(share, int | float) else None
+
+
 def _facts(summary: dict[str, Any]) -> str:
     rows = ""
     for key, value in summary.items():
@@ -194,6 +201,9 @@ def _facts(summary: dict[str, Any]) -> str:
             dropped = [d for d in value.get("dropped", []) if isinstance(d, dict)]
             value = f"{len(value.get('used', []))} used"
             value += "".join(f"; {d.get('name')} left out: {d.get('reason')}" for d in dropped)
+        elif key == "measured" and isinstance(value, dict):
+            least, frame = _percent(value.get("least")), value.get("frame")
+            value = f"{_percent(value.get('mean'))} of the frames; least {least}, frame {frame}"
         elif isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):

@@ -240,6 +240,7 @@ class Session:
                 shown.guide = torch.zeros_like(shown.frames)
             for n in numbers:
                 shown.guide[n] = guide.images(slice(n, n + 1))[0]
+                shown.measured[n] = float(guide.coverage[n].float().mean())
             self.on_change("frames")
 
         def on_frames(numbers: list[int], pictures: Tensor) -> None:
@@ -267,7 +268,7 @@ class Session:
         except BaseException:
             self._show(before)
             raise
-        return f"{len(path)} frames in {folder}"
+        return f"{len(path)} frames in {folder}: {views.guide.measured()}"
 
     def _show(self, shown: LiveResult | None) -> None:
         self.shown = shown
