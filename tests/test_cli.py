@@ -20,7 +20,7 @@ import viewer_scene
 from fvgen import __version__
 from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
-from fvgen.cli.registry import COMMANDS, Command
+from fvgen.cli.registry import COMMANDS, HEADINGS, Command
 from fvgen.errors import UserError
 from fvgen.outputs import write_photos
 from fvgen.scene.build import _tell_cameras
@@ -97,6 +97,76 @@ def test_help_and_version() -> None:
         assert page.stdout.startswith(f"usage: fvgen {name}")
 
 
+def test_commands_are_listed_under_headings() -> None:
+    listed = [name for firsts in HEADINGS.values() for name in COMMANDS if name.split()[0] in firsts]
+    assert sorted(listed) == sorted(COMMANDS)
+    overview = cli._overview("").splitlines()
+    assert [line for line in overview if line.endswith(":")] == ["use:", "measure:", "train:"]
+    assert overview.index("use:") < overview.index("measure:") < overview.index("train:")
+
+
+def test_help_tells_no_defaults_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        page = cli_help(name, capsys)
+        assert "default: None" not in page
+        assert "default: )" not in page
+    assert "(default: mini)" in cli_help("generate", capsys)
+
+
+def cli_help(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """A command's page, without the lines of its boxes and the breaks in its texts."""
+    with pytest.raises(SystemExit):
+        cli.main([*name.split(), "--help"])
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("generate no.jpg -o out", "no.jpg: no such file or folder"),
+        ("generate here -o here/file", "output folder here/file: {here}/file is a file; choose another folder"),
+        ("generate here -o out --model nope", "model 'nope' is neither one of the package"),
+        ("generate here -o out --geometry da3", "da3 needs the package depth-anything-3: pip install "),
+        ("generate here -o out --depth dust3r", 'dust3r needs the package mini-dust3r: pip install "fvgen[dust3r]" &&'),
+        ("evaluate no -o out", "no: no such folder"),
+        ("evaluate here -o out --index no.json", "no.json: no such file or folder"),
+        (
+            "evaluate here -o out",
+            'an inpainted baseline needs the package opencv-python-headless: pip install "fvgen[eval]", or choose '
+            "other --baselines",
+        ),
+        ("prepare no -o out", "no: no such file or folder"),
+        (
+            "prepare here -o out --ray-address local",
+            '--ray-address needs the package ray: pip install "fvgen[clu',
+        ),
+        ("reconstruct no -o out.ply", "no: there is no such folder; name one that fvgen generate wrote"),
+        ("reconstruct here -o out.spz", 'an .spz file needs the package gsply: pip install "fvgen[spz]", or write a'),
+        (
+            "reconstruct here -o out.ply --renderer gsplat",
+            "--renderer gsplat needs the package gsplat: pip install ",
+        ),
+        ("view here", 'fvgen view needs the package viser: pip install "fvgen[viewer]"'),
+        ("page no -o out.html", "no: no such folder; name what fvgen generate wrote"),
+    ],
+)
+def test_what_is_missing_is_told_before_torch_is_imported(tmp_path: Path, arguments: str, line: str) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    absent = "cv2 gsplat gsply ray viser mini_dust3r depth_anything_3"
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent.split()!r}))
+from fvgen.cli.main import main
+code = main({arguments.split()!r})
+sys.exit("torch imported" if "torch" in sys.modules else code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.startswith("fvgen: error: " + line.format(here=tmp_path / "here"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["fail"], ["fail", "--help"]):
         assert cli.main(arguments) == 0
@@ -132,7 +202,10 @@ def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.Capt
         ("generate a.jpg -o out --path viewcrafter:no.txt", "no.txt: cannot be read (No such file or directory)"),
         ("generate a.jpg -o out --steps four", "Error parsing --steps"),
         ("generate a.jpg -o out --geometry guess", "invalid choice 'guess' for argument '--geometry'"),
-        ("generate a.jpg -o out --bogus", "Unrecognized options: --bogus"),
+        ("generate a.jpg -o out --bogus", "there is no option --bogus (see fvgen generate --help)"),
+        ("generate a.jpg --num-frames 3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
+        ("generate a.jpg --num_frames=3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
+        ("prepare a --least-covrage 1", "there is no option --least-covrage: did you mean --least-coverage?"),
         ("generate a.jpg", "Missing from fvgen generate: -o FOLDER, --output FOLDER"),
     ],
 )
@@ -237,7 +310,7 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generate(*arguments: object) -> int:
-    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", "64x48"])
+    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", "96x72"])
 
 
 def test_every_stage_leaves_a_line(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,7 +351,7 @@ def test_the_lines_of_a_fit(wall: Path, tmp_path: Path, capsys: pytest.CaptureFi
     fit = ["reconstruct", str(tmp_path / "out"), "-o", str(scene), "--iterations", "3", "--gaussians", "50"]
     assert cli.main(fit) == 0
     lines = capsys.readouterr().err.splitlines()
-    starts = ["frames: 2 photos, 3 generated", "fitting: 3 iterations, 50 Gaussians, ", f"wrote {scene}, and beside it"]
+    starts = ["frames: 3 photos, 2 generated", "fitting: 3 iterations, ", f"wrote {scene}, and beside it"]
     assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
 
 

@@ -459,5 +459,5 @@ def test_a_run_outlives_its_killed_workers(tmp_path):
 
 def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="needs Ray"):
+    with pytest.raises(UserError, match="`ray_address` needs the package ray"):
         prepare_pairs(["procedural:1"], RECIPE, tmp_path, ray_address="auto")

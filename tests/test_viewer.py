@@ -609,7 +609,7 @@ def test_without_viser_one_line_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "viser", None)
     assert cli.main(["view", str(out)]) == 2
-    line = "fvgen: error: fvgen view needs the package viser: pip install -c constraints.txt -e .[viewer]\n"
+    line = 'fvgen: error: fvgen view needs the package viser: pip install "fvgen[viewer]"\n'
     assert capsys.readouterr().err == line
 
 

@@ -22,7 +22,8 @@ from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path
 from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
 from fvgen.devices import find_device
 from fvgen.errors import UserError
-from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
+from fvgen.hub import find_model
+from fvgen.models.model import ModelConfig, VideoModel, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler, plan_windows
 from fvgen.pictures import to_bytes

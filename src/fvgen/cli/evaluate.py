@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.packages import require_estimator, require_inpainting
 
 if TYPE_CHECKING:
     from fvgen.evaluation.datasets import EvaluationScene
@@ -120,6 +122,14 @@ class Evaluate:
             raise UserError("no scenes: name folders with posed pictures")
         if self.photo_size and (self.handout or self.models == self.baselines == ()):
             raise UserError("--photo-size asks systems of ours for views: name --models or --baselines, no --handout")
+        for text in self.scenes:
+            folder = text if Path(text).exists() else text.rpartition("=")[2]
+            if not Path(folder).is_dir():
+                raise UserError(f"{folder}: no such folder")
+        must_exist(self.index, self.metric_weights)
+        require_estimator(self.depth, self.geometry if self.poses == "estimated" else "")
+        if not self.handout and (self.baselines is None or any("telea" in name for name in self.baselines)):
+            require_inpainting()
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol
         from fvgen.evaluation.store import Store

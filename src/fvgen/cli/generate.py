@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.hub import find_model
+from fvgen.packages import require_estimator
 
 if TYPE_CHECKING:
     from fvgen.cameras.viewcrafter_paths import ViewCrafterPath
@@ -120,9 +123,14 @@ class Generate:
             raise UserError(f"--window-batch {self.window_batch}: at least 1 window is needed")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
-        from fvgen.outputs import output_folder, tell_written, write_files
+        from fvgen.outputs import output_folder, prepare_output, tell_written, write_files
 
         inputs: list[str | Path] = [*self.photos, *files]
+        prepare_output(self.output, self.overwrite, inputs)
+        must_exist(*self.photos)
+        require_estimator(self.geometry, self.depth)
+        if self.model != "none":
+            find_model(self.model)
         with output_folder(self.output, self.overwrite, inputs) as folder:
             more = f" and {len(self.photos) - 1} more" if len(self.photos) > 1 else ""
             _log.info("loading: model %s, %s%s", self.model, self.photos[0], more)

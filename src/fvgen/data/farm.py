@@ -25,6 +25,7 @@ from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.samples import Sample
 from fvgen.data.shards import is_finished, write_manifest
 from fvgen.errors import UserError
+from fvgen.packages import require
 from fvgen.progress import track
 from fvgen.scene.geometry import NETWORKS, Unusable, network_for
 
@@ -171,10 +172,9 @@ def _on_ray(
 
     Only so many scenes are in hand as the cluster can work on. Ray itself tries again what a killed worker had in hand.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("`ray_address` needs Ray: pip install 'fvgen[cluster]'") from None
+    require("ray", "`ray_address`")
+    import ray
+
     options: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
     try:
         ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -11,13 +11,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from fvgen.errors import UserError
+from fvgen.packages import require
 from fvgen.reconstruction.gaussians import read_gaussians
 from fvgen.viewer.panels import Controls
 from fvgen.viewer.runs import Ending, Phase
@@ -65,16 +65,6 @@ class Latest(Generic[T]):
                 traceback.print_exc()
 
 
-def require_viser() -> None:
-    """Refuse to go on without viser.
-
-    Raises:
-        UserError: viser is not installed.
-    """
-    if find_spec("viser") is None:
-        raise UserError("fvgen view needs the package viser: pip install -c constraints.txt -e .[viewer]")
-
-
 def check_port(host: str, port: int) -> None:
     """Refuse an address at which no server can listen.
 
@@ -111,9 +101,9 @@ def open_server(host: str, port: int, label: str) -> Any:
         label: title of the panel.
 
     Raises:
-        UserError: see `require_viser` and `check_port`.
+        UserError: no viser, or see `check_port`.
     """
-    require_viser()
+    require("viser", "fvgen view")
     check_port(host, port)
     import viser
 
