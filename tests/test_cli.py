@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import viewer_scene
 from fvgen import __version__
@@ -22,7 +24,9 @@ from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
 from fvgen.cli.registry import COMMANDS, HEADINGS, Command
 from fvgen.errors import UserError
+from fvgen.files import SCENE
 from fvgen.outputs import write_photos
+from fvgen.pipeline import NovelViewPipeline
 from fvgen.scene.build import _tell_cameras
 from fvgen.scene.types import Dropped
 
@@ -310,7 +314,8 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generate(*arguments: object) -> int:
-    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", "96x72"])
+    size = "128x96"  # of smaller frames x264 does not always make the same bytes
+    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", size])
 
 
 def test_every_stage_leaves_a_line(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,14 +329,14 @@ def test_every_stage_leaves_a_line(wall: Path, tmp_path: Path, capsys: pytest.Ca
         "cameras: 3 of 3 photos, given",
         "depth: 3 photos (sweep",
     ]
-    starts += ["guide: ", f"wrote {out}/views.mp4", "next:"]
+    starts += [f"kept: {out}/{SCENE}, from which the same command", "guide: ", f"wrote {out}/views.mp4", "next:"]
     assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
     assert "\r" not in told  # no remains of bars
     shown = json.loads((out / "summary.json").read_text())["measured"]
     least = f"least {100 * shown['least']:.0f} %, frame {shown['frame']}"
     assert printed == f"5 frames in {out}: {100 * shown['mean']:.0f} % measured ({least})\n"
-    assert printed.partition(": ")[2].strip() in lines[4]
-    for line in lines[7:]:  # what comes next can be copied
+    assert printed.partition(": ")[2].strip() in lines[5]
+    for line in lines[8:]:  # what comes next can be copied
         name, *arguments = shlex.split(line)[1:]
         assert str(out) in arguments
         assert cli._parse(name, arguments) is not None
@@ -376,6 +381,90 @@ def test_a_photo_left_out_is_named_when_it_is(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "fvgen"):
         _tell_cameras(photos, placed, "colmap", 24.2)
     assert caplog.messages == ["cameras: 2 of 3 photos, 24 s", "left out b.png: nothing matched"]
+
+
+def test_an_earlier_run_is_gone_on_from_to_the_same_bytes(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(wall.parent, source)
+    listed = source / "transforms_photos.json"
+    listed.write_text(listed.read_text().replace("a.png", "a.jpg").replace("b.png", "b.jpg"))
+    turned = Image.Exif()
+    turned[274] = 3
+    for name, exif in (("a", Image.Exif()), ("b", turned)):
+        Image.open(source / "photos" / f"{name}.png").save(source / "photos" / f"{name}.jpg", exif=exif)
+    orbit = ("--path", "orbit", "--frames", 5)
+    assert generate(listed, "-o", tmp_path / "first", "--frames", 4) == 0
+    assert generate(listed, "-o", tmp_path / "fresh", *orbit) == 0
+    first = (tmp_path / "first").rename(tmp_path / "elsewhere")
+    shutil.rmtree(source)
+    with monkeypatch.context() as patch:
+        patch.setattr("fvgen.pipeline.build_scene", lambda *_, **__: pytest.fail("the scene was built again"))
+        capsys.readouterr()
+        assert generate(first, "-o", tmp_path / "again", *orbit) == 0
+    assert f"scene: 3 photos, their cameras and depth as kept in {first}\n" in capsys.readouterr().err
+    files = sorted(path.relative_to(tmp_path / "fresh") for path in (tmp_path / "fresh").rglob("*") if path.is_file())
+    assert {"a.jpg", "b.jpg.png", "c.png", "views.mp4"} <= {path.name for path in files}
+    for path in files:
+        one, other = ((tmp_path / run / path).read_bytes() for run in ("fresh", "again"))
+        if path.name == "summary.json":
+            assert {**json.loads(one), "seconds": None} == {**json.loads(other), "seconds": None}
+        else:
+            assert one == other, path
+
+    assert generate(first, "-o", tmp_path / "no", "--geometry", "colmap") == 2
+    assert "--geometry colmap: " in capsys.readouterr().err
+    photo = first / "photos" / "c.png"
+    Image.fromarray(255 - np.asarray(Image.open(photo))).save(photo)
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{photo} is not the photo that {first / SCENE} was made of" in capsys.readouterr().err
+    photo.unlink()
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{photo} is gone" in capsys.readouterr().err
+    (first / SCENE).write_bytes((first / SCENE).read_bytes()[:-9])
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{first / SCENE}: damaged" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(NovelViewPipeline, "guide", interrupt)
+        assert generate(wall, "-o", out, "--frames", 4) == 130
+    assert [path.name for path in out.parent.rglob("*")] == ["out", SCENE]
+    capsys.readouterr()
+    for arguments in ((wall, "-o", out, "--geometry", "given"), (wall.parent / "photos", "-o", out)):
+        assert generate(*arguments) == 2  # other options, other photos
+        error = f"fvgen: error: output folder {out} holds the scene of an interrupted run of other photos or options: "
+        assert capsys.readouterr().err.splitlines()[-1] == error + "choose another, or add --overwrite"
+    assert generate(out, "-o", tmp_path / "no") == 2
+    assert "holds the scene of an interrupted run: run the same command again" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("fvgen.pipeline.build_scene", lambda *_, **__: pytest.fail("the scene was built again"))
+        assert generate(wall, "-o", out, "--frames", 4) == 0
+    assert f"their cameras and depth as kept in {out}\n" in capsys.readouterr().err
+    assert generate(wall, "-o", tmp_path / "whole", "--frames", 4) == 0
+    for name in ("views.mp4", "points.ply", SCENE):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_earlier_result_is_whole_until_the_next_one_is(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert generate(wall, "-o", out, "--frames", 3) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(NovelViewPipeline, "guide", interrupt)
+    assert generate(wall, "-o", out, "--overwrite", "--depth", "sweep") == 130
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def documented_commands() -> list[str]:

@@ -326,3 +326,11 @@ def test_a_guide_that_nobody_knows_is_refused(tmp_path):
         read_config(tmp_path / "odd")
     with pytest.raises(ValueError, match="neither lookup nor points"):
         ModelConfig(guide="depth")
+
+
+def test_a_path_in_a_world_that_is_not_known_yet_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fvgen.pipeline.build_scene", lambda *_, **__: pytest.fail("work was done"))
+    pipeline, photos = NovelViewPipeline.from_pretrained("none"), made_up_photos(2, 96, 64)
+    for one, geometry in ((photos, "colmap"), (replace(photos, cameras=None), "auto")):
+        with pytest.raises(UserError, match="`path` FILE is in the world of given cameras"):
+            pipeline(one, path="path.json", geometry=geometry)

@@ -449,6 +449,16 @@ def test_a_result_is_opened(out: Path) -> None:
     assert files_in(session.workspace.folder) == []
 
 
+def test_the_scene_of_a_result_is_not_built_again(out: Path, scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session([str(out)], options=Options(size=SIZE), model="none", device="cpu")
+    monkeypatch.setattr(session.pipeline, "scene", lambda *_, **__: pytest.fail("the scene was built again"))
+    assert session.build()
+    assert session.runner.wait(30)
+    assert session.status.ending is Ending.DONE
+    for own, kept in zip(scene.depths, session.ready().depths):
+        assert torch.equal(own.depth, kept.depth)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

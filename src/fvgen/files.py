@@ -10,6 +10,9 @@ from typing import Any, BinaryIO
 
 from fvgen.errors import UserError
 
+SCENE = "scene.safetensors"
+"""Of an output folder the file that keeps the scene: see `fvgen.scene.store`."""
+
 
 def must_exist(*paths: str | Path | None) -> None:
     """Refuse to go on where a file or folder that will be read is not there; ``None`` is none.

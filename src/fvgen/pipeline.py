@@ -43,6 +43,7 @@ MEASURED_ENOUGH = 0.4  # share of the frames; below it most of what is seen is m
 _LOW = 6.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+SceneCallback = Callable[[Photos, Scene], None]
 FramesCallback = Callable[[list[int], Tensor], None]
 GuideCallback = Callable[["Guide", list[int]], None]
 Size = tuple[int, int] | Literal["model"] | None
@@ -188,11 +189,18 @@ def plan_path(
 
     first = scene.cameras[0]
     given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
-    if scene.geometry != "given":
-        raise UserError("`path` FILE is in the world of given cameras: give the photos with their transforms.json")
     if frames is not None and frames != len(given):
         raise UserError(f"`frames` {frames}: {path} has {len(given)} cameras, one frame each; leave `frames` out")
     return follow(given, scene.cameras, size)
+
+
+def _refuse_file(path: str | Path | Cameras | ViewCrafterPath | CameraPath) -> None:
+    """Refuse cameras of a file for photos whose world is not known before they are placed."""
+    if isinstance(path, Path) or (isinstance(path, str) and path.endswith(".json")):
+        raise UserError(
+            "`path` FILE is in the world of given cameras: give the photos with their transforms.json, or what an "
+            "earlier run made of them"
+        )
 
 
 def _with_bars(method: M) -> M:
@@ -342,6 +350,7 @@ class NovelViewPipeline:
         depth: str = "auto",
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
+        callback_on_scene: SceneCallback | None = None,
         callback_on_guide: GuideCallback | None = None,
         callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
@@ -364,6 +373,7 @@ class NovelViewPipeline:
             depth: ``auto``, ``sweep``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
+            callback_on_scene: gets the photos and the scene, once it is built of them.
             callback_on_guide: gets the guide, and the numbers of those of its frames that are now there.
             callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
                 ``[N, H, W, 3]`` uint8 on the CPU. Each comes once. What a callback raises ends the work.
@@ -374,18 +384,22 @@ class NovelViewPipeline:
         clock = Clock(self.device)
         self.settings(steps, guidance_scale, seed)  # complain before any work
         if isinstance(photos, Scene):
-            scene, frame_size = photos, self.frame_size(photos.photos, size)
+            scene = photos
         else:
             with clock.stage("load"):
                 loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
             left = f", {len(loaded.dropped)} left out" if loaded.dropped else ""
             _log.info("photos: %d read%s, %.0f s", len(loaded), left, clock.seconds["load"])
-            frame_size = self.frame_size(loaded, size)
+            self.frame_size(loaded, size)  # complain before any work
+            if loaded.cameras is None or geometry not in ("auto", "given"):
+                _refuse_file(path)
             self._read_ahead()
             with clock.stage("geometry"):
                 scene = self.scene(loaded, geometry, weights=geometry_weights, depth=depth)
+            if callback_on_scene is not None:
+                callback_on_scene(loaded, scene)
         if not isinstance(path, CameraPath):
-            path = self.plan(scene, path, frames, frame_size)
+            path = self.plan(scene, path, frames, self.frame_size(scene.photos, size))
         with clock.stage("render"):
             guide = self.guide(scene, path, frames=())
         views = torch.zeros_like(guide.completed)

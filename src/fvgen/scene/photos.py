@@ -34,11 +34,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One photo, not yet read: its file name, the name of its folder, and how to read it."""
+    """One photo, not yet read: its file name, the name of its folder, how to read it, and its file if it is one."""
 
     name: str
     folder: str
     read: Callable[[], Shot]
+    file: Path | None = None
 
 
 def load_photos(sources: str | Path | Sequence[str | Path], max_photos: int | None = None) -> Photos:
@@ -96,6 +97,7 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
         focals=[shot.focal for shot in shots],
         cameras=Cameras.concatenate(cameras) if cameras else None,
         dropped=[Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest],
+        files=[entries[i].file for i in kept],
     )
 
 
@@ -123,7 +125,7 @@ def _entries(source: Path, max_photos: int | None) -> list[_Entry]:
         folder = source.absolute().parent.name
         return [_Entry(f"{source.stem}_{n:05d}.png", folder, partial(Shot, image)) for n, image in frames]
     paths = _photos_in(source) if source.is_dir() else [source]
-    return [_Entry(path.name, path.absolute().parent.name, partial(_plain_shot, path)) for path in paths]
+    return [_Entry(path.name, path.absolute().parent.name, partial(_plain_shot, path), path) for path in paths]
 
 
 def _plain_shot(path: Path) -> Shot:
@@ -167,7 +169,7 @@ def _posed_entries(cameras: Path) -> list[_Entry]:
         path = image_inside(images, record.file_path, record.where)
         relative = Path(record.file_path.replace("\\", "/"))
         name = relative.name + ("" if relative.suffix else path.suffix)
-        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path)))
+        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path), path))
     return entries
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,7 @@ class Photos:
         focals: ``N`` focal lengths in pixels of ``images`` from EXIF, ``None`` where unknown.
         cameras: cameras given with the photos (transforms.json, COLMAP), at the sizes of ``images``, or ``None``.
         dropped: photos that were named by the user and left out.
+        files: ``N`` files that they were read from, ``None`` for frames of a video; empty where none is known.
     """
 
     names: list[str]
@@ -40,6 +42,7 @@ class Photos:
     focals: list[float | None]
     cameras: Cameras | None = None
     dropped: list[Dropped] = field(default_factory=list)
+    files: list[Path | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,6 +55,7 @@ class Photos:
             images=[self.images[i] for i in index],
             focals=[self.focals[i] for i in index],
             cameras=None if self.cameras is None else self.cameras[index],
+            files=[self.files[i] for i in index] if self.files else [],
         )
 
     def without_copies(self) -> "Photos":
