@@ -23,8 +23,8 @@ HEAD = """# The command line
 This page is written by `scripts/write_cli_docs.py` from the commands themselves; `fvgen COMMAND --help` says the same.
 
 A mistake in the input ends in one line on stderr and exit code 2, Ctrl-C in exit code 130. In both cases nothing is
-left in the output folder, save by `fvgen evaluate`, which keeps what is finished and goes on from there. `fvgen view`
-is ended by Ctrl-C, with exit code 0.
+left in the output folder, save by `fvgen evaluate`, which keeps what is finished and goes on from there, and by
+`fvgen generate`, which keeps cameras and depth. `fvgen view` is ended by Ctrl-C, with exit code 0.
 """
 
 

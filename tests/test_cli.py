@@ -1,23 +1,34 @@
 """The command line: options, exit codes, one line for each mistake, and its page in the docs."""
 
 import errno
+import json
+import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import viewer_scene
 from fvgen import __version__
 from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
-from fvgen.cli.registry import COMMANDS, Command
+from fvgen.cli.registry import COMMANDS, HEADINGS, Command
 from fvgen.errors import UserError
+from fvgen.files import SCENE
+from fvgen.outputs import write_photos
+from fvgen.pipeline import NovelViewPipeline
+from fvgen.scene.build import _tell_cameras
+from fvgen.scene.types import Dropped
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -90,6 +101,76 @@ def test_help_and_version() -> None:
         assert page.stdout.startswith(f"usage: fvgen {name}")
 
 
+def test_commands_are_listed_under_headings() -> None:
+    listed = [name for firsts in HEADINGS.values() for name in COMMANDS if name.split()[0] in firsts]
+    assert sorted(listed) == sorted(COMMANDS)
+    overview = cli._overview("").splitlines()
+    assert [line for line in overview if line.endswith(":")] == ["use:", "measure:", "train:"]
+    assert overview.index("use:") < overview.index("measure:") < overview.index("train:")
+
+
+def test_help_tells_no_defaults_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        page = cli_help(name, capsys)
+        assert "default: None" not in page
+        assert "default: )" not in page
+    assert "(default: mini)" in cli_help("generate", capsys)
+
+
+def cli_help(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """A command's page, without the lines of its boxes and the breaks in its texts."""
+    with pytest.raises(SystemExit):
+        cli.main([*name.split(), "--help"])
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("generate no.jpg -o out", "no.jpg: no such file or folder"),
+        ("generate here -o here/file", "output folder here/file: {here}/file is a file; choose another folder"),
+        ("generate here -o out --model nope", "model 'nope' is neither one of the package"),
+        ("generate here -o out --geometry da3", "da3 needs the package depth-anything-3: pip install "),
+        ("generate here -o out --depth dust3r", 'dust3r needs the package mini-dust3r: pip install "fvgen[dust3r]" &&'),
+        ("evaluate no -o out", "no: no such folder"),
+        ("evaluate here -o out --index no.json", "no.json: no such file or folder"),
+        (
+            "evaluate here -o out",
+            'an inpainted baseline needs the package opencv-python-headless: pip install "fvgen[eval]", or choose '
+            "other --baselines",
+        ),
+        ("prepare no -o out", "no: no such file or folder"),
+        (
+            "prepare here -o out --ray-address local",
+            '--ray-address needs the package ray: pip install "fvgen[clu',
+        ),
+        ("reconstruct no -o out.ply", "no: there is no such folder; name one that fvgen generate wrote"),
+        ("reconstruct here -o out.spz", 'an .spz file needs the package gsply: pip install "fvgen[spz]", or write a'),
+        (
+            "reconstruct here -o out.ply --renderer gsplat",
+            "--renderer gsplat needs the package gsplat: pip install ",
+        ),
+        ("view here", 'fvgen view needs the package viser: pip install "fvgen[viewer]"'),
+        ("page no -o out.html", "no: no such folder; name what fvgen generate wrote"),
+    ],
+)
+def test_what_is_missing_is_told_before_torch_is_imported(tmp_path: Path, arguments: str, line: str) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    absent = "cv2 gsplat gsply ray viser mini_dust3r depth_anything_3"
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent.split()!r}))
+from fvgen.cli.main import main
+code = main({arguments.split()!r})
+sys.exit("torch imported" if "torch" in sys.modules else code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.startswith("fvgen: error: " + line.format(here=tmp_path / "here"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["fail"], ["fail", "--help"]):
         assert cli.main(arguments) == 0
@@ -125,7 +206,10 @@ def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.Capt
         ("generate a.jpg -o out --path viewcrafter:no.txt", "no.txt: cannot be read (No such file or directory)"),
         ("generate a.jpg -o out --steps four", "Error parsing --steps"),
         ("generate a.jpg -o out --geometry guess", "invalid choice 'guess' for argument '--geometry'"),
-        ("generate a.jpg -o out --bogus", "Unrecognized options: --bogus"),
+        ("generate a.jpg -o out --bogus", "there is no option --bogus (see fvgen generate --help)"),
+        ("generate a.jpg --num-frames 3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
+        ("generate a.jpg --num_frames=3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
+        ("prepare a --least-covrage 1", "there is no option --least-covrage: did you mean --least-coverage?"),
         ("generate a.jpg", "Missing from fvgen generate: -o FOLDER, --output FOLDER"),
     ],
 )
@@ -219,6 +303,168 @@ sys.exit(main(["slow"]))
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "fvgen: error: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos of a wall, with their cameras."""
+    folder = tmp_path_factory.mktemp("wall")
+    write_photos(viewer_scene.scene(), folder)
+    return folder / "transforms_photos.json"
+
+
+def generate(*arguments: object) -> int:
+    size = "128x96"  # of smaller frames x264 does not always make the same bytes
+    return cli.main(["generate", *map(str, arguments), "--model", "none", "--size", size])
+
+
+def test_every_stage_leaves_a_line(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my scene"
+    assert generate(wall, "-o", out, "--frames", 5) == 0
+    printed, told = capsys.readouterr()
+    lines = told.splitlines()
+    starts = [
+        f"loading: model none, {wall}",
+        "photos: 3 read, ",
+        "cameras: 3 of 3 photos, given",
+        "depth: 3 photos (sweep",
+    ]
+    starts += [f"kept: {out}/{SCENE}, from which the same command", "guide: ", f"wrote {out}/views.mp4", "next:"]
+    assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
+    assert "\r" not in told  # no remains of bars
+    shown = json.loads((out / "summary.json").read_text())["measured"]
+    least = f"least {100 * shown['least']:.0f} %, frame {shown['frame']}"
+    assert printed == f"5 frames in {out}: {100 * shown['mean']:.0f} % measured ({least})\n"
+    assert printed.partition(": ")[2].strip() in lines[5]
+    for line in lines[8:]:  # what comes next can be copied
+        name, *arguments = shlex.split(line)[1:]
+        assert str(out) in arguments
+        assert cli._parse(name, arguments) is not None
+    assert not logging.getLogger("fvgen").handlers
+
+
+def test_quiet_tells_nothing_but_the_result(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(wall, "-o", tmp_path / "out", "--frames", 3, "--quiet") == 0
+    printed, told = capsys.readouterr()
+    assert (printed.count("\n"), told) == (1, "")
+
+
+def test_the_lines_of_a_fit(wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(wall, "-o", tmp_path / "out", "--frames", 5) == 0
+    capsys.readouterr()
+    scene = tmp_path / "scene.ply"
+    fit = ["reconstruct", str(tmp_path / "out"), "-o", str(scene), "--iterations", "3", "--gaussians", "50"]
+    assert cli.main(fit) == 0
+    lines = capsys.readouterr().err.splitlines()
+    starts = ["frames: 3 photos, 2 generated", "fitting: 3 iterations, ", f"wrote {scene}, and beside it"]
+    assert [line[: len(start)] for line, start in zip(lines, starts)] == starts
+
+
+def test_views_that_are_mostly_made_up_are_no_success(
+    wall: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = json.loads(wall.read_text())
+    for frame in away["frames"]:  # turned round: what is there, no photo shows
+        frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ np.diag([-1.0, 1, -1, 1])).tolist()
+    path = tmp_path / "away.json"
+    path.write_text(json.dumps(away))
+    assert generate(wall, "-o", tmp_path / "out", "--path", path) == 0
+    printed, told = capsys.readouterr()
+    assert "fvgen: warning: only 0 % of the frames is measured" in told
+    assert "or --path through" in told
+    assert printed.endswith("; too little to be trusted\n")
+
+
+def test_a_photo_left_out_is_named_when_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    photos = viewer_scene.scene().photos
+    placed = replace(photos.select([0, 2]), dropped=[Dropped("b.png", "nothing matched")])
+    with caplog.at_level(logging.INFO, "fvgen"):
+        _tell_cameras(photos, placed, "colmap", 24.2)
+    assert caplog.messages == ["cameras: 2 of 3 photos, 24 s", "left out b.png: nothing matched"]
+
+
+def test_an_earlier_run_is_gone_on_from_to_the_same_bytes(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(wall.parent, source)
+    listed = source / "transforms_photos.json"
+    listed.write_text(listed.read_text().replace("a.png", "a.jpg").replace("b.png", "b.jpg"))
+    turned = Image.Exif()
+    turned[274] = 3
+    for name, exif in (("a", Image.Exif()), ("b", turned)):
+        Image.open(source / "photos" / f"{name}.png").save(source / "photos" / f"{name}.jpg", exif=exif)
+    orbit = ("--path", "orbit", "--frames", 5)
+    assert generate(listed, "-o", tmp_path / "first", "--frames", 4) == 0
+    assert generate(listed, "-o", tmp_path / "fresh", *orbit) == 0
+    first = (tmp_path / "first").rename(tmp_path / "elsewhere")
+    shutil.rmtree(source)
+    with monkeypatch.context() as patch:
+        patch.setattr("fvgen.pipeline.build_scene", lambda *_, **__: pytest.fail("the scene was built again"))
+        capsys.readouterr()
+        assert generate(first, "-o", tmp_path / "again", *orbit) == 0
+    assert f"scene: 3 photos, their cameras and depth as kept in {first}\n" in capsys.readouterr().err
+    files = sorted(path.relative_to(tmp_path / "fresh") for path in (tmp_path / "fresh").rglob("*") if path.is_file())
+    assert {"a.jpg", "b.jpg.png", "c.png", "views.mp4"} <= {path.name for path in files}
+    for path in files:
+        one, other = ((tmp_path / run / path).read_bytes() for run in ("fresh", "again"))
+        if path.name == "summary.json":
+            assert {**json.loads(one), "seconds": None} == {**json.loads(other), "seconds": None}
+        else:
+            assert one == other, path
+
+    assert generate(first, "-o", tmp_path / "no", "--geometry", "colmap") == 2
+    assert "--geometry colmap: " in capsys.readouterr().err
+    photo = first / "photos" / "c.png"
+    Image.fromarray(255 - np.asarray(Image.open(photo))).save(photo)
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{photo} is not the photo that {first / SCENE} was made of" in capsys.readouterr().err
+    photo.unlink()
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{photo} is gone" in capsys.readouterr().err
+    (first / SCENE).write_bytes((first / SCENE).read_bytes()[:-9])
+    assert generate(first, "-o", tmp_path / "no") == 2
+    assert f"{first / SCENE}: damaged" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(NovelViewPipeline, "guide", interrupt)
+        assert generate(wall, "-o", out, "--frames", 4) == 130
+    assert [path.name for path in out.parent.rglob("*")] == ["out", SCENE]
+    capsys.readouterr()
+    for arguments in ((wall, "-o", out, "--geometry", "given"), (wall.parent / "photos", "-o", out)):
+        assert generate(*arguments) == 2  # other options, other photos
+        error = f"fvgen: error: output folder {out} holds the scene of an interrupted run of other photos or options: "
+        assert capsys.readouterr().err.splitlines()[-1] == error + "choose another, or add --overwrite"
+    assert generate(out, "-o", tmp_path / "no") == 2
+    assert "holds the scene of an interrupted run: run the same command again" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("fvgen.pipeline.build_scene", lambda *_, **__: pytest.fail("the scene was built again"))
+        assert generate(wall, "-o", out, "--frames", 4) == 0
+    assert f"their cameras and depth as kept in {out}\n" in capsys.readouterr().err
+    assert generate(wall, "-o", tmp_path / "whole", "--frames", 4) == 0
+    for name in ("views.mp4", "points.ply", SCENE):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_earlier_result_is_whole_until_the_next_one_is(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert generate(wall, "-o", out, "--frames", 3) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(NovelViewPipeline, "guide", interrupt)
+    assert generate(wall, "-o", out, "--overwrite", "--depth", "sweep") == 130
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def documented_commands() -> list[str]:

@@ -114,8 +114,9 @@ def test_any_size_and_the_photographs_own_are_scored(place: Path, capsys) -> Non
     arguments = ["evaluate", f"demo={place / 'study'}", "--index", str(place / "index.json"), "--models", "mini"]
     arguments += ["--baselines", "completed-guide", "--metrics", "psnr", "-o", str(out)]
     assert main([*arguments, "--size", "130x90", "--photo-size"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "130x90" in printed
+    assert told.startswith("scene 1 of ")
     photo = Image.open(place / "study" / "images" / "frame_00001.png").size
     for folder, size in ((out, (130, 90)), (out / "photo-size", photo)):
         results = json.loads((folder / "results.json").read_text())

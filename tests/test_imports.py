@@ -32,7 +32,18 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "viewer": ("outputs", "reconstruction", "pages"),
     "pages": (),
 }
-FREE_FOR_ALL = {"errors", "progress", "files", "devices", "pictures", "charts", "hub", "lazy", "__version__"}
+FREE_FOR_ALL = {
+    "errors",
+    "progress",
+    "files",
+    "devices",
+    "pictures",
+    "charts",
+    "hub",
+    "lazy",
+    "packages",
+    "__version__",
+}
 ENTRANCES = {"cli", "__init__", "__main__"}  # may import any room
 
 

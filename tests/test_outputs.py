@@ -16,16 +16,18 @@ from PIL import Image
 from fvgen.cameras import Cameras, path_through
 from fvgen.cameras.poses import look_at
 from fvgen.errors import UserError
+from fvgen.files import SCENE
 from fvgen.models.speed import Speed
-from fvgen.outputs import output_folder, prepare_output, write_files, write_outputs
+from fvgen.outputs import output_folder, prepare_output, write_files, write_outputs, write_photos
 from fvgen.pipeline import Settings
 from fvgen.rendering import Guide
+from fvgen.scene.depth import DepthMap
 from fvgen.scene.formats.ply import read_ply
-from fvgen.scene.types import Dropped, Photos, PointCloud, Scene
+from fvgen.scene.types import MEASURED, Dropped, Photos, PointCloud, Scene
 
 FRAMES, WIDTH, HEIGHT = 7, 64, 48
 FILES = {"views.mp4", "guide.mp4", "images", "coverage", "photos", "transforms.json", "sparse", "points.ply"}
-FILES |= {"summary.json", "transforms_photos.json"}
+FILES |= {"summary.json", "transforms_photos.json", "depth", SCENE}
 
 
 @pytest.fixture
@@ -53,6 +55,11 @@ def views() -> Any:
     p = 50
     positions = torch.randn(p, 3, generator=random)
     points = PointCloud(positions, colours(p, 3), torch.zeros(p, dtype=torch.int64), torch.ones(p))
+    confidence = torch.linspace(0, 1, 1200).view(30, 40)
+    depths = [
+        DepthMap(1 + torch.rand(30, 40, generator=random), confidence, cameras[k].resized(40, 30), colours(30, 40, 3))
+        for k in range(2)
+    ]
     guide = Guide(
         completed=colours(FRAMES, HEIGHT, WIDTH, 3),
         told=colours(FRAMES, HEIGHT, WIDTH),
@@ -66,7 +73,7 @@ def views() -> Any:
         guide=guide,
         cameras=path.cameras,
         photo=path.photo,
-        scene=Scene(photos, cameras, points, [], "colmap"),
+        scene=Scene(photos, cameras, points, depths, "colmap"),
         seconds={"load": 0.1, "geometry": 1.5, "render": 0.2, "total": 1.9},
         settings=Settings("none", 0, 1.0, 7, "cpu", "float32", speed=Speed(offload=True)),
     )
@@ -94,9 +101,46 @@ def test_every_file_is_there_and_nothing_else(views: Any, tmp_path: Path) -> Non
 def test_photos_are_full_size(views: Any, tmp_path: Path) -> None:
     write_outputs(views, tmp_path / "out")
     photos = tmp_path / "out" / "photos"
-    assert sorted(p.name for p in photos.iterdir()) == ["one.jpg", "two.png"]
-    assert (pixels(photos / "two.png") == views.scene.photos.images[1].numpy()).all()
-    assert pixels(photos / "one.jpg").shape == (120, 160, 3)
+    names = ["one.jpg.png", "two.png"]  # nothing is known of a file, and a JPEG would lose something
+    assert sorted(p.name for p in photos.iterdir()) == names
+    for name, image in zip(names, views.scene.photos.images):
+        assert (pixels(photos / name) == image.numpy()).all()
+
+
+def test_photos_that_are_files_are_copied(views: Any, tmp_path: Path) -> None:
+    one, two = (image.numpy() for image in views.scene.photos.images)
+    Image.fromarray(two).save(tmp_path / "two.png", compress_level=0)
+    Image.fromarray(np.dstack([one, one[..., :1] * 0 + 255])).save(tmp_path / "alpha.png")
+    turned = Image.Exif()
+    turned[274] = 3
+    Image.fromarray(one).save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(255 - two).save(tmp_path / "changed.png")
+    sources = ["two.png", "alpha.png", "turned.png", "changed.png", "gone.png"]
+    images = [views.scene.photos.images[k] for k in (1, 0, 0, 1, 1)]
+    names = [f"{k}.png" for k in range(5)]
+    photos = Photos(names, images, [None] * 5, files=[tmp_path / source for source in sources])
+    scene = Scene(photos, views.scene.cameras[[1, 0, 0, 1, 1]], views.scene.points, [], "given")
+    (tmp_path / "out").mkdir()
+    assert write_photos(scene, tmp_path / "out") == names
+    written = [tmp_path / "out" / "photos" / name for name in names]
+    for path, image in zip(written, images):
+        assert (pixels(path) == image.numpy()).all()
+    copy = (tmp_path / "two.png").read_bytes()
+    assert [path.read_bytes() == copy for path in written] == [True, False, False, False, False]
+    with Image.open(written[2]) as picture:
+        assert not picture.getexif()
+
+
+def test_measured_depth_is_written_as_nerfstudio_reads_it(views: Any, tmp_path: Path) -> None:
+    write_outputs(views, tmp_path / "out")
+    listed = json.loads((tmp_path / "out" / "transforms_photos.json").read_text())
+    unit = listed["depth_unit_scale_factor"]
+    for frame, own in zip(listed["frames"], views.scene.depths):
+        steps = pixels(tmp_path / "out" / frame["depth_file_path"])
+        assert steps.dtype == np.uint16
+        measured = (own.confidence >= MEASURED).numpy()
+        assert ((steps > 0) == measured).all()
+        assert np.abs(steps * unit - own.depth.numpy())[measured].max() <= unit / 2 + 1e-6
 
 
 def test_photo_formats_that_are_not_written_become_png(views: Any, tmp_path: Path) -> None:
@@ -105,10 +149,10 @@ def test_photo_formats_that_are_not_written_become_png(views: Any, tmp_path: Pat
     )
     write_outputs(views, tmp_path / "out")
     photos = tmp_path / "out" / "photos"
-    for file, image in zip(["a.avif.png", "b.webp"], views.scene.photos.images):
+    for file, image in zip(["a.avif.png", "b.webp.png"], views.scene.photos.images):
         assert (pixels(photos / file) == image.numpy()).all()
     frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
-    assert [frames[0]["photo"], frames[-1]["photo"]] == ["a.avif.png", "b.webp"]
+    assert [frames[0]["photo"], frames[-1]["photo"]] == ["a.avif.png", "b.webp.png"]
 
 
 def test_videos_have_all_frames(views: Any, tmp_path: Path) -> None:
@@ -139,7 +183,7 @@ def test_transforms_hold_the_camera_and_source_of_each_frame(views: Any, tmp_pat
     write_outputs(views, tmp_path / "out")
     frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
     assert [f["source"] for f in frames] == ["photo"] + ["generated"] * (FRAMES - 2) + ["photo"]
-    assert [f.get("photo") for f in frames] == ["one.jpg"] + [None] * (FRAMES - 2) + ["two.png"]
+    assert [f.get("photo") for f in frames] == ["one.jpg.png"] + [None] * (FRAMES - 2) + ["two.png"]
     opengl = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
     for i, frame in enumerate(frames):
         assert frame["file_path"] == f"images/{i:05d}.png"
@@ -187,6 +231,9 @@ def test_summary(views: Any, tmp_path: Path) -> None:
     assert seconds["total"] == pytest.approx(1.9 + seconds["write"], abs=2e-3)
     from fvgen import __version__
 
+    shares = [round(float(one.float().mean()), 4) for one in views.guide.coverage]
+    made = [share for share, photo in zip(shares, views.photo) if photo is None]  # photographs say nothing
+    mean = pytest.approx(sum(made) / len(made), abs=1e-4)
     assert summary == {
         "offload": True,
         "model": "none",
@@ -203,6 +250,7 @@ def test_summary(views: Any, tmp_path: Path) -> None:
             "used": ["one.jpg", "two.png"],
             "dropped": [{"name": "blurred.jpg", "reason": "nothing matched"}],
         },
+        "measured": {"mean": mean, "least": min(made), "frame": shares.index(min(made)), "frames": shares},
         "points": 50,
         "version": __version__,
     }

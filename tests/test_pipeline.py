@@ -378,6 +378,8 @@ def test_a_path_file_is_checked_before_geometry(scene: Scene, tmp_path, monkeypa
         pipeline(photos, path=file, frames=3)
     with pytest.raises(UserError, match="in the world of given cameras"):
         pipeline(replace(photos, cameras=None), path=file)
+    with pytest.raises(UserError, match="in the world of given cameras"):
+        pipeline(photos, path=file, geometry="colmap")
     with pytest.raises(UserError, match="nor a path of this name"):
         pipeline(photos, path="sideways")
     with pytest.raises(AssertionError, match="geometry was computed"):

@@ -282,7 +282,10 @@ def test_the_split_goes_by_the_scenes_name_alone():
 def test_the_command_says_what_it_made(walk, tmp_path, capsys):
     options = ["--size", "128x80", "--frames", "6", "--clips", "1", "--longest-stride", "1"]
     assert main(["prepare", str(walk), "-o", str(tmp_path / "pairs"), *options]) == 0
-    assert "1 clip" in capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "1 clip" in printed
+    assert told.splitlines()[0] == "scenes: 1 to prepare, 0 there already"
+    assert told.splitlines()[1].startswith("prepared 1 of 1: ")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*.tar")}
     assert main(["prepare", str(walk), "-o", str(tmp_path / "pairs"), *options]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*.tar")}
@@ -456,5 +459,5 @@ def test_a_run_outlives_its_killed_workers(tmp_path):
 
 def test_ray_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="needs Ray"):
+    with pytest.raises(UserError, match="`ray_address` needs the package ray"):
         prepare_pairs(["procedural:1"], RECIPE, tmp_path, ray_address="auto")

@@ -14,10 +14,10 @@ from fvgen.data.latents import ClipBatch, LatentCorpus
 from fvgen.data.pairs import procedural_pair
 from fvgen.data.recipe import ClipDraw
 from fvgen.distillation.config import RECIPES
+from fvgen.hub import find_model
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
 from fvgen.models.denoiser import Condition
-from fvgen.models.model import find_model
 from fvgen.models.sampling import sample_latents
 from fvgen.procedural.textures import KINDS, procedural_texture
 from fvgen.training.checkpoints import fingerprint

@@ -26,8 +26,9 @@ from fvgen.viewer import keyframes as keys
 from fvgen.viewer.app import Latest
 from fvgen.viewer.keyframes import load_path, save_path
 from fvgen.viewer.page import render_page
-from fvgen.viewer.result import Workspace, checked_name, is_result, read_result
+from fvgen.viewer.result import Workspace, checked_name, is_result, read_result, shown_whole
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
+from fvgen.viewer.scenery import measured_color
 from fvgen.viewer.session import Options, Session, open_session
 
 SIZE = viewer_scene.SIZE
@@ -451,6 +452,16 @@ def test_a_result_is_opened(out: Path) -> None:
     assert files_in(session.workspace.folder) == []
 
 
+def test_the_scene_of_a_result_is_not_built_again(out: Path, scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session([str(out)], options=Options(size=SIZE), model="none", device="cpu")
+    monkeypatch.setattr(session.pipeline, "scene", lambda *_, **__: pytest.fail("the scene was built again"))
+    assert session.build()
+    assert session.runner.wait(30)
+    assert session.status.ending is Ending.DONE
+    for own, kept in zip(scene.depths, session.ready().depths):
+        assert torch.equal(own.depth, kept.depth)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -576,6 +587,21 @@ def test_the_page_has_a_scene_to_walk_through(out: Path, tmp_path: Path, capsys:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "splats.ply"]
 
 
+def test_what_is_measured_is_told(out: Path, tmp_path: Path, scene) -> None:
+    result = read_result(out)
+    told = result.summary["measured"]
+    assert set(shown_whole(result).measured) == set(range(len(result.frames)))
+    page = render_page(result, 10, "title", 12)
+    assert f"{100 * told['mean']:.0f} % of the frames; least {100 * told['least']:.0f} %, frame {told['frame']}" in page
+    result.summary["measured"] = "no"  # of another program, or older
+    assert shown_whole(result).measured == {}
+    assert "% measured" not in render_page(result, 10, "title", 12)
+    colors = [measured_color(share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert [green for _, green, _ in colors[:3]] == sorted({green for _, green, _ in colors[:3]})
+    assert [red for red, _, _ in colors[2:]] == sorted({red for red, _, _ in colors[2:]}, reverse=True)
+    assert measured_color(None) == measured_color(1.0)
+
+
 def test_the_page_shows_the_frames(out: Path) -> None:
     import base64
     import io
@@ -643,7 +669,7 @@ def test_without_viser_one_line_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "viser", None)
     assert cli.main(["view", str(out)]) == 2
-    line = "fvgen: error: fvgen view needs the package viser: pip install -c constraints.txt -e .[viewer]\n"
+    line = 'fvgen: error: fvgen view needs the package viser: pip install "fvgen[viewer]"\n'
     assert capsys.readouterr().err == line
 
 

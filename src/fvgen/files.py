@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that must be there, and files that are written whole or not at all."""
 
 import hashlib
 import json
@@ -8,6 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from fvgen.errors import UserError
+
+SCENE = "scene.safetensors"
+"""Of an output folder the file that keeps the scene: see `fvgen.scene.store`."""
+
+
+def must_exist(*paths: str | Path | None) -> None:
+    """Refuse to go on where a file or folder that will be read is not there; ``None`` is none.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for path in paths:
+        if path is not None and not Path(path).expanduser().exists():
+            raise UserError(f"{path}: no such file or folder")
 
 
 def sha256_of(path: Path) -> str:

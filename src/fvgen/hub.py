@@ -1,10 +1,12 @@
-"""Models of the Hugging Face hub."""
+"""Models by name: of the package, a folder, or of the Hugging Face hub."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from fvgen.errors import UserError
+
+WEIGHTS = Path(__file__).parent / "models" / "weights"
 
 
 def is_hub_name(text: str) -> bool:
@@ -30,3 +32,27 @@ def hub_folder(model: str, patterns: Sequence[str], download: bool = True) -> Pa
     except Exception as error:  # the hub's client raises those of several network libraries
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{model} cannot be had from the hub ({reason})") from None
+
+
+def find_model(folder: str | Path) -> Path:
+    """The folder of a model: given itself, or by the name of one of the package or of the Hugging Face hub.
+
+    Args:
+        folder: a folder, a name such as ``mini``, or ``OWNER/MODEL``, which is downloaded if no folder has that name.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
+    if is_hub_name(str(folder)):
+        try:
+            path = hub_folder(str(folder), ("*.json", "*.safetensors"))
+        except UserError as error:
+            raise UserError(f"model '{folder}': there is no such folder, and {error}") from None
+    if not (path / "model_index.json").is_file():
+        known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
+        hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
+        raise UserError(
+            f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
+        )
+    return path

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -13,22 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from fvgen import __version__
 from fvgen.errors import UserError
+from fvgen.files import SCENE
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fvgen.pipeline import NovelViews
+    from fvgen.rendering.guide import Measured
     from fvgen.scene.formats.images import PngWriter
     from fvgen.scene.types import Scene
 
+_log = logging.getLogger(__name__)
 _STAGES = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
-_PHOTO_FORMATS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
-    ".png": {"format": "PNG", "compress_level": 4},
-    ".webp": {"format": "WEBP", "lossless": True},
-    **dict.fromkeys((".tif", ".tiff"), {"format": "TIFF", "compression": "tiff_lzw"}),
-    ".bmp": {"format": "BMP"},
-}
+_COPIED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")  # that all programs read
+_ORIENTATION = 274  # of EXIF
 
 
 def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0, overwrite: bool = False) -> None:
@@ -45,14 +45,21 @@ def write_outputs(views: "NovelViews", output: str | Path, *, fps: float = 10.0,
     """
     with output_folder(output, overwrite) as folder:
         write_files(views, folder, fps)
+    tell_written(output)
+
+
+def tell_written(output: str | Path) -> None:
+    """Log what lies in a folder of a result, first what is looked at first."""
+    folder = Path(output)
+    _log.info("wrote %s, and beside it guide.mp4, images/, points.ply and the cameras", folder / "views.mp4")
 
 
 def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "PngWriter | None" = None) -> None:
     """Write every file of a result into ``folder``, which exists and is empty.
 
     ``views.mp4``, ``guide.mp4``, ``images/``, ``coverage/``, ``photos/``, ``transforms.json`` (of the frames),
-    ``transforms_photos.json``, ``sparse/0/``, ``points.ply`` and ``summary.json``; frame ``i`` is
-    ``images/{i:05d}.png``, in every file the same.
+    ``transforms_photos.json``, ``depth/``, ``scene.safetensors``, ``sparse/0/``, ``points.ply`` and ``summary.json``;
+    frame ``i`` is ``images/{i:05d}.png``, in every file the same.
 
     Args:
         views: what the pipeline returned.
@@ -79,8 +86,7 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
         frames.finish()
         coverage.finish()
     names = [frames.name(i) for i in range(count)]
-    write_photos(views.scene, folder)
-    files = _photo_files(views.scene)
+    files = write_photos(views.scene, folder)
     extras = [{"source": "generated"} if k is None else {"source": "photo", "photo": files[k]} for k in views.photo]
     top = {"ply_file_path": "points.ply"}
     write_transforms_json(folder / "transforms.json", views.cameras, [f"images/{name}" for name in names], extras, top)
@@ -91,30 +97,83 @@ def write_files(views: "NovelViews", folder: Path, fps: float = 10.0, images: "P
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_photos(scene: "Scene", folder: Path) -> None:
-    """Write the photographs into ``folder / "photos"``, masks into ``masks``, and ``transforms_photos.json``.
+def write_photos(scene: "Scene", folder: Path) -> list[str]:
+    """Write what is known of the photographs: themselves, their cameras and depth, and the scene as it is.
 
-    That file is an input like any other: ``fvgen generate OUT/transforms_photos.json`` works in the same world, so
-    that a path file can be followed in it.
+    ``transforms_photos.json`` is an input like any other: ``fvgen generate OUT/transforms_photos.json`` works in the
+    same world. Its ``depth/`` is where depth was measured, in 16 bits, of which ``depth_unit_scale_factor`` makes units
+    of the world. With ``scene.safetensors`` ``fvgen generate OUT`` goes on from the scene. Photographs keep their files
+    where these hold what was used; others (turned, undistorted, taken from a video) become PNG.
+
+    Returns:
+        Their file names in ``folder / "photos"``.
     """
-    from PIL import Image
-
     from fvgen.scene.formats.images import write_png
     from fvgen.scene.formats.transforms_json import write_transforms_json
+    from fvgen.scene.store import write_scene
 
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    files = _photo_files(scene)
-    for name, image in zip(files, scene.photos.images):
-        form = _PHOTO_FORMATS[Path(name).suffix.lower()]
-        Image.fromarray(image.cpu().contiguous().numpy()).save(folder / "photos" / name, **form)
+    photos = scene.photos
+    known = photos.files or [None] * len(photos)
+    files = [_write_photo(*one, folder / "photos") for one in zip(photos.names, photos.images, known)]
     extras: list[dict[str, Any]] = [{"order": i} for i in range(len(files))]  # the user's, names may have another
-    for extra, name, mask in zip(extras, files, scene.photos.masks or []):
+    for extra, name, mask in zip(extras, files, photos.masks or []):
         if mask is not None:
             (folder / "masks").mkdir(exist_ok=True)
             extra["mask_path"] = f"masks/{name}.png"
             write_png(folder / extra["mask_path"], mask)
-    paths = [f"photos/{name}" for name in files]
-    write_transforms_json(folder / "transforms_photos.json", scene.cameras, paths, extras)
+    top: dict[str, Any] = {}
+    if scene.depths:
+        top["depth_unit_scale_factor"] = _write_depths(scene, folder / "depth")
+        for i, extra in enumerate(extras):
+            extra["depth_file_path"] = f"depth/{i:05d}.png"
+        write_scene(scene, folder, files)
+    listed = [f"photos/{name}" for name in files]
+    write_transforms_json(folder / "transforms_photos.json", scene.cameras, listed, extras, top)
+    return files
+
+
+def _write_photo(name: str, image: "Tensor", source: Path | None, folder: Path) -> str:
+    """Write a photograph ``[H, W, 3]``: its own file if that holds just this, else a PNG. Returns the name."""
+    from PIL import Image
+
+    name = Path(name).name
+    suffix = Path(name).suffix.lower()
+    if source is not None and suffix in _COPIED and suffix == source.suffix.lower() and _holds(source, image):
+        shutil.copyfile(source, folder / name)
+        return name
+    name = name if suffix == ".png" else f"{name}.png"
+    Image.fromarray(image.cpu().contiguous().numpy()).save(folder / name, format="PNG", compress_level=4)
+    return name
+
+
+def _holds(source: Path, image: "Tensor") -> bool:
+    """Whether a file still is this picture for everybody who reads it, whatever they do about EXIF and alpha."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(source) as stored:
+            plain = stored.mode == "RGB" and stored.getexif().get(_ORIENTATION, 1) == 1
+            return plain and np.array_equal(np.asarray(stored), image.cpu().numpy())
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _write_depths(scene: "Scene", folder: Path) -> float:
+    """Write measured depth as ``[h, w]`` of 16 bits, 0 where it is not; returns the world's units of one step."""
+    import numpy as np
+    from PIL import Image
+
+    from fvgen.scene.types import MEASURED
+
+    folder.mkdir(exist_ok=True)
+    shown = [(one.depth * (one.confidence >= MEASURED)).cpu().double().numpy() for one in scene.depths]
+    unit = max(float(depth.max()) for depth in shown) / 65535 or 1.0
+    for i, depth in enumerate(shown):
+        steps = np.where(depth > 0, np.maximum(np.round(depth / unit), 1), 0).astype(np.uint16)
+        Image.fromarray(steps).save(folder / f"{i:05d}.png", format="PNG")
+    return unit
 
 
 @contextlib.contextmanager
@@ -126,7 +185,7 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
 
     Args:
         output: the folder to write.
-        overwrite: allow it to hold something already.
+        overwrite: allow it to hold something already, other than the scene that an interrupted run left.
         inputs: files and folders that are read; none of them may lie inside ``output`` when that is overwritten.
 
     Raises:
@@ -178,12 +237,12 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
         present = {entry.name for entry in target.iterdir()} if target.exists() else set()
     except OSError as error:
         raise UserError(f"output folder {output} cannot be read ({error.strerror}); choose another") from None
-    if present and not overwrite:
+    if present - {SCENE} and not overwrite:
         raise UserError(f"output folder {output} is not empty; choose another, or add `overwrite`")
     for item in map(Path, inputs) if present else ():
         if Path(os.path.realpath(item)).is_relative_to(target):
             raise UserError(f"output folder {output} holds the input {item}; choose another folder")
-    folders = sorted(present & {"images", "coverage", "photos", "masks", "sparse"})
+    folders = sorted(present & {"images", "coverage", "photos", "masks", "depth", "sparse"})
     if folders:
         try:
             content = json.loads((target / "summary.json").read_text(encoding="utf-8"))
@@ -238,12 +297,6 @@ def _move_into_place(fresh: Path, target: Path, old: Path) -> None:
         raise
 
 
-def _photo_files(scene: "Scene") -> list[str]:
-    """File names in ``photos/``: the photos' own, with ``.png`` added where we do not write that format."""
-    names = (Path(name).name for name in scene.photos.names)
-    return [n if Path(n).suffix.lower() in _PHOTO_FORMATS else f"{n}.png" for n in names]
-
-
 def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
     """The content of ``summary.json``."""
     photos = views.scene.photos
@@ -261,8 +314,20 @@ def _summary(views: "NovelViews", write_seconds: float) -> dict[str, Any]:
             "dropped": [{"name": d.name, "reason": d.reason} for d in photos.dropped],
             **({"notes": list(photos.notes)} if photos.notes else {}),
         },
+        "measured": _measured(views.guide.measured()),
         "points": int(views.scene.points.measured.sum()),
         "seconds": {key: round(value, 3) for key, value in {**stages, "total": total}.items()},
         "version": __version__,
     }
     return {**views.settings.as_dict(), **known}
+
+
+def _measured(measured: "Measured") -> dict[str, Any]:
+    """Shares of the frames that are measured, of ``summary.json``."""
+    frames = [round(share, 4) for share in measured.frames]
+    return {
+        "mean": round(measured.mean, 4),
+        "least": round(measured.least, 4),
+        "frame": measured.frame,
+        "frames": frames,
+    }

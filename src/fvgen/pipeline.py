@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,8 @@ from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path
 from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
 from fvgen.devices import find_device
 from fvgen.errors import UserError
-from fvgen.models.model import ModelConfig, VideoModel, find_model, read_config
+from fvgen.hub import find_model
+from fvgen.models.model import ModelConfig, VideoModel, read_config
 from fvgen.models.speed import Speed, prepare, synchronize
 from fvgen.models.windows import Windows, WindowSampler, plan_windows
 from fvgen.pictures import to_bytes
@@ -38,12 +40,15 @@ GRID = 16
 FRAMES = 16
 NAMED = ("through", "orbit", "spiral", "dolly")  # paths
 LONGEST = 1024  # pixels of the views' longer side, where nothing else is asked for
+MEASURED_ENOUGH = 0.4  # share of the frames; below it most of what is seen is made up
 _LOW = 6.0  # pixels of the model's: what it changes more finely than that is left to the photographs
 
 Callback = Callable[["NovelViewPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+SceneCallback = Callable[[Photos, Scene], None]
 FramesCallback = Callable[[list[int], Tensor], None]
 GuideCallback = Callable[["Guide", list[int]], None]
 Size = tuple[int, int] | Literal["model"] | None
+_log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -181,7 +186,7 @@ def plan_path(
         path = parse_viewcrafter(path)
     if isinstance(path, ViewCrafterPath):
         return plan_viewcrafter(path, scene.cameras, points, scene.points.photo, frames, size, window)
-    given = path_from_file(path, scene.cameras if scene.geometry == "given" else None, frames)
+    given = path_from_file(path, scene.cameras, frames)
     return follow(given, scene.cameras, size)
 
 
@@ -196,7 +201,10 @@ def path_from_file(path: str | Path, cameras: Cameras | None, frames: int | None
     if not Path(path).is_file():
         raise UserError(f"`path` {path}: there is no such file, nor a path of this name")
     if cameras is None:
-        raise UserError("`path` FILE is in the world of given cameras: give the photos with their transforms.json")
+        raise UserError(
+            "`path` FILE is in the world of given cameras: give the photos with their transforms.json, or what an "
+            "earlier run made of them"
+        )
     first = cameras[0]
     given = read_camera_path(Path(path), default_size=first.size, default_intrinsics=first.intrinsics[0])
     if frames is not None and frames != len(given):
@@ -351,6 +359,7 @@ class NovelViewPipeline:
         depth: str = "auto",
         generator: torch.Generator | None = None,
         callback_on_step_end: Callback | None = None,
+        callback_on_scene: SceneCallback | None = None,
         callback_on_guide: GuideCallback | None = None,
         callback_on_frames: FramesCallback | None = None,
     ) -> NovelViews:
@@ -373,6 +382,7 @@ class NovelViewPipeline:
             depth: ``auto``, ``sweep``, ``dust3r`` or ``da3``: see `fvgen.scene.build_scene`.
             generator: source of the noise, on the CPU.
             callback_on_step_end: as in diffusers, ``(pipeline, step, t, {"latents"}) -> {"latents"} or None``.
+            callback_on_scene: gets the photos and the scene, once it is built of them.
             callback_on_guide: gets the guide, and the numbers of those of its frames that are now there.
             callback_on_frames: gets frames as soon as they are final: their numbers on the path, and
                 ``[N, H, W, 3]`` uint8 on the CPU. Each comes once. What a callback raises ends the work.
@@ -383,23 +393,35 @@ class NovelViewPipeline:
         clock = Clock(self.device)
         self.settings(steps, guidance_scale, seed)  # complain before any work
         if isinstance(photos, Scene):
-            scene, frame_size = photos, self.frame_size(photos.photos, size)
+            scene = photos
         else:
             with clock.stage("load"):
                 loaded = photos if isinstance(photos, Photos) else load_photos(_listed(photos))
-            frame_size = self.frame_size(loaded, size)
+            left = f", {len(loaded.dropped)} left out" if loaded.dropped else ""
+            _log.info("photos: %d read%s, %.0f s", len(loaded), left, clock.seconds["load"])
+            for remark in loaded.remarks():
+                _log.info("%s", remark)
+            self.frame_size(loaded, size)  # complain before any work
             if isinstance(path, str | Path) and str(path) not in NAMED and not str(path).startswith(PREFIX):
                 path = path_from_file(path, loaded.cameras if geometry in ("auto", "given") else None, frames)
             self._read_ahead()
             with clock.stage("geometry"):
                 scene = self.scene(loaded, geometry, weights=geometry_weights, depth=depth)
+            if callback_on_scene is not None:
+                callback_on_scene(loaded, scene)
         if not isinstance(path, CameraPath):
-            path = self.plan(scene, path, frames, frame_size)
+            path = self.plan(scene, path, frames, self.frame_size(scene.photos, size))
         with clock.stage("render"):
             guide = self.guide(scene, path, frames=())
         views = torch.zeros_like(guide.completed)
         settings = self.settings(steps, guidance_scale, seed, path.cameras.size)
         with bar(len(path), "views", "view") as done:
+
+            def guided(guide: Guide, numbers: list[int]) -> None:
+                if not guide.missing:
+                    self._tell_guide(guide, clock.seconds["render"])
+                if callback_on_guide is not None:
+                    callback_on_guide(guide, numbers)
 
             def ready(completed: Completed | None, numbers: list[int]) -> None:
                 with clock.stage("compose"):
@@ -413,8 +435,7 @@ class NovelViewPipeline:
                 for start in range(0, len(path), FRAMES):
                     with clock.stage("render"):
                         numbers = guide.render(range(start, min(start + FRAMES, len(path))))
-                    if callback_on_guide is not None:
-                        callback_on_guide(guide, numbers)
+                    guided(guide, numbers)
                     ready(None, numbers)
             else:
                 self.complete(
@@ -425,12 +446,25 @@ class NovelViewPipeline:
                     seed=seed,
                     generator=generator,
                     callback_on_step_end=callback_on_step_end,
-                    callback_on_guide=callback_on_guide,
+                    callback_on_guide=guided,
                     callback_on_pictures=ready,
                     clock=clock,
                 )
+                spent = sum(clock.seconds[stage] for stage in ("encode", "denoise", "decode"))
+                _log.info("denoising: %d frames, %d steps, %.0f s", len(path), settings.steps, spent)
         guide = replace(guide, renderer=None)  # the scene's points need not stay on the device
         return NovelViews(views, guide, path.cameras, path.photo, scene, clock.seconds, settings)
+
+    def _tell_guide(self, guide: Guide, seconds: float) -> None:
+        """Say how much is measured, and what helps where it is little."""
+        measured = guide.measured()
+        _log.info("guide: %s, %.0f s", measured, seconds)
+        if measured.mean < MEASURED_ENOUGH:
+            _log.warning(
+                "only %.0f %% of the frames is measured, most of what they show is made up; what helps: photos nearer "
+                "to each other, a path nearer to the photos, or `path` through",
+                100 * measured.mean,
+            )
 
     @_with_bars
     def scene(
@@ -516,6 +550,7 @@ class NovelViewPipeline:
         if self._model is None:
             with clock.stage("load"):
                 _ = self.model
+            _log.info("model: %s read", self.name)
         shown = _ModelInput(scene, guide, size, self.config.guide, self.device)
         completed = Completed(shown.pictures[shown.before :][: len(guide)], settings)
         sampler = self._sampler(settings, callback_on_step_end)

@@ -1,4 +1,4 @@
-"""Progress of everything that takes longer than two seconds: bars on terminals, and a watcher where there is one."""
+"""Progress of everything that takes longer than half a second: bars on terminals, and a watcher where there is one."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def bars(**options: Any) -> Iterator[None]:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Iterate over ``items`` behind a bar that appears only once two seconds have passed, and only on a terminal."""
+    """Iterate over ``items`` behind a bar that appears once half a second has passed, and only on a terminal."""
     shown = tqdm(items, **_usual(desc=description, total=total))
     watcher = _watcher.get()
     return shown if watcher is None else _told(shown, shown.total, description, watcher)
@@ -58,4 +58,4 @@ def bar(size: int, description: str, unit: str = "B") -> Any:
 
 
 def _usual(**options: Any) -> dict[str, Any]:
-    return {"delay": 2.0, "leave": False, "dynamic_ncols": True, "disable": None, **options, **_options.get()}
+    return {"delay": 0.5, "leave": False, "dynamic_ncols": True, "disable": None, **options, **_options.get()}

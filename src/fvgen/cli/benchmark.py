@@ -209,7 +209,8 @@ class Count:
 
         from fvgen.evaluation.benchmark.count import count_model
         from fvgen.evaluation.benchmark.report import MIB, count_table
-        from fvgen.models.model import find_model, read_config
+        from fvgen.hub import find_model
+        from fvgen.models.model import read_config
         from fvgen.models.presets import preset
 
         shape = preset(self.preset) if self.preset is not None else read_config(find_model(self.model or "mini"))

@@ -1,6 +1,6 @@
 """``fvgen evaluate``: models, baselines and outside systems against true frames."""
 
-import sys
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.packages import require_estimator, require_inpainting
 
 if TYPE_CHECKING:
     from fvgen.evaluation.datasets import EvaluationScene
     from fvgen.evaluation.protocols import Protocol
     from fvgen.evaluation.run import Plan
     from fvgen.evaluation.task import Framing
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,23 @@ class Evaluate:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the models; auto: bfloat16 on GPUs that have it, else float32."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Evaluate, print the table, write everything."""
         if not self.scenes:
             raise UserError("no scenes: name folders with posed pictures")
         if self.photo_size and (self.handout or self.models == self.baselines == ()):
             raise UserError("--photo-size asks systems of ours for views: name --models or --baselines, no --handout")
+        for text in self.scenes:
+            folder = text if Path(text).exists() else text.rpartition("=")[2]
+            if not Path(folder).is_dir():
+                raise UserError(f"{folder}: no such folder")
+        must_exist(self.index, self.metric_weights)
+        require_estimator(self.depth, self.geometry if self.poses == "estimated" else "")
+        if not self.handout and (self.baselines is None or any("telea" in name for name in self.baselines)):
+            require_inpainting()
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol
         from fvgen.evaluation.store import Store
@@ -154,7 +169,7 @@ class Evaluate:
             print(write_report(large, results, self.page_megabytes))
         for reason in dict.fromkeys(scorer.absent.values()):
             names = ", ".join(name for name, why in scorer.absent.items() if why == reason)
-            print(f"fvgen: {names} not computed: {reason}", file=sys.stderr)
+            _log.warning("%s not computed: %s", names, reason)
         print(f"{len(plan.splits)} scenes or pairs in {self.output}; open {self.output / 'index.html'}")
 
     def _scenes(self, framing: "Framing") -> "list[EvaluationScene]":

@@ -1,19 +1,28 @@
 """``fvgen generate``: photos in, novel views out."""
 
+import logging
 import re
-import sys
+import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import SCENE, must_exist
+from fvgen.hub import find_model
+from fvgen.packages import require_estimator
 
 if TYPE_CHECKING:
+    import torch
+
     from fvgen.cameras.viewcrafter_paths import ViewCrafterPath
     from fvgen.pipeline import Size
+    from fvgen.scene.types import Photos, Scene
 
+_log = logging.getLogger(__name__)
 PATHS = ("through", "orbit", "spiral", "dolly")
 
 
@@ -22,12 +31,14 @@ class Generate:
     """Make novel views from a few photos of a place.
 
     FOLDER receives the fly-through (views.mp4, images/), what the photos alone tell (guide.mp4,
-    coverage/), the photos used and their cameras (transforms_photos.json), the camera of every frame
-    (transforms.json, sparse/0/), the coloured points (points.ply) and summary.json.
+    coverage/), the photos used with their cameras and depth (transforms_photos.json, depth/), the camera of every
+    frame (transforms.json, sparse/0/), the coloured points (points.ply), the scene to go on from (scene.safetensors)
+    and summary.json. Interrupted, the same command goes on from the scene, once that is there.
     """
 
     photos: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTOS...")]
-    """Image files, a folder of them, a video, a transforms.json, or a COLMAP folder."""
+    """Image files, a folder of them, a video, a transforms.json, a COLMAP folder, or the FOLDER of an earlier run, of
+    which cameras and depth are taken as they are."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
     """The folder to write. It must be empty or new (see --overwrite)."""
@@ -38,10 +49,10 @@ class Generate:
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
     """through (the photos in their order), orbit, spiral or dolly (around the middle photo), or a transforms.json
-    or nerfstudio's camera_path.json in the world of the given cameras, followed exactly: one frame for each of its
-    cameras. The original teacher's
-    paths: viewcrafter:target,d_phi=30,d_theta=-10,d_r=-0.2 (one spherical move), viewcrafter:FILE.txt (three lines of
-    numbers: phi, theta, r), viewcrafter:between (straight from photo to photo)."""
+    or nerfstudio's camera_path.json in the world of the given cameras or of an earlier run, followed exactly: one
+    frame for each of its cameras. The original teacher's paths: viewcrafter:target,d_phi=30,d_theta=-10,d_r=-0.2 (one
+    spherical move), viewcrafter:FILE.txt (three lines of numbers: phi, theta, r), viewcrafter:between (straight from
+    photo to photo)."""
 
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Number of frames. Default: 16 from photo to photo, 46 of orbit, spiral and dolly, as many as a path file has."""
@@ -102,6 +113,9 @@ class Generate:
     overwrite: bool = False
     """Replace what an earlier run left in FOLDER. It is replaced only once the new run has succeeded."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Check what can be checked at once, then load, compute and write."""
         size = view_size(self.size)
@@ -116,12 +130,19 @@ class Generate:
             raise UserError(f"--window-batch {self.window_batch}: at least 1 window is needed")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
-        from fvgen.outputs import output_folder, write_files
+        from fvgen.outputs import output_folder, prepare_output, tell_written, write_files
 
         inputs: list[str | Path] = [*self.photos, *files]
+        prepare_output(self.output, self.overwrite, inputs)
+        must_exist(*self.photos)
+        require_estimator(self.geometry, self.depth)
+        if self.model != "none":
+            find_model(self.model)
         with output_folder(self.output, self.overwrite, inputs) as folder:
+            more = f" and {len(self.photos) - 1} more" if len(self.photos) > 1 else ""
+            _log.info("loading: model %s, %s%s", self.model, self.photos[0], more)
             from fvgen.models.speed import Speed
-            from fvgen.pipeline import NovelViewPipeline
+            from fvgen.pipeline import MEASURED_ENOUGH, NovelViewPipeline
             from fvgen.scene.formats.images import PngWriter
 
             speed = Speed(self.compile, self.channels_last, self.offload, self.window_batch)
@@ -130,7 +151,7 @@ class Generate:
             )
             with PngWriter(folder / "images") as images:
                 views = pipeline(
-                    list(self.photos),
+                    self._known_scene(pipeline.device) or list(self.photos),
                     path=path,
                     frames=self.frames,
                     steps=self.steps,
@@ -140,14 +161,64 @@ class Generate:
                     geometry=self.geometry,
                     geometry_weights=self.geometry_weights,
                     depth=self.depth,
+                    callback_on_scene=partial(self._keep, pipeline.device),
                     callback_on_frames=images.add,
                 )
                 write_files(views, folder, self.fps, images)
-        for remark in views.scene.photos.remarks():
-            print(f"fvgen: {remark}", file=sys.stderr)
-        print(f"{len(views.photo)} frames in {self.output}")
+        tell_written(self.output)
         if self.splats:
             self._reconstruct()
+        measured = views.guide.measured()
+        poor = measured.mean < MEASURED_ENOUGH
+        self._tell_next(poor)
+        trust = "; too little to be trusted" if poor else ""
+        print(f"{len(views.photo)} frames in {self.output}: {measured}{trust}")
+
+    def _known_scene(self, device: "torch.device") -> "Scene | None":
+        """The scene, where an earlier run kept it: one that is named, or an interrupted one of the same photos."""
+        from fvgen.scene.photos import load_photos
+        from fvgen.scene.store import made_of, read_scene
+
+        interrupted = (self.output / SCENE).is_file() and not self.overwrite
+        folder = Path(self.photos[0]).expanduser()
+        if len(self.photos) == 1 and (folder / SCENE).is_file():
+            scene = read_scene(folder)
+            for name, asked, own in (("geometry", self.geometry, scene.geometry), ("depth", self.depth, scene.depth)):
+                if asked not in ("auto", own):
+                    raise UserError(f"--{name} {asked}: {folder} keeps a scene with {name} {own}; name its photos")
+            if self.geometry_weights is not None:
+                raise UserError(f"--geometry-weights: {folder} keeps a scene with its depth; name its photos")
+            if interrupted:
+                raise UserError(f"output folder {self.output} holds the scene of an interrupted run; choose another")
+        elif interrupted:
+            photos, folder = load_photos(list(self.photos)), self.output
+            options = (self.geometry, self.depth, self.geometry_weights)
+            scene = read_scene(folder, photos, made_of(photos, *options, device))
+        else:
+            return None
+        _log.info("scene: %d photos, their cameras and depth as kept in %s", len(scene.photos), folder)
+        return scene
+
+    def _keep(self, device: "torch.device", photos: "Photos", scene: "Scene") -> None:
+        """Keep the scene where the result will be, so that an interrupted run goes on from it."""
+        from fvgen.scene.store import made_of, write_scene
+
+        if self.output.exists() and {path.name for path in self.output.iterdir()} - {SCENE}:
+            return  # an earlier result is replaced at the end, as a whole
+        self.output.mkdir(parents=True, exist_ok=True)
+        options = (self.geometry, self.depth, self.geometry_weights)
+        write_scene(scene, self.output, made_of=made_of(photos, *options, device))
+        _log.info("kept: %s, from which the same command goes on if it is interrupted", self.output / SCENE)
+
+    def _tell_next(self, poor: bool) -> None:
+        """Say what can be done with the result, in lines to copy."""
+        out = shlex.quote(str(self.output))
+        _log.info("next:\n  fvgen view %s\n  fvgen page %s -o %s", out, out, shlex.quote(f"{self.output}.html"))
+        other = "through" if poor else "orbit"
+        if other != self.path:
+            _log.info("  fvgen generate %s --path %s -o %s", out, other, shlex.quote(f"{self.output}-{other}"))
+        if not self.splats:
+            _log.info("  fvgen reconstruct %s -o %s", out, shlex.quote(str(self.output / "splats.ply")))
 
     def _reconstruct(self) -> None:
         from fvgen.cli.reconstruct import told

@@ -1,19 +1,21 @@
 """The entry point: finds the command, runs it, and turns the user's mistakes into one line and exit code 2."""
 
 import contextlib
+import dataclasses
 import difflib
 import errno
 import io
+import logging
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from fvgen import __version__
-from fvgen.cli.registry import COMMANDS
+from fvgen.cli.registry import COMMANDS, HEADINGS
 from fvgen.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -59,7 +61,40 @@ def _run(arguments: list[str]) -> None:
     name = " ".join(arguments[:words])
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up like Ctrl-C
-    _parse(name, arguments[words:]).run()
+    command = _parse(name, arguments[words:])
+    with _lines(getattr(command, "quiet", False)):
+        command.run()
+
+
+class _Lines(logging.Handler):
+    """What the library logs, as lines on stderr: above the bars where there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; those that are more than news say so."""
+        from tqdm import tqdm
+
+        kind = "" if record.levelno < logging.WARNING else f"fvgen: {record.levelname.lower()}: "
+        tqdm.write(kind + as_flags(record.getMessage()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _lines(quiet: bool) -> Iterator[None]:
+    """Inside this block the library is heard; ``quiet``: its errors alone, and no bars."""
+    logger, handler = logging.getLogger("fvgen"), _Lines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    try:
+        if not quiet:
+            yield
+            return
+        from fvgen.progress import bars
+
+        with bars(disable=True):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _parse(name: str, arguments: list[str]) -> Any:
@@ -67,14 +102,47 @@ def _parse(name: str, arguments: list[str]) -> Any:
     import tyro
 
     command = COMMANDS[name].load()
+
+    def parse(arguments: list[str]) -> Any:
+        return tyro.cli(command, prog=f"fvgen {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+
+    if {"-h", "--help"} & set(arguments):
+        _leave_out_no_defaults(command)
+        return parse(arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(command, prog=f"fvgen {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as stop:
-        if stop.code:
-            raise UserError(f"{_plain(complaint.getvalue())} (see fvgen {name} --help)") from None
-        raise
+            return parse(arguments)
+    except SystemExit:
+        page = io.StringIO()
+        with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+            parse(["--help"])
+        what = _unknown_option(arguments, page.getvalue()) or _plain(complaint.getvalue())
+        raise UserError(f"{what} (see fvgen {name} --help)") from None
+
+
+def _unknown_option(arguments: list[str], page: str) -> str | None:
+    """What is said of the first option that a command's ``--help`` does not know; it comes before all else."""
+    known = re.findall(r"(?<![\w-])--[a-z][\w.-]*", page)
+    for argument in arguments:
+        option = argument.partition("=")[0].replace("_", "-")
+        if re.fullmatch(r"--[a-zA-Z][\w.-]*", option) and option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            return f"there is no option {option}" + (f": did you mean {near[0]}?" if near else "")
+    return None
+
+
+def _leave_out_no_defaults(command: type[Any]) -> None:
+    """Keep ``--help`` from telling defaults that are none (``None``, nothing in a list): its words say what happens."""
+    from tyro.conf import arg
+
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        bare = get_args(hints[field.name])[0] if get_origin(hints[field.name]) is Annotated else hints[field.name]
+        if dataclasses.is_dataclass(bare):
+            _leave_out_no_defaults(cast(type[Any], bare))
+        elif field.default in (None, ()) or (field.default is field.default_factory is dataclasses.MISSING):
+            command.__annotations__[field.name] = Annotated[hints[field.name], arg(help_behavior_hint="")]
 
 
 def _plain(box: str) -> str:
@@ -99,17 +167,23 @@ def _no_such_command(arguments: list[str]) -> None:
 
 def _overview(prefix: str) -> str:
     """The list of commands whose names start with ``prefix``, without loading any of them."""
+    groups = {
+        heading: [name for name in COMMANDS if name.split()[0] in firsts and name.startswith(prefix)]
+        for heading, firsts in (HEADINGS if not prefix else {"commands": (prefix.strip(),)}).items()
+    }
     lines = [
         f"usage: fvgen {prefix}COMMAND [OPTIONS]",
         "",
         "A few photos of a place in, dense consistent novel views out, in four denoising steps.",
         "",
-        "commands:",
-        *(f"  {name:<20} {c.summary}" for name, c in COMMANDS.items() if name.startswith(prefix)),
-        "",
+        *(line for heading, names in groups.items() for line in _listed(heading, names)),
         "fvgen COMMAND --help shows the options of a command, fvgen --version the version.",
     ]
     return "\n".join(lines)
+
+
+def _listed(heading: str, names: list[str]) -> list[str]:
+    return [f"{heading}:", *(f"  {name:<32} {COMMANDS[name].summary}" for name in names), ""]
 
 
 def _fail(message: str, code: int) -> int:

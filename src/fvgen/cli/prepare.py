@@ -8,6 +8,8 @@ from tyro.conf import Positional, arg
 
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.packages import require, require_estimator
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Prepare:
     recipe: Annotated[PrepareRecipe, arg(name="")] = field(default_factory=PrepareRecipe)
     """How clips are chosen and guides made."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Make the pairs."""
         from fvgen.cli.generate import parse_size
@@ -48,6 +53,10 @@ class Prepare:
         if self.workers < 1:
             raise UserError(f"--workers {self.workers}: at least one")
         width, height = parse_size(self.size) or (512, 320)
+        must_exist(*(source for source in self.sources if not source.startswith("procedural:")))
+        require_estimator(self.recipe.geometry, self.recipe.depth)
+        if self.ray_address:
+            require("ray", "--ray-address")
         from fvgen.data.farm import prepare_pairs
         from fvgen.data.summary import describe, summarise
 

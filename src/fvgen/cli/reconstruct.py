@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.packages import require
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Reconstruct:
     keep_work: bool = False
     """Keep FILE.work, which holds the last checkpoint, when done."""
 
+    quiet: bool = False
+    """Say nothing of what is done, show no bars: for scripts. Errors, and what was made, are still told."""
+
     def run(self) -> None:
         """Check what can be checked at once, then fit and write."""
         options: dict[str, Any] = {}
@@ -71,6 +76,13 @@ class Reconstruct:
             raise UserError(f"--sh-degree {self.sh_degree}: choose 0, 1, 2 or 3")
         if not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
+        if not self.out.is_dir():
+            raise UserError(f"{self.out}: there is no such folder; name one that fvgen generate wrote")
+        must_exist(self.truth)
+        if self.output.suffix.lower() == ".spz":
+            require("gsply", "an .spz file", "write a .ply")
+        if self.renderer == "gsplat":
+            require("gsplat", "--renderer gsplat", "choose torch")
         from fvgen.reconstruction.run import reconstruct
 
         summary = reconstruct(

@@ -55,3 +55,10 @@ COMMANDS: dict[str, Command] = {
     "export": Command("fvgen.cli.distill", "Export", "a distillation's student as a model folder"),
     "plot": Command("fvgen.cli.distill", "Plot", "the curves of training runs"),
 }
+
+HEADINGS: dict[str, tuple[str, ...]] = {
+    "use": ("generate", "view", "page", "reconstruct", "render", "splats"),
+    "measure": ("evaluate", "tables", "benchmark"),
+    "train": ("convert", "prepare", "data", "train", "distill", "export", "plot"),
+}
+"""Under which heading ``fvgen --help`` lists commands, by their first words."""

@@ -1,6 +1,7 @@
 """``fvgen view`` and ``fvgen page``: a scene to walk around in, and a result to share."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,8 @@ from tyro.conf import Positional, arg
 
 from fvgen.cli.generate import view_size
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.packages import require, require_estimator
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,11 @@ class View:
             raise UserError(f"--fps {self.fps:g}: choose a number above 0 and at most 1000")
         if self.splats is not None and not self.splats.is_file():
             raise UserError(f"--splats {self.splats}: there is no such file")
-        from fvgen.viewer.app import check_port, require_viser
+        require("viser", "fvgen view")
+        require_estimator(self.geometry, self.depth)
+        must_exist(*self.source)
+        from fvgen.viewer.app import check_port
 
-        require_viser()
         check_port(self.host, self.port)
         from fvgen.viewer.app import Page, serve
         from fvgen.viewer.session import Options, open_session
@@ -76,7 +81,7 @@ class View:
         options = Options(self.geometry, self.geometry_weights, self.fps, size, self.depth)
         session = open_session(self.source, self.workspace, options, self.model, self.device, self.dtype)
         splats = self.splats or Path(self.source[0]) / "splats.ply"
-        serve(Page(session, self.host, self.port, splats if splats.is_file() else None))
+        serve(Page(session, self.host, self.port, splats if splats.is_file() else None), partial(print, flush=True))
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,8 @@ class Page:
             raise UserError(f"--output {self.output}: a folder; name a file such as {self.output / 'result.html'}")
         if self.output.exists() and not self.overwrite:
             raise UserError(f"--output {self.output} is there already; choose another, or add --overwrite")
+        if not self.out.is_dir():
+            raise UserError(f"{self.out}: no such folder; name what fvgen generate wrote")
         from fvgen.viewer.page import write_page
 
         size = write_page(self.out, self.output, self.title, self.megabytes, self.splats)

@@ -4,6 +4,7 @@ A task writes its scene whole or not at all, and finished scenes are not done ag
 the scenes in hand and nothing else.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -24,9 +25,11 @@ from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.samples import Sample
 from fvgen.data.shards import is_finished, write_manifest
 from fvgen.errors import UserError
+from fvgen.packages import require
 from fvgen.progress import track
 from fvgen.scene.geometry import NETWORKS, Unusable, network_for
 
+_log = logging.getLogger(__name__)
 _TRIES = 3  # of a scene whose worker dies under it
 _AHEAD = 2  # scenes in hand for each worker: enough to keep it busy, few enough for memory
 
@@ -65,8 +68,9 @@ def prepare_pairs(
     else:
         devices = _devices(recipe.device)
         done = _here(todo, recipe, folder, max(workers, len(devices)), devices)
-    for _ in track(done, "scenes", total=len(todo)):
-        pass
+    _log.info("scenes: %d to prepare, %d there already", len(todo), len(tasks) - len(todo))
+    for number, name in enumerate(track(done, "scenes", total=len(todo)), 1):
+        _log.info("prepared %d of %d: %s", number, len(todo), name)
     return write_manifest(folder)
 
 
@@ -168,10 +172,9 @@ def _on_ray(
 
     Only so many scenes are in hand as the cluster can work on. Ray itself tries again what a killed worker had in hand.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("`ray_address` needs Ray: pip install 'fvgen[cluster]'") from None
+    require("ray", "`ray_address`")
+    import ray
+
     options: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
     try:
         ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -1,6 +1,7 @@
 """A whole evaluation: every split, every system, and what is left behind; and photos handed out to other systems."""
 
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from fvgen.files import sha256_of, write_json, write_text
 from fvgen.outputs import output_folder
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
     write_text(store.folder / "index.json", index_text(plan.splits))
     others = [system.framing for system in systems if system.framing not in (None, plan.framing)]
     records = {}
-    for split in track(plan.splits, "scenes"):
+    for number, split in enumerate(track(plan.splits, "scenes"), 1):
+        _log.info("scene %d of %d: %s", number, len(plan.splits), split.name)
         records[split.name] = _Worker(plan.task(split, others), plan, scorer, store).run(systems)
     names = [system.name for system in systems]
     groups: dict[str, dict[str, Any]] = {}

@@ -13,6 +13,7 @@ from fvgen.errors import UserError
 from fvgen.evaluation.store import read_frames, read_seconds, safe_name
 from fvgen.evaluation.task import Framing, Task
 from fvgen.models.model import ModelConfig
+from fvgen.packages import require_inpainting
 from fvgen.pictures import to_bytes
 from fvgen.pipeline import Clock, NovelViewPipeline
 
@@ -70,6 +71,8 @@ class Baseline:
             self._sigma = -1.0
         if self._base not in BLURRED or self._sigma < 0 or (blur and not self._sigma):
             raise UserError(f"`baselines` {name}: choose of {', '.join(BLURRED)}")
+        if self._base.endswith("telea"):
+            require_inpainting()
 
     def definition(self, task: Task) -> dict[str, Any]:
         """The name of the baseline, on which alone its answer depends."""
@@ -226,10 +229,9 @@ def telea(pictures: Tensor, known: Tensor) -> Tensor:
     Raises:
         UserError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise UserError("inpainted baselines need OpenCV: pip install 'fvgen[eval]', or choose `baselines`") from None
+    require_inpainting()
+    import cv2
+
     filled = []
     for picture, mask in zip(to_bytes(pictures).numpy(), known):
         filled.append(cv2.inpaint(np.ascontiguousarray(picture), (~mask).byte().numpy(), 3, cv2.INPAINT_TELEA))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
-from fvgen.hub import hub_folder, is_hub_name
+from fvgen.hub import WEIGHTS, find_model
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
 from fvgen.models.denoiser import Condition, GuideVariance, VideoDenoiser
@@ -24,8 +24,6 @@ from fvgen.models.lora import Adapter, low_rank_layers, save_adapter
 from fvgen.models.lora_config import LoraConfig
 from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.unet import VideoUNet, VideoUNetConfig
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -254,30 +252,6 @@ class VideoModel(nn.Module):
             scaled = json.loads((home / "vae" / "config.json").read_text())
         model.autoencoder.vae.register_to_config(**scaled)
         return model.to(device).eval()
-
-
-def find_model(folder: str | Path) -> Path:
-    """The folder of a model: given itself, or by the name of one of the package or of the Hugging Face hub.
-
-    Args:
-        folder: a folder, a name such as ``mini``, or ``OWNER/MODEL``, which is downloaded if no folder has that name.
-
-    Raises:
-        UserError: if there is no such model.
-    """
-    path = WEIGHTS / folder if (WEIGHTS / str(folder) / "model_index.json").is_file() else Path(folder)
-    if is_hub_name(str(folder)):
-        try:
-            path = hub_folder(str(folder), ("*.json", "*.safetensors"))
-        except UserError as error:
-            raise UserError(f"model '{folder}': there is no such folder, and {error}") from None
-    if not (path / "model_index.json").is_file():
-        known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
-        hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
-        raise UserError(
-            f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
-        )
-    return path
 
 
 def _home(path: Path) -> Path:

@@ -5,6 +5,7 @@ While it works, ``OUTPUT.work/checkpoint.pt`` holds everything that the fit goes
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -29,6 +30,7 @@ from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
 from fvgen.scene.formats.video import write_video
 
+_log = logging.getLogger(__name__)
 _BESIDE = (".mp4", ".svg", ".json")
 _EVERY = 50  # iterations from one checkpoint to the next
 
@@ -97,12 +99,16 @@ def reconstruct(
     draw = find_renderer(renderer, place)
     settings = replace(default_settings(place), **(options or {}))
     capture = read_capture(folder)
+    _log.info("frames: %d photos, %d generated", len(capture.photographs), len(capture.generated))
     held_out = None if truth is None else read_held_out(truth, capture)
     work = target.with_name(target.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
     fit = Optimisation(capture.shrunk(settings.longest), settings, draw, place)
     resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
     final = fit.gaussians.each(Tensor.detach)
+    went_on = f" (from {resumed})" if resumed else ""
+    seconds = time.perf_counter() - start
+    _log.info("fitting: %d iterations%s, %d Gaussians, %.0f s", fit.iteration, went_on, len(final), seconds)
     shown = render_all(final, fit.capture.cameras, draw)
     summary: dict[str, Any] = {
         "gaussians": len(final),
@@ -132,6 +138,7 @@ def reconstruct(
         os.replace(work / file.name, file)
     if not keep_work:
         shutil.rmtree(work)
+    _log.info("wrote %s, and beside it %s", target, ", ".join(_BESIDE))
     return summary
 
 

@@ -21,6 +21,25 @@ _LONGEST_SPLAT = 512  # pixels: the teacher's points are splatted at DUSt3R's si
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How much of the frames of a path is measured, and not guessed.
+
+    Attributes:
+        frames: share of each frame, 0..1; a photograph's is 1.
+        mean, least: over the frames that are no photographs, if there are any, else over all.
+        frame: the number of the least one.
+    """
+
+    frames: list[float]
+    mean: float
+    least: float
+    frame: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.0f} % measured (least {100 * self.least:.0f} %, frame {self.frame})"
+
+
+@dataclass(frozen=True)
 class Guide:
     """What is known of each frame of a path without a model, at the size of the views.
 
@@ -59,6 +78,13 @@ class Guide:
             self._look_up(i, self.renderer)
             self.missing.discard(i)
         return wanted
+
+    def measured(self) -> Measured:
+        """How much of the frames that are there is measured."""
+        shares = self.coverage.float().mean(dim=(1, 2)).tolist()
+        made = [i for i in range(len(self)) if self.photo[i] is None and i not in self.missing] or range(len(self))
+        least = min(made, key=lambda i: shares[i])
+        return Measured(shares, sum(shares[i] for i in made) / len(made), shares[least], least)
 
     def _look_up(self, i: int, renderer: LookupRenderer) -> None:
         shown, camera = self.photo[i], self.cameras[i]

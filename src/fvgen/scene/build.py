@@ -1,11 +1,15 @@
 """Photos in, scene out: cameras, depth, coloured points."""
 
+import logging
+import time
 from dataclasses import replace
 
 import torch
 
 from fvgen.errors import UserError
-from fvgen.scene.types import Photos, Scene
+from fvgen.scene.types import MEASURED, Photos, Scene
+
+_log = logging.getLogger(__name__)
 
 
 def build_scene(
@@ -44,6 +48,7 @@ def build_scene(
     from fvgen.scene.points import fuse_points
 
     network_for(geometry, depth, weights)
+    start = time.perf_counter()
     if geometry == "auto":
         geometry = "colmap" if photos.cameras is None else "given"
     if geometry != "given":
@@ -56,13 +61,27 @@ def build_scene(
         if float((centers - centers[0]).norm(dim=1).max()) <= 1e-9 * max(1.0, float(centers.abs().max())):
             raise UserError("all given cameras stand at the same place; depth needs photos from at least two places")
         found = Geometry(photos, photos.cameras, "given")
+    _tell_cameras(photos, found.photos, geometry, time.perf_counter() - start)
+    start = time.perf_counter()
     source = depth_source(depth, geometry)
     if source not in ("sweep", geometry):
         found = depth_for(source, replace(found.photos, cameras=found.cameras), str(device), seed, weights)
-    photos, cameras = found.photos, found.cameras
+    placed, cameras = found.photos, found.cameras
     depths = None if source == "sweep" else found.depths
     if depths is None:
-        depths = estimate_depths(photos.images, cameras, depth_long_side, str(device), sparse_points=found.points)
-    if photos.masks is not None:
-        depths = [without_masked(one, cameras[i], mask) for i, (one, mask) in enumerate(zip(depths, photos.masks))]
-    return Scene(photos, cameras, fuse_points(depths), depths, geometry, source, found.fit)
+        depths = estimate_depths(placed.images, cameras, depth_long_side, str(device), sparse_points=found.points)
+    if placed.masks is not None:
+        depths = [without_masked(one, cameras[i], mask) for i, (one, mask) in enumerate(zip(depths, placed.masks))]
+    scene = Scene(placed, cameras, fuse_points(depths), depths, geometry, source, found.fit)
+    share = sum(float((one.confidence >= MEASURED).float().mean()) for one in depths) / len(depths)
+    seconds = time.perf_counter() - start
+    _log.info("depth: %d photos (%s), %.0f %% measured, %.0f s", len(depths), source, 100 * share, seconds)
+    return scene
+
+
+def _tell_cameras(photos: Photos, placed: Photos, geometry: str, seconds: float) -> None:
+    """Say how many photos got cameras, and which were left out for what."""
+    how = "given" if geometry == "given" else f"{seconds:.0f} s"
+    _log.info("cameras: %d of %d photos, %s", len(placed), len(photos), how)
+    for one in placed.dropped[len(photos.dropped) :]:
+        _log.info("left out %s: %s", one.name, one.reason)

@@ -38,11 +38,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One photo, not yet read: its file name, the name of its folder, and how to read it."""
+    """One photo, not yet read: its file name, the name of its folder, how to read it, and its file if it is one."""
 
     name: str
     folder: str
     read: Callable[[], Shot]
+    file: Path | None = None
 
 
 @dataclass
@@ -116,6 +117,7 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
         dropped=passed + found.dropped,
         masks=masks if any(mask is not None for mask in masks) else None,
         notes=found.notes,
+        files=[entries[i].file for i in kept],
     )
 
 
@@ -170,7 +172,8 @@ def _find(source: Path, max_photos: int | None, found: _Found) -> None:
     else:
         paths = _photos_in(source, found.notes) if source.is_dir() else [source]
         folders = [path.absolute().parent.name for path in paths]
-        found.entries += [_Entry(path.name, folder, partial(_plain_shot, path)) for path, folder in zip(paths, folders)]
+        for path, folder in zip(paths, folders):
+            found.entries.append(_Entry(path.name, folder, partial(_plain_shot, path), path))
 
 
 def _find_colmap(source: Path, model: Path, found: _Found) -> None:
@@ -232,7 +235,7 @@ def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
         mask_path = image_inside(images, mask, record.where) if mask else None
         relative = Path(record.file_path.replace("\\", "/"))
         name = relative.name + ("" if relative.suffix else path.suffix)
-        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path)))
+        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path), path))
     return entries
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +42,7 @@ class Photos:
         masks: ``N`` of ``[H_i, W_i]`` bool, False where a photo's pixels are not to be used (people who walk by),
             ``None`` for a photo without a mask. A photo that is a frame of the path keeps all of its pixels.
         notes: what else was done to the photos that the user should know, a line each.
+        files: ``N`` files that they were read from, ``None`` for frames of a video; empty where none is known.
     """
 
     names: list[str]
@@ -50,6 +52,7 @@ class Photos:
     dropped: list[Dropped] = field(default_factory=list)
     masks: list[Tensor | None] | None = None
     notes: list[str] = field(default_factory=list)
+    files: list[Path | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,6 +66,7 @@ class Photos:
             focals=[self.focals[i] for i in index],
             cameras=None if self.cameras is None else self.cameras[index],
             masks=None if self.masks is None else [self.masks[i] for i in index],
+            files=[self.files[i] for i in index] if self.files else [],
         )
 
     def remarks(self) -> list[str]:

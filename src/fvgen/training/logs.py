@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.files import write_text
+from fvgen.packages import require
 
 
 def peak_memory(device: torch.device) -> float:
@@ -64,10 +65,9 @@ class RunLog:
             kept = (line for line in read_log(folder) if line["step"] < step)
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise UserError("TensorBoard is not installed: pip install 'fvgen[train]'") from error
+            require("tensorboard", "`tensorboard`")
+            from torch.utils.tensorboard import SummaryWriter
+
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def __enter__(self) -> RunLog:

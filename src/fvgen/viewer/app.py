@@ -4,25 +4,27 @@ import contextlib
 import errno
 import io
 import ipaddress
+import logging
 import operator
 import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from fvgen.errors import UserError
+from fvgen.packages import require
 from fvgen.reconstruction.gaussians import read_gaussians
 from fvgen.viewer.panels import Controls
 from fvgen.viewer.runs import Ending, Phase
 from fvgen.viewer.scenery import Scenery, larger
 from fvgen.viewer.session import Session
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -63,16 +65,6 @@ class Latest(Generic[T]):
                 traceback.print_exc()
 
 
-def require_viser() -> None:
-    """Refuse to go on without viser.
-
-    Raises:
-        UserError: viser is not installed.
-    """
-    if find_spec("viser") is None:
-        raise UserError("fvgen view needs the package viser: pip install -c constraints.txt -e .[viewer]")
-
-
 def check_port(host: str, port: int) -> None:
     """Refuse an address at which no server can listen.
 
@@ -109,9 +101,9 @@ def open_server(host: str, port: int, label: str) -> Any:
         label: title of the panel.
 
     Raises:
-        UserError: see `require_viser` and `check_port`.
+        UserError: no viser, or see `check_port`.
     """
-    require_viser()
+    require("viser", "fvgen view")
     check_port(host, port)
     import viser
 
@@ -191,7 +183,7 @@ class Page:
     def close(self) -> None:
         """End the page, and the run; what was half done is gone."""
         if not self.session.close(2.0):
-            print("fvgen: ending what runs ...", file=sys.stderr)
+            _log.info("ending what runs ...")
             self.session.close()
         self._painter.close()
         self._previews.close()
@@ -225,16 +217,16 @@ class Page:
         self.scenery.here(camera)
 
 
-def serve(page: Page) -> None:
-    """Build the scene, say where the page is, and stay until Ctrl-C."""
+def serve(page: Page, say: Callable[[str], object]) -> None:
+    """Build the scene, ``say`` where the page is, and stay until Ctrl-C."""
     session = page.session
     try:
         session.build()
-        print(f"fvgen view: {page.address} (Ctrl-C ends it)", flush=True)
+        say(f"fvgen view: {page.address} (Ctrl-C ends it)")
         session.runner.wait()
         status = session.status
         if status.phase is Phase.IDLE and status.job == "scene" and status.ending is Ending.FAILED:
-            print(f"fvgen: error: {status.doing}", file=sys.stderr, flush=True)
+            _log.error("%s", status.doing)
         threading.Event().wait()
     except KeyboardInterrupt:
         pass

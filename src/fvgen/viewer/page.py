@@ -23,7 +23,7 @@ from fvgen.reconstruction.exports import pack_spz
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
-from fvgen.viewer.result import Result, read_result
+from fvgen.viewer.result import Result, measured_of, read_result
 
 WIDTH, HEIGHT = 560, 400  # of the drawing, in page.html too
 
@@ -134,8 +134,9 @@ def render_page(result: Result, rate: float, title: str, megabytes: float, gauss
         title, megabytes: see `write_page`.
         gaussians: to walk through, in the result's world.
     """
+    measured = measured_of(summary := result.summary)
     (longest, quality), stride = _fitting(result, megabytes)
-    overhead = Overhead(result)
+    overhead, shares = Overhead(result), measured.get("frames", [])
     numbers = list(range(0, len(result.frames), stride))
     frames = [
         {
@@ -143,6 +144,7 @@ def render_page(result: Result, rate: float, title: str, megabytes: float, gauss
             "guide": data_uri(result.guide[i], quality, longest),
             "view": data_uri(result.frames[i], quality, longest),
             "photo": result.photo[i],
+            "measured": _percent(shares[i] if i < len(shares) else None),
             "here": overhead.frustum(result.cameras[i]),
         }
         for i in track(numbers, "page")
@@ -153,13 +155,14 @@ def render_page(result: Result, rate: float, title: str, megabytes: float, gauss
     note = "Left of the line the point render that guided the model, right of it what came out."
     note += f" {photos} of the {len(result.photo)} frames are photographs." if photos else ""
     note += f" Every {stride}. frame is in this file." if stride > 1 else ""
-    summary, seconds = result.summary, result.summary.get("seconds", {})
+    seconds = summary.get("seconds", {})
     facts = {
         "model": summary.get("model"),
         "steps": summary.get("steps"),
         "frames": len(result.frames),
         "size": f"{width}x{height}",
         "photos": len(result.photo_names),
+        "measured": _percent(measured.get("mean")),
         "time": duration(seconds.get("total")) if isinstance(seconds, dict) else None,
     }
     figures = cameras = ""
@@ -244,6 +247,10 @@ def _fitting(result: Result, megabytes: float) -> tuple[tuple[int | None, int], 
     return _DETAIL[-1], math.ceil(size / (megabytes * 1e6))
 
 
+def _percent(share: Any) -> str | None:
+    return f"{100 * share:.0f} %" if isinstance(share, int | float) else None
+
+
 def _facts(summary: dict[str, Any]) -> str:
     rows = ""
     for key, value in summary.items():
@@ -253,6 +260,9 @@ def _facts(summary: dict[str, Any]) -> str:
             value += "".join(f"; {d.get('name')} left out: {d.get('reason')}" for d in dropped)
         elif key == "seconds" and isinstance(value, dict):
             key, value = "time", ", ".join(f"{k} {duration(v)}" for k, v in value.items())
+        elif key == "measured" and isinstance(value, dict):
+            least, frame = _percent(value.get("least")), value.get("frame")
+            value = f"{_percent(value.get('mean'))} of the frames; least {least}, frame {frame}"
         elif isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):

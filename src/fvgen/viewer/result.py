@@ -122,6 +122,12 @@ def _pixels(file: Path) -> Tensor:
         raise UserError(f"{file}: damaged or cut off; run fvgen generate again") from None
 
 
+def measured_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a summary tells of the share that is measured; empty where it tells nothing, as older ones."""
+    found = summary.get("measured")
+    return found if isinstance(found, dict) and isinstance(found.get("frames"), list) else {}
+
+
 @dataclass
 class LiveResult:
     """A result as far as it is there.
@@ -132,6 +138,7 @@ class LiveResult:
         guide: ``[F, H, W, 3]`` uint8, or ``None`` before it is rendered.
         frames: ``[F, H, W, 3]`` uint8, black where not yet done.
         done: the frames that are.
+        measured: of frames whose guide is there, the share that is measured, 0..1.
     """
 
     name: str
@@ -139,11 +146,15 @@ class LiveResult:
     guide: Tensor | None
     frames: Tensor
     done: set[int] = field(default_factory=set)
+    measured: dict[int, float] = field(default_factory=dict)
 
 
 def shown_whole(result: Result) -> LiveResult:
     """A complete result as the page shows one: all its frames done."""
-    return LiveResult(result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))))
+    measured = dict(enumerate(measured_of(result.summary).get("frames", [])))
+    return LiveResult(
+        result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))), measured
+    )
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)

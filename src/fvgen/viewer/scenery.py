@@ -160,14 +160,31 @@ class Scenery:
             self._frustum("here", "/here", camera, 0.1, _HERE)
 
     def frames(self, shown: LiveResult | None) -> None:
-        """Draw some of the frames of a result, spread evenly, as frusta with their pictures."""
+        """Draw some of the frames of a result, spread evenly, as frusta with their pictures, and the way between them.
+
+        Colours go from red, where nothing of a frame is measured, to green, where all is.
+        """
         self._clear("frames")
         if shown is None:
             return
         count = len(shown.cameras)
+        colors = np.array([measured_color(shown.measured.get(i)) for i in range(count)], np.uint8)
+        if count > 1:
+            centers = shown.cameras.centers.numpy()
+            self._add(
+                "frames",
+                self._server.scene.add_line_segments,
+                "/frames/line",
+                points=np.stack([centers[:-1], centers[1:]], 1).astype(np.float32),
+                colors=np.stack([colors[:-1], colors[1:]], 1),
+                thickness=3.0,
+                thickness_units="screen",
+            )
         for i in sorted({round(k * (count - 1) / (_FRAMES - 1)) for k in range(_FRAMES)}):
             picture = smaller(shown.frames[i], _THUMBNAIL) if i in shown.done else None
-            self._frustum("frames", f"/frames/{i}", shown.cameras[i], 0.02, _FRAME, picture)
+            self._frustum(
+                "frames", f"/frames/{i}", shown.cameras[i], 0.02, measured_color(shown.measured.get(i)), picture
+            )
 
     def splats(self, gaussians: Gaussians) -> None:
         """Draw Gaussians, the most opaque where there are too many for a browser."""
@@ -226,6 +243,16 @@ class Scenery:
     def _clear(self, kind: str) -> None:
         for node in self._nodes.pop(kind, []):
             node.remove()
+
+
+def measured_color(share: float | None) -> tuple[int, int, int]:
+    """Red for a frame of which nothing is measured, over yellow to green; where that is not known, as frames are."""
+    if share is None:
+        return _FRAME
+    low, middle, high = (215, 40, 60), (235, 190, 40), _FRAME
+    (a, b), t = ((low, middle), 2 * share) if share < 0.5 else ((middle, high), 2 * share - 1)
+    red, green, blue = (round(x + t * (y - x)) for x, y in zip(a, b))
+    return red, green, blue
 
 
 def covariances(gaussians: Gaussians) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
-from fvgen.files import write_whole
+from fvgen.files import SCENE, write_whole
 from fvgen.outputs import output_folder, write_files, write_photos
 from fvgen.pipeline import NovelViewPipeline, Size
 from fvgen.progress import watched
@@ -19,6 +19,7 @@ from fvgen.rendering.guide import Guide, render_points_guide
 from fvgen.rendering.lookup import LookupRenderer
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.photos import load_photos
+from fvgen.scene.store import read_scene
 from fvgen.scene.types import Photos, PointCloud, Scene
 from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
 from fvgen.viewer.result import LiveResult, Result, Workspace, is_result, read_result, shown_whole
@@ -31,6 +32,7 @@ class Options:
 
     Attributes:
         geometry, weights, depth: see `fvgen.scene.build.build_scene`.
+        stored: a folder that keeps the scene, which then is not built.
         fps: frames per second of the videos.
         size: of the frames, see `NovelViewPipeline.frame_size`.
     """
@@ -40,6 +42,7 @@ class Options:
     fps: float = 10.0
     size: Size = None
     depth: str = "auto"
+    stored: Path | None = None
 
 
 class Session:
@@ -223,7 +226,10 @@ class Session:
     def _build(self, report: Reporter) -> str:
         with watched(report):
             options = self.options
-            scene = self.pipeline.scene(self.photos, options.geometry, weights=options.weights, depth=options.depth)
+            if options.stored is not None:
+                scene = read_scene(options.stored)
+            else:
+                scene = self.pipeline.scene(self.photos, options.geometry, weights=options.weights, depth=options.depth)
         with self.lock, self._previewing:
             self.scene, self._renderer = scene, None
         self.on_change("scene")
@@ -241,6 +247,7 @@ class Session:
                 shown.guide = torch.zeros_like(shown.frames)
             for n in numbers:
                 shown.guide[n] = guide.images(slice(n, n + 1))[0]
+                shown.measured[n] = float(guide.coverage[n].float().mean())
             self.on_change("frames")
 
         def on_frames(numbers: list[int], pictures: Tensor) -> None:
@@ -268,7 +275,7 @@ class Session:
         except BaseException:
             self._show(before)
             raise
-        return f"{len(path)} frames in {folder}"
+        return f"{len(path)} frames in {folder}: {views.guide.measured()}"
 
     def _show(self, shown: LiveResult | None) -> None:
         self.shown = shown
@@ -300,7 +307,7 @@ def open_session(
     if len(sources) == 1 and is_result(folder):
         result = read_result(folder)
         sources = [str(folder / "transforms_photos.json")]
-        options = replace(options, geometry="given")
+        options = replace(options, geometry="given", stored=folder if (folder / SCENE).is_file() else None)
         workspace = workspace or folder.resolve().parent / f"{folder.resolve().name}-viewer"
     workspace = workspace or Path("fvgen-viewer")
     if workspace.exists() and not workspace.is_dir():

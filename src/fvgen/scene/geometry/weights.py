@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fvgen.errors import UserError
 from fvgen.hub import hub_folder
+from fvgen.packages import ESTIMATORS, estimator_command
 
 FILES = ("config.json", "model.safetensors")
-_PACKAGES = {"dust3r": "mini-dust3r", "da3": "depth-anything-3"}  # their names for pip
 
 _loaded: dict[tuple[str, Path, int, str], nn.Module] = {}
 
@@ -38,8 +38,7 @@ def optional(module: str, estimator: str) -> Any:
     Raises:
         Unusable: not installed, or broken, naming the command that mends it.
     """
-    package = _PACKAGES[estimator]
-    command = f'pip install "fvgen[{estimator}]" && pip install --no-deps {package}'
+    package, command = ESTIMATORS[estimator][1], estimator_command(estimator)
     try:
         with quiet():
             return importlib.import_module(module)
