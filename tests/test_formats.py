@@ -454,8 +454,24 @@ def test_ply_reader_skips_other_properties_and_names_bad_files(tmp_path: Path) -
     with pytest.raises(UserError, match="cut off"):
         read_ply(path)
     path.write_bytes(b"hello")
-    with pytest.raises(UserError, match="not a binary"):
+    with pytest.raises(UserError, match="not a PLY file"):
         read_ply(path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(UserError, match="a git-LFS pointer, not the file: git lfs pull"):
+        read_ply(path)
+    path.write_bytes(b"\n<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match="a web page, not the file"):
+        read_ply(path)
+
+
+def test_ply_points_of_other_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.ply"
+    head = "ply\r\nformat ascii 1.0\r\nelement vertex 3\r\n"
+    head += "".join(f"property float {name}\r\n" for name in ("x", "y", "z", "red", "green", "blue"))
+    path.write_bytes((head + "end_header\r\n1 2 3 1 0 0.2\r\nnan 0 0 0 0 0\r\n-nan(ind) 0 0 0 0 0\r\n").encode())
+    positions, colors = read_ply(path)
+    assert (positions.tolist(), colors.tolist()) == ([[1, 2, 3]], [[255, 0, 51]])
+    assert "p.ply: 2 of 3 points left out" in capsys.readouterr().err
 
 
 def test_png_round_trip(tmp_path: Path) -> None:

@@ -455,7 +455,7 @@ def test_a_result_is_opened(out: Path) -> None:
         (lambda f: (f / "transforms_photos.json").unlink(), "is incomplete: transforms_photos.json is missing"),
         (lambda f: (f / "images" / "00002.png").unlink(), "is incomplete: there is no image"),
         (lambda f: (f / "images" / "00002.png").write_bytes(b"\x89PNG"), "damaged or cut off"),
-        (lambda f: (f / "points.ply").write_bytes(b"ply\n"), "not a binary little-endian PLY"),
+        (lambda f: (f / "points.ply").write_bytes(b"ply\n"), "points.ply: not a PLY file"),
         (lambda f: (f / "summary.json").write_text("["), "not a JSON file"),
         (lambda f: (f / "guide.mp4").write_bytes((f / "guide.mp4").read_bytes()[:300]), "guide.mp4: "),
     ],

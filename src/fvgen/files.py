@@ -44,3 +44,17 @@ def write_json(path: Path, content: Any, finite: bool = True) -> None:
     """Write a JSON file whole or not at all, and its folder. Numbers must be ``finite``, unless that is waived."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=not finite) + "\n")
+
+
+def other_content(start: bytes) -> str:
+    """What a file is that stands in another's place, told from its first bytes: what to say of it, or nothing.
+
+    A repository cloned without git-lfs holds pointers instead of large files, and a download that failed or wanted a
+    login leaves a web page.
+    """
+    text = start[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a git-LFS pointer, not the file: git lfs pull"
+    if text.startswith((b"<!doctype html", b"<html")) or (text.startswith((b"<!--", b"<?xml")) and b"<html" in text):
+        return "a web page, not the file: download it again, logged in if need be"
+    return ""

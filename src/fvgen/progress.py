@@ -1,5 +1,6 @@
 """Progress of everything that takes longer than two seconds: bars on terminals, and a watcher where there is one."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,3 +60,8 @@ def bar(size: int, description: str, unit: str = "B") -> Any:
 
 def _usual(**options: Any) -> dict[str, Any]:
     return {"delay": 2.0, "leave": False, "dynamic_ncols": True, "disable": None, **options, **_options.get()}
+
+
+def note(message: str) -> None:
+    """Say on stderr, in one line that no bar tears, what was done otherwise than asked, such as what was left out."""
+    tqdm.write(f"fvgen: {' '.join(message.split())}", file=sys.stderr)

@@ -193,7 +193,6 @@ def _points(folder: Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: missing; this output is incomplete, generate it again")
     positions, colors = read_ply(path)
-    finite = positions.isfinite().all(1)
-    if int(finite.sum()) < _FEWEST_POINTS:
-        raise UserError(f"{path}: {int(finite.sum())} points; too few to begin with")
-    return positions[finite], colors[finite]
+    if len(positions) < _FEWEST_POINTS:
+        raise UserError(f"{path}: {len(positions)} points; too few to begin with")
+    return positions, colors
