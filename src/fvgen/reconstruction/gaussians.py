@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fvgen.cameras.alignment import Similarity
 from fvgen.errors import UserError
 from fvgen.progress import note
-from fvgen.scene.formats.ply import columns, read_vertices, rgb
+from fvgen.scene.formats.ply import NUMBERS, columns, number_of, read_vertices, rgb
 
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}  # of spherical harmonics, by the number of coefficients
 SH0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
@@ -80,6 +81,17 @@ class Gaussians:
         """The Gaussians of the same tensors changed, each ``[N, ...]`` by itself: moved, detached, selected from."""
         return Gaussians(*map(change, self.parameters().values()))
 
+    def carried(self, to: Similarity) -> "Gaussians":
+        """The Gaussians in another world with the same axes; their means are float64 there.
+
+        Raises:
+            ValueError: if it is turned.
+        """
+        if not torch.equal(to.rotation, torch.eye(3, dtype=torch.float64)):
+            raise ValueError("Gaussians are carried to worlds with the same axes only")
+        log_scales = self.log_scales + math.log(to.scale)
+        return replace(self, means=to.points(self.means.detach().cpu().double()), log_scales=log_scales)
+
     @staticmethod
     def concatenate(batches: list["Gaussians"]) -> "Gaussians":
         """Join batches of one degree."""
@@ -94,7 +106,10 @@ _FLAT = math.log(1e3)  # a surfel is thinner than wide by this much
 
 
 def write_gaussians(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians as PLY; rotations are normalised, everything else is stored as it is, in float32."""
+    """Write Gaussians as PLY; rotations are normalised, everything else is stored as it is.
+
+    Numbers are float32, centres far from the world's origin ``double`` (see `fvgen.scene.formats.ply.number_of`).
+    """
     rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
     parts = [
         (_POSITION, gaussians.means),
@@ -105,9 +120,15 @@ def write_gaussians(path: str | Path, gaussians: Gaussians) -> None:
         (_SCALES, gaussians.log_scales),
         (_ROTATION, torch.nn.functional.normalize(gaussians.quaternions, dim=1)),
     ]
+    kinds = {name: "float" for names, _ in parts for name in names} | dict.fromkeys(
+        _POSITION, number_of(gaussians.means)
+    )
+    table = np.empty(len(gaussians), [(name, NUMBERS[kind]) for name, kind in kinds.items()])
+    for names, values in parts:
+        for name, column in zip(names, values.detach().cpu().numpy().T, strict=True):
+            table[name] = column
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
-    head += [f"property float {name}" for names, _ in parts for name in names]
-    table = torch.cat([values for _, values in parts], 1).detach().float().cpu().contiguous().numpy()
+    head += [f"property {kind} {name}" for name, kind in kinds.items()]
     with open(path, "wb") as file:
         file.write("\n".join([*head, "end_header", ""]).encode("ascii"))
         file.write(table.tobytes())
@@ -121,7 +142,8 @@ def read_gaussians(path: str | Path) -> Gaussians:
     ``blue`` count where there are no harmonics.
 
     Returns:
-        float32 Gaussians on the CPU.
+        float32 Gaussians on the CPU; their means are float64 where they lie far from the world's origin, so that
+        float32 is coarse for them.
 
     Raises:
         UserError: no such file, not a PLY, something else than Gaussians, cut off, or nothing finite in it.
@@ -139,8 +161,10 @@ def read_gaussians(path: str | Path) -> Gaussians:
         scales = np.repeat(scales, 3, 1)
     elif scales.shape[1] == 2:
         scales = np.concatenate([scales, scales.min(1, keepdims=True) - _FLAT], 1)
+    means = torch.from_numpy(columns(table, _POSITION, np.float64))
+    finite = means.isfinite().all(1)
     gaussians = Gaussians(
-        means=torch.from_numpy(columns(table, _POSITION)),
+        means=means if number_of(means[finite]) == "double" else means.float(),
         log_scales=torch.from_numpy(scales),
         quaternions=torch.from_numpy(columns(table, _ROTATION)),
         opacity_logits=torch.from_numpy(columns(table, ["opacity"])[:, 0]),
@@ -172,6 +196,7 @@ def _harmonics(path: str | Path, table: np.ndarray, names: set[str], base: bool)
 
 _POSITION_BITS = 23  # of a coordinate, besides its sign
 _MOST_FRACTION_BITS = 20
+_LOG_SCALES = (-9.5, 5.5)  # within what SPZ stores in steps of 1/16
 
 
 def check_spz() -> None:
@@ -184,6 +209,12 @@ def check_spz() -> None:
         import gsply  # noqa: F401
     except ImportError:
         raise UserError("SPZ files need the library gsply: pip install 'fvgen[spz]', or write a .ply") from None
+
+
+def fits_spz(gaussians: Gaussians) -> bool:
+    """Whether SPZ can hold them as they are: near the origin, and neither too small nor too large for its 8 bits."""
+    low, high = gaussians.log_scales.detach().cpu().flatten()[::7].quantile(torch.tensor([0.1, 0.9])).tolist()
+    return number_of(gaussians.means) == "float" and _LOG_SCALES[0] < low and high < _LOG_SCALES[1]
 
 
 def write_spz(path: str | Path, gaussians: Gaussians) -> None:

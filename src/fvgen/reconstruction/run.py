@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from fvgen import __version__
+from fvgen.cameras.alignment import world_from_local
 from fvgen.devices import find_device
 from fvgen.errors import UserError
 from fvgen.files import write_whole
 from fvgen.pictures import to_bytes
-from fvgen.progress import track
+from fvgen.progress import note, track
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.gaussians import Gaussians, check_spz, write_gaussians, write_spz
+from fvgen.reconstruction.gaussians import Gaussians, check_spz, fits_spz, write_gaussians, write_spz
 from fvgen.reconstruction.held_out import read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
@@ -104,7 +105,8 @@ def reconstruct(
     held_out = None if truth is None else read_held_out(truth, capture)
     work = target.with_name(target.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    fit = Optimisation(capture.shrunk(settings.longest), settings, draw, place)
+    world = world_from_local(capture.cameras, max(capture.typical_depth, 1e-30))
+    fit = Optimisation(capture.shrunk(settings.longest).carried(world.inverse), settings, draw, place)
     resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
     final = fit.gaussians.each(Tensor.detach)
     shown = render_all(final, fit.capture.cameras, draw)
@@ -122,12 +124,18 @@ def reconstruct(
         found = score(shown[photos], fit.capture.images[photos].float() / 255)
         summary["photographs"] = {name: _mean(values) for name, values in found.items()}
     if held_out is not None:
-        found = score(render_all(final, held_out.cameras, draw), held_out.images)
+        found = score(render_all(final, world.inverse.cameras(held_out.cameras), draw), held_out.images)
         each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
         summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
+    scene = final.carried(world)
+    if target.suffix.lower() == ".spz" and not fits_spz(scene):
+        scene, summary["world"] = final, {"scale": world.scale, "origin": world.translation.tolist()}
+        note(
+            f"{target}: SPZ has too few bits for this world; its coordinates, times `scale`, plus `origin` in the .json"
+        )
     summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
     # Everything into the folder of work first, then each file into its place, the scene last: where it is, all is.
-    WRITERS[target.suffix.lower()](work / target.name, final)
+    WRITERS[target.suffix.lower()](work / target.name, scene)
     write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
     (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from fvgen.errors import UserError
 from fvgen.files import other_content
 from fvgen.progress import note
 
-_POINT = np.dtype([("position", "<f4", 3), ("color", "u1", 3)])
 _CHANNELS = ("red", "green", "blue")
 _NUMBERS = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 _TYPES = dict(zip(("char", "uchar", "short", "ushort", "int", "uint", "float", "double"), _NUMBERS))
 _TYPES |= dict(zip(("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"), _NUMBERS))
+NUMBERS = {"float": "<f4", "double": "<f8"}
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _LONGEST_HEADER = 1 << 20
 _END = re.compile(rb"[\r\n]end_header[ \t]*(\r\n|\n|\r)")
@@ -56,15 +57,16 @@ def write_ply(path: str | Path, positions: Tensor, colors: Tensor) -> None:
 
     Args:
         path: the file.
-        positions: ``[P, 3]``, written as float32.
+        positions: ``[P, 3]``, see `number_of`.
         colors: ``[P, 3]`` uint8.
     """
     if positions.shape != colors.shape or positions.shape[1:] != (3,) or colors.dtype != torch.uint8:
         raise ValueError("expected positions [P,3] and uint8 colors [P,3]")
-    points = np.empty(len(positions), dtype=_POINT)
+    number = number_of(positions)
+    points = np.empty(len(positions), [("position", NUMBERS[number], 3), ("color", "u1", 3)])
     points["position"] = positions.detach().cpu().numpy()
     points["color"] = colors.cpu().numpy()
-    properties = [f"property float {axis}" for axis in "xyz"]
+    properties = [f"property {number} {axis}" for axis in "xyz"]
     properties += [f"property uchar {channel}" for channel in _CHANNELS]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties, "end_header", ""]
     with open(path, "wb") as file:
@@ -76,7 +78,7 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor]:
     """Read the points of a PLY; other properties are skipped, and so are points that are not finite, which is said.
 
     Returns:
-        positions ``[P, 3]`` float32 and colors ``[P, 3]`` uint8 (white where the file has none).
+        positions ``[P, 3]`` float64 and colors ``[P, 3]`` uint8 (white where the file has none).
 
     Raises:
         UserError: another kind of file, or one that is cut off.
@@ -84,7 +86,7 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor]:
     vertices = read_vertices(path)
     if not {"x", "y", "z"} <= vertices.names:
         raise UserError(f"{path}: no points with x, y and z in it; it is {vertices.kind}")
-    positions = columns(vertices.table, "xyz")
+    positions = columns(vertices.table, "xyz", np.float64)
     finite = np.isfinite(positions).all(1)
     if not finite.all():
         note(f"{path}: {(~finite).sum()} of {len(finite)} points left out, which are not finite")
@@ -100,9 +102,18 @@ def rgb(table: np.ndarray) -> np.ndarray:
     return (columns(table, _CHANNELS) * (255 / most)).round().clip(0, 255).astype(np.uint8)
 
 
-def columns(table: np.ndarray, names: tuple[str, ...] | list[str] | str) -> np.ndarray:
-    """``[V, C]`` float32 of ``C`` properties; what is too large for that becomes infinite."""
-    values = np.empty((len(table), len(names)), np.float32)
+def number_of(positions: Tensor) -> str:
+    """How to write positions ``[P, 3]``: ``double`` where float32 is coarse for them, that is far from the origin."""
+    some = positions.detach()[:: max(1, len(positions) // 100_000)].cpu().double()
+    if not len(some):
+        return "float"
+    wide = (some.quantile(0.95, 0) - some.quantile(0.05, 0)).max()
+    return "double" if (some - some.float()).abs().max(1).values.median() > 1e-7 * wide else "float"
+
+
+def columns(table: np.ndarray, names: Sequence[str], number: type = np.float32) -> np.ndarray:
+    """``[V, C]`` of ``C`` properties in float32 or another ``number``; what is too large for that becomes infinite."""
+    values: np.ndarray = np.empty((len(table), len(names)), number)
     with np.errstate(over="ignore"):
         for column, name in zip(values.T, names):
             column[:] = table[name]
