@@ -15,7 +15,7 @@ import numpy as np
 from fvgen.sfm.bundle import widest_angles
 from fvgen.sfm.mapping import place_many
 from fvgen.sfm.pairs import place_two
-from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Problem, inliers, turning_error
+from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Problem, inliers, is_turn, turning_error
 
 _MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
@@ -45,7 +45,8 @@ def solve(problem: Problem) -> dict[str, Any]:
             agreeing.append(replace(pair, indices=pair.indices[good], scores=pair.scores[good]))
     if len(bundle.points) < MIN_INLIERS or max(pair.scores.sum() for pair in agreeing) < MIN_SUPPORT:
         return {"failure": "overlap", "matched": matched}
-    if max(turning_error(problem, pair, poses.focal) for pair in agreeing) < _MIN_PARALLAX:
+    still = max(turning_error(problem, pair, poses.focal) for pair in agreeing) < _MIN_PARALLAX
+    if still or all(is_turn(problem, pair, poses.relative(pair), poses.focal) for pair in agreeing):
         return {"failure": "parallax", "matched": matched}
     bundle = bundle.keep((widest_angles(bundle) > _MIN_ANGLE)[bundle.point_index])
     order = np.argsort(poses.photos)
