@@ -200,6 +200,40 @@ def test_a_known_focal_length_is_kept() -> None:
     assert worker.solve(problem)["focal"] == pytest.approx(1000.0, rel=0.01)
 
 
+@pytest.mark.parametrize("wrong", [0.6, 1.6])
+def test_a_focal_length_that_the_matches_contradict_is_given_up(wrong: float) -> None:
+    problem, rotation, translation = made_up_scene(3)
+    exif = {"focal_prior": np.array([wrong * FOCAL]), "focal_spread": np.array([0.05])}
+    answer = worker.solve(replace(problem, **exif))
+    assert answer["distrusted"].tolist() == [0]
+    assert answer["focal"] == pytest.approx(FOCAL, rel=0.03)
+    worst_r, worst_t = relative_errors(answer["rotation"], answer["translation"], rotation, translation)
+    assert worst_r < 1.0
+    assert worst_t < 3.0
+
+
+def test_only_the_wrong_one_of_two_known_focal_lengths_is_given_up() -> None:
+    problem, _, _ = made_up_scene(4)
+    exif = {"focal_prior": np.array([FOCAL, 0.6 * FOCAL]), "focal_spread": np.full(2, 0.05)}
+    answer = worker.solve(replace(problem, group=np.array([0, 0, 0, 1]), **exif))
+    assert answer["distrusted"].tolist() == [1]
+    assert answer["focal"] == pytest.approx(FOCAL, rel=0.05)
+    right = worker.solve(replace(problem, focal_prior=np.array([1.05 * FOCAL]), focal_spread=np.array([0.05])))
+    assert right["distrusted"].tolist() == []
+
+
+def test_what_exif_said_wrongly_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    problem, _, _ = made_up_scene(3)
+    problem = replace(problem, focal_prior=np.array([0.6 * FOCAL]), focal_spread=np.array([0.05]))
+    monkeypatch.setattr(sfm, "observe", lambda photos, device, seed: problem)
+    images = [torch.full((SIZE[1], SIZE[0], 3), k, dtype=torch.uint8) for k in range(3)]
+    found = sfm.place(Photos(["a.jpg", "b.jpg", "c.jpg"], images, [0.6 * FOCAL] * 3))
+    assert float(found.cameras.intrinsics[0, 0, 0]) == pytest.approx(FOCAL, rel=0.03)
+    line = capsys.readouterr().err
+    assert "a.jpg and 2 more: the focal length in EXIF (540 pixels) contradicts" in line
+    assert line.count("\n") == 1
+
+
 def test_points_behind_a_camera_cost_and_do_not_crash() -> None:
     problem, rotation, translation = made_up_scene(2)
     poses = Poses(np.arange(2), rotation, translation, np.array([FOCAL]))

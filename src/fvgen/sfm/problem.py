@@ -9,6 +9,8 @@ from fvgen.sfm.bundle import cross_matrix
 MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
 MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores
 MATCH_ERROR = 2.5  # px from the epipolar line
+# Focal lengths of ordinary cameras in units of the longer side: phones 0.7 to 0.8, video and compact cameras 0.8 to 1.
+USUAL_FOCAL, USUAL_SPREAD = 0.8, 0.3
 REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
 
 
