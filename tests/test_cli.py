@@ -56,7 +56,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "full",
             2,
-            "fvgen: error: no space left on the disk while writing out/views.mp4: free some or write elsewhere\n",
+            "fvgen: error: out/views.mp4: no space left on the disk; free some or write elsewhere\n",
         ),
     ],
 )

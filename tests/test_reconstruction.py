@@ -1,9 +1,12 @@
 """Gaussians from views: the splatter against closed forms and finite differences; files, fitting, errors."""
 
+import errno
 import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -704,3 +707,35 @@ def test_photos_to_splats_in_one_command(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_gaussians(tmp_path / "out" / "splats.ply")) > 100
     summary = json.loads((tmp_path / "out" / "splats.json").read_text())
     assert summary["frames"] == {"photo": 2, "generated": 2}
+
+
+def test_a_limit_on_files_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """``torch.save`` raises an error of its own, without the reason."""
+    out, place = write_out(tmp_path / "out"), tmp_path / "place"
+    line = ["reconstruct", str(out), "-o", str(place / "new" / "s.ply"), "--device", "cpu", "--longest", "64"]
+    line += ["--iterations", "3", "--gaussians", "300"]
+    code = "import resource, sys; from fvgen.cli.main import main; "
+    code += f"resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main({line!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "s.ply: no more may be written (a quota or limit)" in done.stderr
+    assert not place.exists()
+
+
+def test_a_disk_that_fills_up_after_the_fit_leaves_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = write_out(tmp_path / "out"), {"iterations": 5, "gaussians": 300}
+
+    def full(path: Path, *rest: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fvgen.reconstruction.run.write_video", full)
+    with pytest.raises(UserError, match="no space left on the disk; .* is kept in .*s.ply.work"):
+        reconstruct(out, tmp_path / "place" / "s.ply", options=options, device="cpu")
+    assert [str(p.relative_to(tmp_path / "place")) for p in (tmp_path / "place").rglob("*") if p.is_file()] == [
+        "s.ply.work/checkpoint.pt"
+    ]
+    monkeypatch.undo()
+    assert reconstruct(out, tmp_path / "place" / "s.ply", options=options, device="cpu")["resumed_from"] == 5

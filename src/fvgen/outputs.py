@@ -1,7 +1,6 @@
 """Writes what ``fvgen generate`` leaves behind, all of it or nothing."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fvgen import __version__
 from fvgen.errors import UserError
+from fvgen.files import why_not_written, writing
 
 if TYPE_CHECKING:
     from fvgen.pipeline import NovelViews
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fvgen.scene.types import Scene
 
 _STAGES = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # shows no loss
 _PHOTO_FORMATS: dict[str, dict[str, Any]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
@@ -130,16 +129,12 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
     try:
         temporary = _temporary_beside(target, made)
         fresh = temporary / "new"
-        fresh.mkdir()
-        yield fresh
-        _move_into_place(fresh, target, temporary / "old")
+        with writing(temporary, f"output folder {output}"):
+            fresh.mkdir()
+        with writing(temporary, f"output folder {output}"):
+            yield fresh
+            _move_into_place(fresh, target, temporary / "old")
         made.clear()
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        if temporary is None or error.filename is None or Path(error.filename).is_relative_to(temporary):
-            raise UserError(f"no space left on the disk for {output}: free some or choose another folder") from None
-        raise  # a file of somebody else's
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -163,7 +158,10 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
     """
     output = Path(output)
     target = Path(os.path.realpath(output))
-    above = next(p for p in (target, *target.parents) if p.exists())
+    try:
+        above = next(p for p in (target, *target.parents) if p.exists())
+    except OSError as error:  # a name that is too long
+        raise UserError(f"output folder {output}: {why_not_written(error) or error.strerror}; choose another") from None
     if not above.is_dir():
         raise UserError(f"output folder {output}: {above} is a file; choose another folder")
     try:
@@ -197,12 +195,9 @@ def _temporary_beside(target: Path, made: list[Path]) -> Path:
             folder.mkdir(exist_ok=True)
             made.append(folder)
         return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
-    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
-        raise UserError(f"output folder {target} cannot be written ({error.strerror}); choose another") from None
     except OSError as error:
-        if "read-only" in str(error).lower():
-            raise UserError(f"output folder {target} is on a read-only disk; choose another") from None
-        raise
+        reason = why_not_written(error, parent) or f"cannot be written ({error.strerror})"
+        raise UserError(f"output folder {target}: {reason}; choose another") from None
 
 
 def _move_into_place(fresh: Path, target: Path, old: Path) -> None:

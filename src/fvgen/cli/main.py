@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import errno
 import io
 import os
 import re
@@ -15,8 +14,7 @@ from typing import Any, NoReturn
 from fvgen import __version__
 from fvgen.cli.registry import COMMANDS
 from fvgen.errors import UserError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+from fvgen.files import why_not_written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
         return 1
     except OSError as error:
-        if error.errno not in _FULL:
+        reason = why_not_written(error)
+        if not reason:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _fail(f"no space left on the disk{where}: free some or write elsewhere", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{reason}; free some or write elsewhere", 2)
     return 0
 
 

@@ -20,7 +20,7 @@ from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, code_hash, key_of, pictures_hash, safe_name, software
 from fvgen.evaluation.systems import Frames, System
 from fvgen.evaluation.task import Framing, Placing, Task
-from fvgen.files import sha256_of, write_json, write_text
+from fvgen.files import sha256_of, write_json, write_text, write_whole
 from fvgen.outputs import output_folder
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
@@ -291,7 +291,8 @@ def write_handout(plan: Plan, folder: Path) -> None:
             rows = sorted({*split.context, *split.target})
             task = plan.task(replace(split, target=rows))
             chunks[split.name] = f"{number:06d}.torch"
-            torch.save([_chunk_scene(split.name, rows, task)], out / "test" / chunks[split.name])
+            scene = [_chunk_scene(split.name, rows, task)]
+            write_whole(out / "test" / chunks[split.name], lambda file, scene=scene: torch.save(scene, file))  # type: ignore[misc]
             places = {"context": split.context, "target": split.target}
             questions[split.name] = {part: [rows.index(i) for i in frames] for part, frames in places.items()}
             names[split.name] = task.names

@@ -1,10 +1,13 @@
 """Camera poses from photos: features, matches, mapping and bundle adjustment, with nothing to download."""
 
+import contextlib
+import errno
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.files import why_not_written, writing
 from fvgen.progress import note
 from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.keypoints import refine_keypoints
@@ -98,13 +102,15 @@ def solve(problem: Problem, names: list[str]) -> dict[str, Any]:
     environment = dict(os.environ)
     package = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch() as folder:
         question, answer = Path(folder) / "problem.pickle", Path(folder) / "answer.pickle"
         question.write_bytes(pickle.dumps(problem))
         # -P: a file of the user's called numpy.py must not be imported from the current folder
         command = [sys.executable, "-P", "-m", "fvgen.sfm.worker", str(question), str(answer)]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0 or not answer.is_file():
+            if reason := why_not_written(RuntimeError(done.stderr), Path(folder)):
+                raise OSError(errno.ENOSPC, reason)
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
                 f"the camera estimation by COLMAP stopped with code {done.returncode} ({last}); try again with "
@@ -123,6 +129,21 @@ def solve(problem: Problem, names: list[str]) -> dict[str, Any]:
             f"two photos, not enough agree); {_ADVICE}"
         )
     return found
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for temporary files.
+
+    Raises:
+        UserError: there is no place for them.
+    """
+    try:
+        made = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise UserError(f"no folder for temporary files ({error.strerror}); let TMPDIR name one") from None
+    with made as folder, writing(Path(folder), f"temporary files in {Path(folder).parent} (TMPDIR)"):
+        yield folder
 
 
 def placed(photos: Photos, pairs: list[Pair], answer: dict[str, Any]) -> Geometry:
