@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from fvgen.scene.formats.colmap import (
     write_colmap,
 )
 from fvgen.scene.formats.hdr import compressed, hlg_scene, pq_light, pq_signal, tone_mapped
-from fvgen.scene.formats.images import write_png
+from fvgen.scene.formats.images import read_photo, write_png
 from fvgen.scene.formats.lens import Lens, undistort
 from fvgen.scene.formats.ply import read_ply, write_ply
 from fvgen.scene.formats.record import image_inside
@@ -547,8 +548,62 @@ def test_ply_reader_skips_other_properties_and_names_bad_files(tmp_path: Path) -
     with pytest.raises(UserError, match="cut off"):
         read_ply(path)
     path.write_bytes(b"hello")
-    with pytest.raises(UserError, match="not a binary"):
+    with pytest.raises(UserError, match="not a PLY file"):
         read_ply(path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(UserError, match="a git-LFS pointer, not the file: git lfs pull"):
+        read_ply(path)
+    path.write_bytes(b"\n<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match="a web page, not the file"):
+        read_ply(path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER, "a git-LFS pointer, not the file: git lfs pull"),
+        (b"\r\n <html><body>log in", "a web page, not the file"),
+    ],
+)
+def test_what_stands_in_a_files_place_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    from fvgen.models.depth import DepthNetwork
+    from fvgen.models.model import VideoModel, find_model
+    from fvgen.models.viewcrafter.checkpoint import read_checkpoint
+    from fvgen.scene.formats.re10k import read_chunk
+    from fvgen.scene.geometry.weights import read_folder
+
+    for name in ("a.jpg", "a.ckpt", "a.safetensors", "a.torch"):
+        (tmp_path / name).write_bytes(content)
+    model = tmp_path / "model"
+    shutil.copytree(find_model("mini"), model)
+    for weights in model.rglob("*.safetensors"):
+        weights.write_bytes(content)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    for read in (
+        lambda: read_photo(tmp_path / "a.jpg"),
+        lambda: read_checkpoint(tmp_path / "a.ckpt"),
+        lambda: read_chunk(tmp_path / "a.torch"),
+        lambda: DepthNetwork.load(tmp_path / "a.safetensors"),
+        lambda: VideoModel.load(model),
+        lambda: read_folder(tmp_path, "da3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_ply_points_of_other_programs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fvgen")
+    path = tmp_path / "p.ply"
+    head = "ply\r\nformat ascii 1.0\r\nelement vertex 3\r\n"
+    head += "".join(f"property float {name}\r\n" for name in ("x", "y", "z", "red", "green", "blue"))
+    path.write_bytes((head + "end_header\r\n1 2 3 1 0 0.2\r\nnan 0 0 0 0 0\r\n-nan(ind) 0 0 0 0 0\r\n").encode())
+    positions, colors = read_ply(path)
+    assert (positions.tolist(), colors.tolist()) == ([[1, 2, 3]], [[255, 0, 51]])
+    assert "p.ply: 2 of 3 points left out" in caplog.text
 
 
 def test_png_round_trip(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from fvgen.cameras import Cameras, path_through
 from fvgen.cameras.poses import look_at
 from fvgen.errors import UserError
-from fvgen.files import SCENE
+from fvgen.files import SCENE, writing
 from fvgen.models.speed import Speed
 from fvgen.outputs import output_folder, prepare_output, write_files, write_outputs, write_photos
 from fvgen.pipeline import Settings
@@ -291,7 +292,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (
             OSError(errno.ENOSPC, "No space left on device"),
             UserError,
-            "no space left on the disk for .*/deep/out: free",
+            "output folder .*/deep/out: no space left on the disk; free",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "/elsewhere/file"), OSError, "elsewhere"),
     ],
@@ -318,6 +319,52 @@ def test_nothing_is_left_behind_when_writing_fails(
     with pytest.raises(seen, match=text):
         write_outputs(views, out, overwrite=True)
     assert snapshot(tmp_path) == before
+
+
+def test_a_full_disk_is_told_whatever_the_writer_raises(
+    views: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("4096 requested and 0 written")  # numpy's, without a number
+
+    monkeypatch.setattr("fvgen.scene.formats.ply.write_ply", fail)
+    with pytest.raises(OSError, match="requested"):
+        write_outputs(views, tmp_path / "out")
+    monkeypatch.setattr("fvgen.files.shutil.disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match="output folder .*out: no space left on the disk"):
+        write_outputs(views, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_small_disk_is_one_line_and_stays_empty(views: Any, tmp_path: Path) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if mount is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("NO RIGHT TO MOUNT: writing to a full disk was not tried")
+    try:
+        with pytest.raises(UserError, match="output folder .*disk/out: no space left on the disk"):
+            write_outputs(views, place / "out")
+        assert list(place.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)  # the error still holds an open file
+
+
+def test_names_too_long_and_folders_that_refuse_are_one_line(views: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="file name too long"):
+        write_outputs(views, tmp_path / ("a" * 300))
+    for number, text in (
+        (errno.EROFS, "read-only file system"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "limit"),
+        (errno.EISDIR, "is a directory"),
+    ):
+        error = OSError(number, "x", str(tmp_path / "out" / "file"))
+        with pytest.raises(UserError, match=f"output out: .*{text}"), writing(tmp_path / "out", "output out"):
+            raise error
+        with pytest.raises(OSError, match="x"), writing(tmp_path / "other", "other"):
+            raise error
 
 
 @pytest.mark.parametrize("step", range(20))
@@ -374,7 +421,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     out = tmp_path / "new" / "out"
-    with pytest.raises(UserError, match=r"out cannot be written \(Permission denied\)"), output_folder(out):
+    with pytest.raises(UserError, match=r"out: cannot be written \(permission denied\)"), output_folder(out):
         pass
     assert not out.parent.exists()
 

@@ -1,13 +1,15 @@
 """Gaussians from views: the splatter against closed forms and finite differences; files, fitting, errors."""
 
 import base64
+import errno
 import gzip
-import importlib
+import importlib.util
 import json
 import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,12 +98,119 @@ def test_files_that_are_no_gaussians_are_refused_in_one_line(tmp_path: Path) -> 
     path.write_bytes(whole[:-4])
     with pytest.raises(UserError, match="cut off"):
         read_gaussians(path)
-    path.write_bytes(whole.replace(b"binary_little_endian", b"binary_big_endian"))
-    with pytest.raises(UserError, match="little-endian"):
-        read_gaussians(path)
     write_gaussians(path, Gaussians(*(v * float("nan") for v in random_gaussians(2).parameters().values())))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="none of its 2 Gaussians is finite"):
         read_gaussians(path)
+    head = b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+    corners = b"end_header\n0 0 0\n1 0 0\n0 1 0\n"
+    path.write_bytes(head + b"element face 1\nproperty list uchar int vertex_indices\n" + corners + b"3 0 1 2\n")
+    with pytest.raises(UserError, match="a mesh, not 3D Gaussians"):
+        read_gaussians(path)
+    path.write_bytes(
+        b"ply\nformat binary_little_endian 1.0\nelement chunk 1\nproperty float min_x\nelement vertex 1\n"
+        b"property uint packed_position\nend_header\n" + bytes(8)
+    )
+    with pytest.raises(UserError, match="a compressed splat PLY .*save it uncompressed"):
+        read_gaussians(path)
+
+
+def ply_of(gaussians: Gaussians, form: str, newline: str, number: str, skip: tuple[str, ...] = ()) -> bytes:
+    """Gaussians as another program would write them: any byte order, line ends and numbers, with more in it."""
+    parts = {
+        **dict(zip("xyz", gaussians.means.T)),
+        **{f"f_dc_{c}": gaussians.sh[:, 0, c] for c in range(3)},
+        **{f"f_rest_{i}": v for i, v in enumerate(gaussians.sh[:, 1:].transpose(1, 2).flatten(1).T)},
+        "confidence": torch.ones(len(gaussians)),
+        "opacity": gaussians.opacity_logits,
+        **{f"scale_{i}": v for i, v in enumerate(gaussians.log_scales.T)},
+        **{f"rot_{i}": v for i, v in enumerate(gaussians.quaternions.T)},
+    }
+    parts = {name: value.numpy() for name, value in parts.items() if name not in skip}
+    head = [
+        "ply",
+        f"format {form} 1.0",
+        "comment end_header of a comment",
+        "obj_info made by a test",
+        "element extra 2",
+    ]
+    head += ["property uchar a", f"element vertex {len(gaussians)}"]
+    head += [f"property {number} {name}" for name in parts] + ["element face 0", "property list uchar int i"]
+    head += ["end_header", ""]
+    start = newline.join(head).encode()
+    if form == "ascii":
+        rows = [" ".join(repr(float(v)) for v in row) for row in zip(*parts.values())]
+        return start + newline.join(["7", "8", *rows, ""]).encode()
+    order = ">" if "big" in form else "<"
+    layout = np.dtype([(name, order + {"float": "f4", "double": "f8"}[number]) for name in parts])
+    table = np.empty(len(gaussians), layout)
+    for name, value in parts.items():
+        table[name] = value
+    return start + b"\n\x00" + table.tobytes()
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(("newline", "number"), [("\n", "double"), ("\r\n", "float"), ("\r", "float")])
+def test_gaussians_of_other_programs_are_read(tmp_path: Path, form: str, newline: str, number: str) -> None:
+    gaussians = random_gaussians(11, 9)
+    path = tmp_path / "scene.ply"
+    path.write_bytes(ply_of(gaussians, form, newline, number))
+    for name, value in read_gaussians(path).parameters().items():
+        torch.testing.assert_close(value, gaussians.parameters()[name])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -len(whole) // 4])
+    with pytest.raises(UserError, match="cut off|damaged"):
+        read_gaussians(path)
+
+
+def test_surfels_balls_plain_colours_and_high_degrees_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fvgen")
+    path, gaussians = tmp_path / "scene.ply", random_gaussians(7, 4)
+    path.write_bytes(ply_of(gaussians, "binary_little_endian", "\n", "float", skip=("scale_2",)))
+    flat = read_gaussians(path)
+    torch.testing.assert_close(flat.log_scales[:, :2], gaussians.log_scales[:, :2])
+    assert (flat.scales[:, 2] < flat.scales[:, :2].amin(1) / 500).all()
+    path.write_bytes(ply_of(gaussians, "ascii", "\n", "float", skip=("scale_1", "scale_2")))
+    torch.testing.assert_close(read_gaussians(path).log_scales, gaussians.log_scales[:, :1].expand(-1, 3))
+    coloured = ply_of(gaussians[:1], "ascii", "\n", "float", skip=("f_dc_0", "f_dc_1", "f_dc_2"))
+    for i, channel in enumerate((b"red", b"green", b"blue")):
+        coloured = coloured.replace(b"property float f_rest_%d" % i, b"property uchar %s" % channel)
+    start, _, row = coloured.rstrip().rpartition(b"\n")
+    numbers = row.split(b" ")
+    numbers[3:6] = [b"255", b"0", b"51"]
+    path.write_bytes(start + b"\n" + b" ".join(numbers) + b"\n")
+    torch.testing.assert_close(read_gaussians(path).base_colors, torch.tensor([[1.0, 0, 0.2]]))
+    assert not caplog.messages
+
+    class FourthDegree:  # more than Gaussians of ours hold
+        means, log_scales, quaternions = gaussians.means, gaussians.log_scales, gaussians.quaternions
+        opacity_logits, sh = gaussians.opacity_logits, torch.arange(7 * 25 * 3.0).view(7, 25, 3)
+
+        def __len__(self) -> int:
+            return 7
+
+    path.write_bytes(ply_of(FourthDegree(), "binary_little_endian", "\n", "float"))  # type: ignore[arg-type]
+    assert torch.equal(read_gaussians(path).sh, FourthDegree.sh[:, :16])
+    assert "above degree 3 are left out" in caplog.text
+
+
+def test_gaussians_that_are_not_finite_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fvgen")
+    gaussians, path = random_gaussians(9, 4), tmp_path / "scene.ply"
+    gaussians.means[1, 2] = float("nan")
+    gaussians.opacity_logits[3] = float("inf")
+    gaussians.sh[4, 2, 1] = -float("inf")
+    gaussians.log_scales[6] = 1e4  # of infinite size
+    gaussians.quaternions[8] = 0
+    for form in ("ascii", "binary_big_endian"):
+        path.write_bytes(ply_of(gaussians, form, "\n", "double"))
+        torch.testing.assert_close(read_gaussians(path).means, gaussians.means[[0, 2, 5, 7]])
+        (line,) = caplog.messages
+        assert "scene.ply: 5 of 9 Gaussians left out" in line
+        caplog.clear()
 
 
 def camera(width: int = 37, height: int = 26, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -942,3 +1051,35 @@ def test_files_that_cannot_be_written(
     assert main(["splats", *arguments.split()]) == 2
     assert capsys.readouterr().err == f"fvgen: error: {line}\n"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_limit_on_files_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """``torch.save`` raises an error of its own, without the reason."""
+    out, place = write_out(tmp_path / "out"), tmp_path / "place"
+    line = ["reconstruct", str(out), "-o", str(place / "new" / "s.ply"), "--device", "cpu", "--longest", "64"]
+    line += ["--iterations", "3", "--gaussians", "300", "--quiet"]
+    code = "import resource, sys; from fvgen.cli.main import main; "
+    code += f"resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main({line!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "s.ply: no more may be written (a quota or limit)" in done.stderr
+    assert not place.exists()
+
+
+def test_a_disk_that_fills_up_after_the_fit_leaves_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = write_out(tmp_path / "out"), {"iterations": 5, "gaussians": 300}
+
+    def full(path: Path, *rest: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fvgen.reconstruction.run.write_video", full)
+    with pytest.raises(UserError, match="no space left on the disk; .* is kept in .*s.ply.work"):
+        reconstruct(out, tmp_path / "place" / "s.ply", options=options, device="cpu")
+    assert [str(p.relative_to(tmp_path / "place")) for p in (tmp_path / "place").rglob("*") if p.is_file()] == [
+        "s.ply.work/checkpoint.pt"
+    ]
+    monkeypatch.undo()
+    assert reconstruct(out, tmp_path / "place" / "s.ply", options=options, device="cpu")["resumed_from"] == 5

@@ -200,6 +200,39 @@ def test_a_known_focal_length_is_kept() -> None:
     assert worker.solve(problem)["focal"] == pytest.approx(1000.0, rel=0.01)
 
 
+@pytest.mark.parametrize("wrong", [0.6, 1.6])
+def test_a_focal_length_that_the_matches_contradict_is_given_up(wrong: float) -> None:
+    problem, rotation, translation = made_up_scene(3)
+    exif = {"focal_prior": np.array([wrong * FOCAL]), "focal_spread": np.array([0.05])}
+    answer = worker.solve(replace(problem, **exif))
+    assert answer["distrusted"].tolist() == [0]
+    assert answer["focal"] == pytest.approx(FOCAL, rel=0.03)
+    worst_r, worst_t = relative_errors(answer["rotation"], answer["translation"], rotation, translation)
+    assert worst_r < 1.0
+    assert worst_t < 3.0
+
+
+def test_only_the_wrong_one_of_two_known_focal_lengths_is_given_up() -> None:
+    problem, _, _ = made_up_scene(4)
+    exif = {"focal_prior": np.array([FOCAL, 0.6 * FOCAL]), "focal_spread": np.full(2, 0.05)}
+    answer = worker.solve(replace(problem, group=np.array([0, 0, 0, 1]), **exif))
+    assert answer["distrusted"].tolist() == [1]
+    assert answer["focal"] == pytest.approx(FOCAL, rel=0.05)
+    right = worker.solve(replace(problem, focal_prior=np.array([1.05 * FOCAL]), focal_spread=np.array([0.05])))
+    assert right["distrusted"].tolist() == []
+
+
+def test_what_exif_said_wrongly_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fvgen")
+    problem, _, _ = made_up_scene(3)
+    problem = replace(problem, focal_prior=np.array([0.6 * FOCAL]), focal_spread=np.array([0.05]))
+    monkeypatch.setattr(sfm, "observe", lambda photos, device, seed: problem)
+    images = [torch.full((SIZE[1], SIZE[0], 3), k, dtype=torch.uint8) for k in range(3)]
+    found = sfm.place(Photos(["a.jpg", "b.jpg", "c.jpg"], images, [0.6 * FOCAL] * 3))
+    assert float(found.cameras.intrinsics[0, 0, 0]) == pytest.approx(FOCAL, rel=0.03)
+    assert any("a.jpg and 2 more: the focal length in EXIF (540 pixels) contradicts" in m for m in caplog.messages)
+
+
 def test_points_behind_a_camera_cost_and_do_not_crash() -> None:
     problem, rotation, translation = made_up_scene(2)
     poses = Poses(np.arange(2), rotation, translation, np.array([FOCAL]))
@@ -218,6 +251,66 @@ def test_a_turn_of_the_camera_alone_is_refused() -> None:
         local = rays @ rotation[i].T
         problem.points[i][:] = FOCAL * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2 + rng.normal(0, 0.2, (400, 2))
     assert str(worker.solve(problem)["failure"]) in ("parallax", "overlap")
+
+
+def seen_from(
+    points: np.ndarray, rotation: np.ndarray, centre: np.ndarray, focals: list[float], noise: float
+) -> Problem:
+    """Matches, one in eight of them wrong, of points ``[P, 3]`` in all pairs of cameras; equal lenses are a group."""
+    problem, _, _ = made_up_scene(2)
+    rng = np.random.default_rng(7)
+    keypoints, visible = [], []
+    for turn, eye, focal in zip(rotation, centre, focals):
+        local = (points - eye) @ turn.T
+        pixels = focal * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2
+        visible.append(((pixels > 0) & (pixels < SIZE)).all(1) & (local[:, 2] > 0))
+        keypoints.append(pixels + rng.normal(0, noise, pixels.shape))
+    pairs = []
+    for i in range(len(focals)):
+        for j in range(i + 1, len(focals)):
+            both = np.flatnonzero(visible[i] & visible[j])[:600]
+            other = both.copy()
+            other[::8] = rng.permutation(other[::8])
+            pairs.append(Pair(i, j, np.stack([both, other], 1), np.full(len(both), 0.5)))
+    known = sorted(set(focals))
+    return replace(
+        problem,
+        sizes=np.tile(SIZE, (len(focals), 1)),
+        group=np.array([known.index(focal) for focal in focals]),
+        focal_prior=np.full(len(known), 0.8 * 1024),
+        focal_spread=np.full(len(known), 0.3),
+        points=keypoints,
+        sigma=[np.full(len(points), 0.5)] * len(focals),
+        pairs=sorted(pairs, key=lambda pair: -len(pair.indices)),
+    )
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("focals", "degrees"),
+    [([0.5] * 2, 25), ([0.7] * 2, 12), ([1.0] * 2, 5), ([1.5] * 2, 15), ([0.7, 0.95], 10), ([0.65] * 4, 14)],
+)
+def test_photos_from_one_spot_are_refused_whatever_their_lens(
+    focals: list[float], degrees: float, noise: float
+) -> None:
+    rng = np.random.default_rng(1)
+    points = (rng.uniform([-2.5, -1, 0], [2.5, 1, 0], (4000, 3)) + [0, 0, 1]) * rng.uniform(3, 9, (4000, 1))
+    turns = [[0.01 * k, np.radians(degrees) * (k - len(focals) / 2 + 0.5), 0.02 * k] for k in range(len(focals))]
+    rotation = rotation_from_vector(np.array(turns))
+    problem = seen_from(points, rotation, np.zeros((len(focals), 3)), [1024 * f for f in focals], noise)
+    assert str(worker.solve(problem)["failure"]) == "parallax"
+
+
+@pytest.mark.parametrize(
+    ("depth", "centre"),
+    [((4, 8), [0.1, 0.02, 0]), ((6, 6.001), [0.45, 0.02, 0]), ((6, 6.6), [0.2, 0.02, 0]), ((6, 6.6), [0, 0, 0.3])],
+)
+def test_small_steps_are_no_turns(depth: tuple[float, float], centre: list[float]) -> None:
+    """A step to the side of a fiftieth of the distance, along a bare wall, or ahead."""
+    points = np.random.default_rng(2).uniform([-4, -3, depth[0]], [4, 3, depth[1]], (1500, 3))
+    rotation = rotation_from_vector(np.array([[0.0, 0, 0], [0, 0.02, 0]]))
+    problem = seen_from(points, rotation, np.array([[0.0, 0, 0], centre]), [FOCAL] * 2, 0.3)
+    assert str(worker.solve(problem)["failure"]) == ""
 
 
 def test_chance_matches_are_refused() -> None:

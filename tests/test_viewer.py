@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -470,7 +471,7 @@ def test_the_scene_of_a_result_is_not_built_again(out: Path, scene, monkeypatch:
         (lambda f: (f / "transforms_photos.json").unlink(), "is incomplete: transforms_photos.json is missing"),
         (lambda f: (f / "images" / "00002.png").unlink(), "is incomplete: there is no image"),
         (lambda f: (f / "images" / "00002.png").write_bytes(b"\x89PNG"), "damaged or cut off"),
-        (lambda f: (f / "points.ply").write_bytes(b"ply\n"), "not a binary little-endian PLY"),
+        (lambda f: (f / "points.ply").write_bytes(b"ply\n"), "points.ply: not a PLY file"),
         (lambda f: (f / "summary.json").write_text("["), "not a JSON file"),
         (lambda f: (f / "guide.mp4").write_bytes((f / "guide.mp4").read_bytes()[:300]), "guide.mp4: "),
     ],
@@ -779,6 +780,29 @@ def test_splats_have_the_covariances_of_their_axes(page, session: Session, tmp_p
     page.scenery.splats(gaussians)
     page.scenery.show("splats", False)
     assert not page.scenery._nodes["splats"][0].visible
+
+
+def test_a_world_far_from_its_origin_is_drawn_about_the_photos(page, session: Session) -> None:
+    from fvgen.cameras.alignment import Similarity
+    from fvgen.reconstruction.gaussians import Gaussians
+
+    scenery, cloud, cameras = page.scenery, viewer_scene.wall(100), viewer_scene.cameras()
+    far = Similarity(1.0, torch.eye(3, dtype=torch.float64), torch.tensor([4.1e6, 6.3e5, 4.8e6]).double())
+    there = far.cameras(cameras)
+    scales, half = torch.zeros(100, 3), torch.zeros(100)
+    splats = Gaussians(far.points(cloud.positions.double()), scales, torch.ones(100, 4), half, torch.zeros(100, 1, 3))
+    scenery.splats(splats)  # before it is known where the photos are
+    scenery.place(there, far.points(cloud.positions.double()))
+    scenery.points(far.points(cloud.positions.double()), cloud.colors)
+    scenery.photos(there, [torch.zeros(8, 8, 3, dtype=torch.uint8)] * 3)
+    middle = cameras.centers.mean(0).numpy()
+    expected = cloud.positions.numpy() - middle
+    assert np.abs(scenery._nodes["points"][0].points - expected).max() < 1e-5
+    assert np.abs(scenery._nodes["splats"][0].centers - expected).max() < 1e-5
+    place = scenery._nodes["photos"][1].position
+    assert np.abs(np.asarray(place) - (cameras.centers[1].numpy() - middle)).max() < 1e-5
+    pose = scenery.pose_of(SimpleNamespace(wxyz=np.array([1.0, 0, 0, 0]), position=np.asarray(place)))
+    assert np.abs(pose[:3, 3].numpy() - there.centers[1].numpy()).max() < 1e-5
 
 
 def test_a_ply_that_holds_no_splats_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """Writes what ``fvgen generate`` leaves behind, all of it or nothing."""
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fvgen import __version__
 from fvgen.errors import UserError
-from fvgen.files import SCENE
+from fvgen.files import SCENE, why_not_written, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STAGES = ("load", "geometry", "render", "encode", "denoise", "decode", "compose", "write")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPIED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")  # that all programs read
 _ORIENTATION = 274  # of EXIF
 
@@ -197,16 +195,12 @@ def output_folder(output: str | Path, overwrite: bool = False, inputs: Iterable[
     try:
         temporary = _temporary_beside(target, made)
         fresh = temporary / "new"
-        fresh.mkdir()
-        yield fresh
-        _move_into_place(fresh, target, temporary / "old")
+        with writing(temporary, f"output folder {output}"):
+            fresh.mkdir()
+        with writing(temporary, f"output folder {output}"):
+            yield fresh
+            _move_into_place(fresh, target, temporary / "old")
         made.clear()
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        if temporary is None or error.filename is None or Path(error.filename).is_relative_to(temporary):
-            raise UserError(f"no space left on the disk for {output}: free some or choose another folder") from None
-        raise  # a file of somebody else's
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -230,7 +224,10 @@ def prepare_output(output: str | Path, overwrite: bool = False, inputs: Iterable
     """
     output = Path(output)
     target = Path(os.path.realpath(output))
-    above = next(p for p in (target, *target.parents) if p.exists())
+    try:
+        above = next(p for p in (target, *target.parents) if p.exists())
+    except OSError as error:  # a name that is too long
+        raise UserError(f"output folder {output}: {why_not_written(error) or error.strerror}; choose another") from None
     if not above.is_dir():
         raise UserError(f"output folder {output}: {above} is a file; choose another folder")
     try:
@@ -264,12 +261,9 @@ def _temporary_beside(target: Path, made: list[Path]) -> Path:
             folder.mkdir(exist_ok=True)
             made.append(folder)
         return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=parent))
-    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
-        raise UserError(f"output folder {target} cannot be written ({error.strerror}); choose another") from None
     except OSError as error:
-        if "read-only" in str(error).lower():
-            raise UserError(f"output folder {target} is on a read-only disk; choose another") from None
-        raise
+        reason = why_not_written(error, parent) or f"cannot be written ({error.strerror})"
+        raise UserError(f"output folder {target}: {reason}; choose another") from None
 
 
 def _move_into_place(fresh: Path, target: Path, old: Path) -> None:

@@ -8,7 +8,6 @@ from fvgen.errors import UserError
 _OPTIONAL = {  # module: the package's name for pip, and the extra of fvgen that holds the tested versions of it
     "cv2": ("opencv-python-headless", "eval"),
     "gsplat": ("gsplat", "gs"),
-    "gsply": ("gsply", "spz"),
     "ray": ("ray", "cluster"),
     "tensorboard": ("tensorboard", "train"),
     "viser": ("viser", "viewer"),

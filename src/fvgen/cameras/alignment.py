@@ -1,5 +1,6 @@
 """Cameras of the same pictures in two worlds: the similarity transform between these, and how well it fits."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,12 @@ class Similarity:
     rotation: Tensor
     translation: Tensor
 
+    @property
+    def inverse(self) -> "Similarity":
+        """The way back."""
+        turn = self.rotation.T
+        return Similarity(1 / self.scale, turn, -(turn @ self.translation) / self.scale)
+
     def points(self, positions: Tensor) -> Tensor:
         """Points ``[..., 3]`` carried over, in their own number format."""
         moved = self.scale * positions.double() @ self.rotation.T + self.translation
@@ -34,6 +41,19 @@ class Similarity:
         poses[:, :3, :3] = self.rotation @ poses[:, :3, :3]
         poses[:, :3, 3] = self.points(poses[:, :3, 3])
         return Cameras(poses, cameras.intrinsics, cameras.sizes)
+
+
+def world_from_local(cameras: Cameras, unit: float) -> Similarity:
+    """From a frame in which float32 is enough to the cameras' world: centred on them, in units of about ``unit``.
+
+    Axes are the world's, and the scale is a power of two, which changes no digit.
+
+    Args:
+        cameras: ``N >= 1``.
+        unit: what shall be about 1 long, such as a typical depth; above 0.
+    """
+    scale = 2.0 ** round(math.log2(unit))
+    return Similarity(scale, torch.eye(3, dtype=torch.float64), cameras.centers.mean(0))
 
 
 def similarity_between(source: Cameras, target: Cameras) -> Similarity:

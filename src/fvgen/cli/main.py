@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import errno
 import io
 import logging
 import os
@@ -17,8 +16,7 @@ from typing import Annotated, Any, NoReturn, cast, get_args, get_origin, get_typ
 from fvgen import __version__
 from fvgen.cli.registry import COMMANDS, HEADINGS
 from fvgen.errors import UserError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+from fvgen.files import why_not_written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
         return 1
     except OSError as error:
-        if error.errno not in _FULL:
+        reason = why_not_written(error)
+        if not reason:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _fail(f"no space left on the disk{where}: free some or write elsewhere", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{reason}; free some or write elsewhere", 2)
     return 0
 
 

@@ -79,8 +79,6 @@ class Reconstruct:
         if not self.out.is_dir():
             raise UserError(f"{self.out}: there is no such folder; name one that fvgen generate wrote")
         must_exist(self.truth)
-        if self.output.suffix.lower() == ".spz":
-            require("gsply", "an .spz file", "write a .ply")
         if self.renderer == "gsplat":
             require("gsplat", "--renderer gsplat", "choose torch")
         from fvgen.reconstruction.run import reconstruct

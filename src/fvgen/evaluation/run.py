@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import world_from_local
 from fvgen.devices import hardware
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene
@@ -20,7 +21,7 @@ from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, code_hash, key_of, pictures_hash, safe_name, software
 from fvgen.evaluation.systems import Frames, System
 from fvgen.evaluation.task import Framing, Placing, Task
-from fvgen.files import sha256_of, write_json, write_text
+from fvgen.files import sha256_of, write_json, write_text, write_whole
 from fvgen.outputs import output_folder
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
@@ -272,11 +273,15 @@ def _pictures(system: str, records: dict[str, dict[str, Any]], store: Store) -> 
         yield split, made[asked], truth[asked]
 
 
+_FAR = 1000  # spreads of the cameras from the world's origin
+
+
 def write_handout(plan: Plan, folder: Path) -> None:
     """Write every split as a scene of its own, frames given and asked for, at the scored size.
 
     - ``test/NNNNNN.torch`` and ``test/index.json`` (key to chunk): pictures as PNG bytes; cameras as
-      ``[n, 18]``: fx, fy, cx, cy as shares of width and height, 0, 0, and the 3x4 world-to-camera matrix, OpenCV axes.
+      ``[n, 18]``: fx, fy, cx, cy as shares of width and height, 0, 0, and the 3x4 world-to-camera matrix, OpenCV axes;
+      far from the world's origin, of a world centred on the cameras.
     - ``evaluation_index.json``: key to ``context`` and ``target``, numbers within the chunk.
     - ``frames.json``: key to the names of the chunk's frames, by which answers are called.
 
@@ -290,7 +295,8 @@ def write_handout(plan: Plan, folder: Path) -> None:
             rows = sorted({*split.context, *split.target})
             task = plan.task(replace(split, target=rows))
             chunks[split.name] = f"{number:06d}.torch"
-            torch.save([_chunk_scene(split.name, rows, task)], out / "test" / chunks[split.name])
+            scene = [_chunk_scene(split.name, rows, task)]
+            write_whole(out / "test" / chunks[split.name], lambda file, scene=scene: torch.save(scene, file))  # type: ignore[misc]
             places = {"context": split.context, "target": split.target}
             questions[split.name] = {part: [rows.index(i) for i in frames] for part, frames in places.items()}
             names[split.name] = task.names
@@ -301,6 +307,9 @@ def write_handout(plan: Plan, folder: Path) -> None:
 
 def _chunk_scene(key: str, rows: list[int], task: Task) -> dict[str, Any]:
     cameras = Cameras.concatenate([camera for _, camera in task.targets])
+    spread = (cameras.centers - cameras.centers[0]).abs().max()
+    if cameras.centers.abs().max() > _FAR * spread:  # the format is float32, which is coarse there
+        cameras = world_from_local(cameras, 1.0).inverse.cameras(cameras)
     k, (width, height) = cameras.intrinsics, cameras.sizes.double().unbind(1)
     shares = torch.stack([k[:, 0, 0] / width, k[:, 1, 1] / height, k[:, 0, 2] / width, k[:, 1, 2] / height], 1)
     matrices = cameras.camera_from_world[:, :3].flatten(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fvgen.errors import UserError
-from fvgen.files import write_whole
+from fvgen.files import genuine, write_whole
 from fvgen.models.efficientnet import LITE0, EfficientNetLite
 
 WEIGHTS = Path(__file__).parent / "weights" / "depth.safetensors"
@@ -152,7 +152,7 @@ class DepthNetwork(nn.Module):
         """
         network = DepthNetwork()
         try:
-            network.load_state_dict(load_file(path))
+            network.load_state_dict(load_file(genuine(path)))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise UserError(f"{path} holds no depth network: give the file that 'fvgen train depth' left") from error
         return network.eval().requires_grad_(False)

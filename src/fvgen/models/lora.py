@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.models.attention import Attention
 from fvgen.models.lora_config import LoraConfig
 from fvgen.models.unet import (
@@ -244,7 +245,7 @@ class Adapter:
             config = LoraConfig(told["rank"], told["alpha"], tuple(told["layers"]))
             if not (folder / "adapter.safetensors").is_file():
                 raise FileNotFoundError("adapter.safetensors is missing")
-            found = load_file(folder / "adapter.safetensors") if factors else {}
+            found = load_file(genuine(folder / "adapter.safetensors")) if factors else {}
             return Adapter(folder, str(told["base"]), str(told["fingerprint"]), config, found)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder} is not a complete adapter: {error}") from error

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fvgen.diffusion import ScheduleConfig
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.hub import WEIGHTS, find_model
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder
 from fvgen.models.conditioner import ImageConditioner, VisionConfig
@@ -309,7 +310,7 @@ def write_configs(folder: Path, config: ModelConfig, scaling_factor: float | Non
 
 def _read(file: Path, device: str | torch.device, dtype: torch.dtype, adapter: Adapter | None) -> dict[str, Tensor]:
     """Tensors copied one by one, so that the file may be replaced while the model is in use."""
-    with safe_open(file, "pt", device=str(device)) as stored:
+    with safe_open(genuine(file), "pt", device=str(device)) as stored:
         tensors = ((name, stored.get_tensor(name)) for name in sorted(stored.keys()))
         changed = tensors if adapter is None else adapter.merged(tensors, "unet.", file.parent.parent)
         return {name: value.to(dtype, copy=True) for name, value in changed}

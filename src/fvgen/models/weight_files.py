@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
-from fvgen.files import sha256_of
+from fvgen.files import genuine, sha256_of
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -126,7 +126,7 @@ class Weights:
             UserError: if it is missing, or is not the published file.
         """
         path = self.find(file)
-        digest = sha256_of(path)
+        digest = sha256_of(genuine(path))
         if not digest.startswith(file.sha256):
             raise UserError(
                 f"{path} is not the published {file.name}: its SHA-256 begins with {digest[: len(file.sha256)]}, "

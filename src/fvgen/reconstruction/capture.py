@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import Similarity
 from fvgen.errors import UserError
 from fvgen.evaluation.task import Framing
 from fvgen.pictures import to_bytes
@@ -24,6 +25,7 @@ from fvgen.scene.formats.transforms_json import read_records, read_transforms_js
 from fvgen.scene.photos import posed_shot
 
 _FEWEST_POINTS = 10
+_EXACT = "donot_use_mm_for_euclid_dist"  # the default takes differences of squares
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Capture:
         cameras: ``F`` cameras of one size.
         photo: for each frame the file name of the photograph it is, or ``None`` where it was generated.
         flight: how many of the frames, the first ones, are on the path; the rest are photographs beside it.
-        positions: ``[P, 3]`` float32.
+        positions: ``[P, 3]`` float64.
         colors: ``[P, 3]`` uint8.
         geometry: where the cameras came from; ``"given"``: they are in the user's own world.
     """
@@ -76,6 +78,18 @@ class Capture:
         images = torch.stack([to_bytes(resample_photo(image, box, *size)) for image in self.images])
         covered = interpolate(self.covered[:, None].float(), size[::-1], mode="area")[:, 0] > 0.5
         return replace(self, images=images, covered=covered, cameras=self.cameras.resized(*size))
+
+    def carried(self, to: Similarity) -> "Capture":
+        """The same in another world."""
+        return replace(self, cameras=to.cameras(self.cameras), positions=to.points(self.positions))
+
+    @property
+    def typical_depth(self) -> float:
+        """Median over the points of the distance to the nearest camera, world units."""
+        step = max(1, len(self.positions) // 20000)
+        return float(
+            torch.cdist(self.positions[::step].double(), self.cameras.centers, compute_mode=_EXACT).amin(1).median()
+        )
 
     @property
     def photographs(self) -> list[int]:
@@ -193,7 +207,6 @@ def _points(folder: Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: missing; this output is incomplete, generate it again")
     positions, colors = read_ply(path)
-    finite = positions.isfinite().all(1)
-    if int(finite.sum()) < _FEWEST_POINTS:
-        raise UserError(f"{path}: {int(finite.sum())} points; too few to begin with")
-    return positions[finite], colors[finite]
+    if len(positions) < _FEWEST_POINTS:
+        raise UserError(f"{path}: {len(positions)} points; too few to begin with")
+    return positions, colors

@@ -9,6 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen import __version__
+from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import world_from_local
 from fvgen.errors import UserError
 from fvgen.files import whole_file
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians
 from fvgen.reconstruction.render import sh_basis
+from fvgen.scene.formats.ply import number_of
 
 _TURN = torch.tensor([1.0, -1.0, -1.0])  # half a turn about x, of vectors
 
@@ -30,6 +34,7 @@ _MAGIC, _VERSION = 0x5053474E, 3  # "NGSP"; 3 has rotations of 32 bits
 _POSITION_BITS = 23  # of a coordinate, besides its sign
 _MOST_FRACTION_BITS = 20
 _COLOR_SCALE = 0.15
+_LOG_SCALES = (-9.5, 5.5)  # within what it stores in steps of 1/16
 _ROTATION_BITS = 9  # of a component, besides its sign
 
 
@@ -75,6 +80,29 @@ def pack_spz(gaussians: Gaussians) -> bytes:
     ]
     head = struct.pack("<IIIBBBB", _MAGIC, _VERSION, len(plain), plain.degree, places, 0, 0)
     return gzip.compress(head + b"".join(part.tobytes() for part in parts), mtime=0)
+
+
+def fits(suffix: str, gaussians: Gaussians) -> bool:
+    """Whether a file of this suffix can hold them as they are.
+
+    PLY always can. The others need them near the origin; SPZ also neither too small nor too large for its 8 bits.
+    """
+    if suffix.lower() == ".ply":
+        return True
+    few = gaussians.log_scales.detach().cpu().flatten()[::7]
+    low, high = few.quantile(torch.tensor([0.1, 0.9]).to(few)).tolist() if len(few) else (0.0, 0.0)
+    sized = suffix.lower() != ".spz" or (_LOG_SCALES[0] < low and high < _LOG_SCALES[1])
+    return sized and number_of(gaussians.means) == "float"
+
+
+def brought_near(gaussians: Gaussians, cameras: Cameras) -> tuple[Gaussians, Cameras]:
+    """Both about the cameras' middle and in a size that float32 and SPZ hold, where they do not fit as they are."""
+    if fits(".spz", gaussians) or not len(gaussians):
+        return gaussians, cameras
+    distance = float((gaussians.means.double() - cameras.centers.mean(0)).norm(dim=1).median())
+    near = world_from_local(cameras, max(distance, 1e-30)).inverse
+    carried = gaussians.carried(near)
+    return replace(carried, means=carried.means.float()), near.cameras(cameras)
 
 
 def write_spz(path: str | Path, gaussians: Gaussians) -> None:
@@ -201,6 +229,8 @@ def convert(scene: str | Path, output: str | Path, overwrite: bool = False) -> i
     if output.is_dir() or (output.exists() and not overwrite):
         raise UserError(f"`output` {output} is there already; choose another, or add `overwrite`")
     gaussians = read_gaussians(scene)
+    if not fits(output.suffix, gaussians):
+        raise UserError(f"{scene}: its world is too far out, too large or too small for {output.suffix}; write a .ply")
     try:
         with whole_file(output) as unfinished:
             WRITERS[output.suffix.lower()](unfinished, gaussians)

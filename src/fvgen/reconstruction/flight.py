@@ -19,6 +19,7 @@ from fvgen.files import whole_file
 from fvgen.outputs import output_folder, prepare_output
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
+from fvgen.reconstruction.exports import brought_near
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.reconstruction.render import Renderer, find_renderer
 from fvgen.scene.formats.colmap import colmap_model_folder, read_colmap
@@ -98,7 +99,8 @@ def render_scene(
     if len(gaussians) == 0:
         raise UserError(f"{scene}: no Gaussians in it")
     cameras = plan_flight(gaussians, path, photos=photos, frames=frames, size=size, up=up)
-    pictures = map(to_bytes, render_each(gaussians.each(lambda value: value.to(place)), cameras, draw, background))
+    near, seen_from = brought_near(gaussians, cameras)
+    pictures = map(to_bytes, render_each(near.each(lambda value: value.to(place)), seen_from, draw, background))
     if video:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,20 @@
 """A scene as 3D Gaussians (Kerbl et al. 2023), in the parameters that are optimised and stored; and its files."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fvgen.cameras.alignment import Similarity
 from fvgen.errors import UserError
+from fvgen.scene.formats.ply import NUMBERS, columns, number_of, read_vertices, rgb
+
+_log = logging.getLogger(__name__)
 
 DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}  # of spherical harmonics, by the number of coefficients
 SH0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
@@ -77,6 +83,17 @@ class Gaussians:
         """The Gaussians of the same tensors changed, each ``[N, ...]`` by itself: moved, detached, selected from."""
         return Gaussians(*map(change, self.parameters().values()))
 
+    def carried(self, to: Similarity) -> "Gaussians":
+        """The Gaussians in another world with the same axes; their means are float64 there.
+
+        Raises:
+            ValueError: if it is turned.
+        """
+        if not torch.equal(to.rotation, torch.eye(3, dtype=torch.float64)):
+            raise ValueError("Gaussians are carried to worlds with the same axes only")
+        log_scales = self.log_scales + math.log(to.scale)
+        return replace(self, means=to.points(self.means.detach().cpu().double()), log_scales=log_scales)
+
     @staticmethod
     def concatenate(batches: list["Gaussians"]) -> "Gaussians":
         """Join batches of one degree."""
@@ -87,12 +104,14 @@ _POSITION = ("x", "y", "z")
 _BASE = ("f_dc_0", "f_dc_1", "f_dc_2")
 _SCALES = ("scale_0", "scale_1", "scale_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
-_TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8", "uchar": "u1", "uint8": "u1"}
-_LONGEST_HEADER = 1 << 16
+_FLAT = math.log(1e3)  # a surfel is thinner than wide by this much
 
 
 def write_gaussians(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians as PLY; rotations are normalised, everything else is stored as it is, in float32."""
+    """Write Gaussians as PLY; rotations are normalised, everything else is stored as it is.
+
+    Numbers are float32, centres far from the world's origin ``double`` (see `fvgen.scene.formats.ply.number_of`).
+    """
     rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
     parts = [
         (_POSITION, gaussians.means),
@@ -103,77 +122,77 @@ def write_gaussians(path: str | Path, gaussians: Gaussians) -> None:
         (_SCALES, gaussians.log_scales),
         (_ROTATION, torch.nn.functional.normalize(gaussians.quaternions, dim=1)),
     ]
+    kinds = {name: "float" for names, _ in parts for name in names} | dict.fromkeys(
+        _POSITION, number_of(gaussians.means)
+    )
+    table = np.empty(len(gaussians), [(name, NUMBERS[kind]) for name, kind in kinds.items()])
+    for names, values in parts:
+        for name, column in zip(names, values.detach().cpu().numpy().T, strict=True):
+            table[name] = column
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
-    head += [f"property float {name}" for names, _ in parts for name in names]
-    table = torch.cat([values for _, values in parts], 1).detach().float().cpu().contiguous().numpy()
+    head += [f"property {kind} {name}" for name, kind in kinds.items()]
     with open(path, "wb") as file:
         file.write("\n".join([*head, "end_header", ""]).encode("ascii"))
         file.write(table.tobytes())
 
 
 def read_gaussians(path: str | Path) -> Gaussians:
-    """Read Gaussians of degree 0 to 3 from a binary little-endian PLY; other properties are skipped.
+    """Read Gaussians from a PLY as any program writes them uncompressed; other properties are skipped.
+
+    Harmonics above degree 3 are left out, which is said, and so are Gaussians with numbers that are not finite. Flat
+    ones (2DGS, two scales) become thin ones, round ones (one scale) get it along all axes, and ``red``, ``green``,
+    ``blue`` count where there are no harmonics.
 
     Returns:
-        float32 Gaussians on the CPU.
+        float32 Gaussians on the CPU; their means are float64 where they lie far from the world's origin, so that
+        float32 is coarse for them.
 
     Raises:
-        UserError: no such file, not a PLY, points instead of Gaussians, cut off, or numbers that are not finite.
+        UserError: no such file, not a PLY, something else than Gaussians, cut off, or nothing finite in it.
     """
-    path = Path(path)
-    layout, count, offset = _header(path)
-    names = set(layout.names or ())
-    absent = [name for name in (*_POSITION, *_BASE, "opacity", *_SCALES, *_ROTATION) if name not in names]
+    vertices = read_vertices(path)
+    table, names = vertices.table, vertices.names
+    base = set(_BASE) <= names or not {"red", "green", "blue"} <= names
+    needed = (*_POSITION, *(_BASE if base else ()), "opacity", "scale_0", *_ROTATION)
+    absent = [name for name in needed if name not in names]
     if absent:
-        kind = "a point cloud" if {"x", "y", "z"} <= names else "something else"
-        raise UserError(f"{path}: {kind}, not 3D Gaussians (no {absent[0]}); write one with fvgen reconstruct")
-    rest = sum(name.startswith("f_rest_") for name in names)
-    if rest % 3 or rest // 3 + 1 not in DEGREES or any(f"f_rest_{i}" not in names for i in range(rest)):
-        raise UserError(f"{path}: {rest} properties f_rest; Gaussians have 0, 9, 24 or 45 of them")
-    if path.stat().st_size - offset < count * layout.itemsize:
-        raise UserError(f"{path}: cut off; its header promises {count} Gaussians")
-    table = np.fromfile(path, layout, count, offset=offset)
-
-    def columns(names: Sequence[str]) -> Tensor:
-        values = np.empty((count, len(names)), np.float32)
-        for column, name in zip(values.T, names):
-            column[:] = table[name]
-        return torch.from_numpy(values)
-
-    higher = columns([f"f_rest_{i}" for i in range(rest)]).view(count, 3, rest // 3).transpose(1, 2)
+        hint = "; save it uncompressed" if "chunk" in vertices.elements else "; write one with fvgen reconstruct"
+        raise UserError(f"{path}: {vertices.kind}, not 3D Gaussians (no {absent[0]}){hint}")
+    scales = columns(table, [name for name in _SCALES if name in names])
+    if scales.shape[1] == 1:
+        scales = np.repeat(scales, 3, 1)
+    elif scales.shape[1] == 2:
+        scales = np.concatenate([scales, scales.min(1, keepdims=True) - _FLAT], 1)
+    means = torch.from_numpy(columns(table, _POSITION, np.float64))
+    finite = means.isfinite().all(1)
     gaussians = Gaussians(
-        means=columns(_POSITION),
-        log_scales=columns(_SCALES),
-        quaternions=columns(_ROTATION),
-        opacity_logits=columns(["opacity"])[:, 0],
-        sh=torch.cat([columns(_BASE)[:, None], higher], 1).contiguous(),
+        means=means if number_of(means[finite]) == "double" else means.float(),
+        log_scales=torch.from_numpy(scales),
+        quaternions=torch.from_numpy(columns(table, _ROTATION)),
+        opacity_logits=torch.from_numpy(columns(table, ["opacity"])[:, 0]),
+        sh=torch.from_numpy(_harmonics(path, table, names, base)),
     )
-    if not all(bool(value.isfinite().all()) for value in gaussians.parameters().values()):
-        raise UserError(f"{path}: some numbers in it are not finite")
-    return gaussians
+    values = [value.reshape(len(table), math.prod(value.shape[1:])) for value in (*gaussians.parameters().values(), gaussians.scales)]
+    whole = torch.cat(values, 1).isfinite().all(1) & (gaussians.quaternions.norm(dim=1) > 0)
+    if len(whole) and not whole.any():
+        raise UserError(f"{path}: none of its {len(whole)} Gaussians is finite")
+    if not whole.all():
+        _log.info(
+            f"{path}: {int((~whole).sum())} of {len(whole)} Gaussians left out: NaN, infinite or without rotation"
+        )
+    return gaussians if whole.all() else gaussians[whole]
 
 
-def _header(path: Path) -> tuple[np.dtype, int, int]:
-    """Layout and number of the vertices, and where they begin in the file."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_LONGEST_HEADER)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    head, found, _ = start.partition(b"end_header\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not found or lines[:1] != [["ply"]]:
-        raise UserError(f"{path}: not a PLY file")
-    if ["format", "binary_little_endian", "1.0"] not in lines:
-        raise UserError(f"{path}: only binary little-endian PLY files are read")
-    elements = [i for i, line in enumerate(lines) if line[:1] == ["element"]]
-    if not elements or lines[elements[0]][1:2] != ["vertex"] or not lines[elements[0]][-1].isdigit():
-        raise UserError(f"{path}: the first element of this PLY file is no list of vertices")
-    end = elements[1] if len(elements) > 1 else len(lines)
-    properties = [line for line in lines[elements[0] : end] if line[:1] == ["property"]]
-    named = [line[-1] for line in properties]
-    if any(len(line) != 3 or line[1] not in _TYPES for line in properties) or len(set(named)) < len(named):
-        raise UserError(f"{path}: vertices with lists, doubled names or unknown types cannot be read")
-    return np.dtype([(line[2], _TYPES[line[1]]) for line in properties]), int(lines[elements[0]][-1]), len(head) + 11
+def _harmonics(path: str | Path, table: np.ndarray, names: set[str], base: bool) -> np.ndarray:
+    """``[N, K, 3]``, from coefficients stored channel after channel, or of plain colours."""
+    if not base:
+        return ((rgb(table).astype(np.float32) / 255 - 0.5) / SH0)[:, None]
+    rest = sum(name.startswith("f_rest_") for name in names)
+    each = rest // 3  # of a channel
+    if rest % 3 or math.isqrt(each + 1) ** 2 != each + 1 or any(f"f_rest_{i}" not in names for i in range(rest)):
+        raise UserError(f"{path}: {rest} properties f_rest; Gaussians have 0, 9, 24 or 45 of them")
+    kept = min(each, max(DEGREES) - 1)
+    if kept < each:
+        _log.info(f"{path}: harmonics of degree {math.isqrt(each + 1) - 1}; those above degree 3 are left out")
+    higher = columns(table, [f"f_rest_{channel * each + i}" for i in range(kept) for channel in range(3)])
+    return np.concatenate([columns(table, _BASE), higher], 1).reshape(len(table), kept + 1, 3)

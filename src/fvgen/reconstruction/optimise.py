@@ -66,7 +66,7 @@ class Optimisation:
     """A fit in progress, which can be stopped and gone on with by :meth:`state` and :meth:`restore`.
 
     Args:
-        capture: frames and points.
+        capture: frames and points, in a world where float32 is enough: see `fvgen.cameras.alignment.world_from_local`.
         settings: how frames are fitted.
         renderer: how Gaussians are drawn.
         device: where the fit runs.
@@ -74,7 +74,7 @@ class Optimisation:
 
     def __init__(self, capture: Capture, settings: Settings, renderer: Renderer, device: torch.device) -> None:
         self.capture, self.settings, self.renderer, self.device = capture, settings, renderer, device
-        self.depth = _typical_depth(capture)
+        self.depth = max(capture.typical_depth, 1e-9)
         self.iteration = 0
         self.log: list[dict[str, float]] = []
         self._targets = capture.images.to(device).float() / 255
@@ -199,10 +199,3 @@ class Optimisation:
         self._optimizer.load_state_dict(state["optimizer"])
         self.corrections.load_state_dict(state["corrections"])
         self._correcting.load_state_dict(state["correcting"])
-
-
-def _typical_depth(capture: Capture) -> float:
-    """Median over the points of the distance to the nearest camera."""
-    step = max(1, len(capture.positions) // 20000)
-    distances = torch.cdist(capture.positions[::step].double(), capture.cameras.centers)
-    return max(float(distances.min(1).values.median()), 1e-9)

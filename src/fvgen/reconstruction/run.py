@@ -3,13 +3,14 @@
 While it works, ``OUTPUT.work/checkpoint.pt`` holds everything that the fit goes on from.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 
 from fvgen import __version__
+from fvgen.cameras.alignment import world_from_local
 from fvgen.devices import find_device
 from fvgen.errors import UserError
-from fvgen.files import write_whole
+from fvgen.files import write_whole, writing
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.exports import WRITERS, check_suffix
+from fvgen.reconstruction.exports import WRITERS, check_suffix, fits
 from fvgen.reconstruction.held_out import read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
@@ -32,6 +34,7 @@ from fvgen.scene.formats.video import write_video
 
 _log = logging.getLogger(__name__)
 _BESIDE = (".mp4", ".svg", ".json")
+_LONGEST = 200  # bytes of a name: others are made of it
 _EVERY = 50  # iterations from one checkpoint to the next
 
 
@@ -48,6 +51,8 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
     """
     output = Path(output)
     check_suffix(output)
+    if len(os.fsencode(output.name)) > _LONGEST:
+        raise UserError(f"`output` {output}: a name too long for a file")
     if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
         raise UserError(f"`output` {output}: it is a folder or lies below a file; name a file")
     there = [p for p in (output, *(output.with_suffix(s) for s in _BESIDE)) if p.exists()]
@@ -101,45 +106,77 @@ def reconstruct(
     capture = read_capture(folder)
     _log.info("frames: %d photos, %d generated", len(capture.photographs), len(capture.generated))
     held_out = None if truth is None else read_held_out(truth, capture)
-    work = target.with_name(target.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
-    fit = Optimisation(capture.shrunk(settings.longest), settings, draw, place)
-    resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
-    final = fit.gaussians.each(Tensor.detach)
-    went_on = f" (from {resumed})" if resumed else ""
-    seconds = time.perf_counter() - start
-    _log.info("fitting: %d iterations%s, %d Gaussians, %.0f s", fit.iteration, went_on, len(final), seconds)
-    shown = render_all(final, fit.capture.cameras, draw)
-    summary: dict[str, Any] = {
-        "gaussians": len(final),
-        "iterations": fit.iteration,
-        "frames": {"photo": len(capture.photographs), "generated": len(capture.generated)},
-        "settings": {name: value if value != float("inf") else None for name, value in asdict(settings).items()},
-        "renderer": draw.__name__,  # type: ignore[attr-defined]
-        "device": str(place),
-        "resumed_from": resumed,
-    }
-    if capture.photographs:
-        photos = fit.capture.photographs
-        found = score(shown[photos], fit.capture.images[photos].float() / 255)
-        summary["photographs"] = {name: _mean(values) for name, values in found.items()}
-    if held_out is not None:
-        found = score(render_all(final, held_out.cameras, draw), held_out.images)
-        each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
-        summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
-    summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
-    # Everything into the folder of work first, then each file into its place, the scene last: where it is, all is.
-    WRITERS[target.suffix.lower()](work / target.name, final)
-    write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
-    (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-    (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
-    for file in (*(target.with_suffix(s) for s in _BESIDE), target):
-        os.replace(work / file.name, file)
+    with _work_folder(target) as work:
+        world = world_from_local(capture.cameras, max(capture.typical_depth, 1e-30))
+        fit = Optimisation(capture.shrunk(settings.longest).carried(world.inverse), settings, draw, place)
+        resumed = _run(fit, work / "checkpoint.pt", _fingerprint(capture, settings, draw, place))
+        final = fit.gaussians.each(Tensor.detach)
+        went_on = f" (from {resumed})" if resumed else ""
+        seconds = time.perf_counter() - start
+        _log.info("fitting: %d iterations%s, %d Gaussians, %.0f s", fit.iteration, went_on, len(final), seconds)
+        shown = render_all(final, fit.capture.cameras, draw)
+        summary: dict[str, Any] = {
+            "gaussians": len(final),
+            "iterations": fit.iteration,
+            "frames": {"photo": len(capture.photographs), "generated": len(capture.generated)},
+            "settings": {name: value if value != float("inf") else None for name, value in asdict(settings).items()},
+            "renderer": draw.__name__,  # type: ignore[attr-defined]
+            "device": str(place),
+            "resumed_from": resumed,
+        }
+        if capture.photographs:
+            photos = fit.capture.photographs
+            found = score(shown[photos], fit.capture.images[photos].float() / 255)
+            summary["photographs"] = {name: _mean(values) for name, values in found.items()}
+        if held_out is not None:
+            found = score(render_all(final, world.inverse.cameras(held_out.cameras), draw), held_out.images)
+            each = {name: dict(zip(held_out.names, values)) for name, values in found.items()}
+            summary["held_out"] = {**{name: _mean(values) for name, values in found.items()}, "frames": each}
+        scene = final.carried(world)
+        if not fits(target.suffix, scene):
+            scene, summary["world"] = final, {"scale": world.scale, "origin": world.translation.tolist()}
+            _log.info("%s: too few bits for this world; coordinates times `scale` plus `origin` in the .json", target)
+        summary |= {"seconds": round(time.perf_counter() - start, 1), "version": __version__}
+        # Everything into the folder of work first, then each file into its place, the scene last: where it is, all is.
+        WRITERS[target.suffix.lower()](work / target.name, scene)
+        write_video(work / target.with_suffix(".mp4").name, to_bytes(shown[: fit.capture.flight]), fps)
+        (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+        (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
+        for file in (*(target.with_suffix(s) for s in _BESIDE), target):
+            os.replace(work / file.name, file)
     if not keep_work:
         shutil.rmtree(work)
     _log.info("wrote %s, and beside it %s", target, ", ".join(_BESIDE))
     return summary
+
+
+@contextlib.contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """``TARGET.work``; where the work fails only a checkpoint stays in it, and without one nothing.
+
+    Raises:
+        UserError: it cannot be written, or the disk is full.
+    """
+    work = target.with_name(target.name + ".work")
+    missing = [p for p in (work, *work.parents) if not p.exists()]
+    try:
+        with writing(target.parent, f"`output` {target}"):
+            try:
+                work.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # as in /proc
+                raise UserError(f"`output` {target}: its folder cannot be made ({error.strerror})") from None
+            yield work
+    except BaseException as error:
+        for file in work.glob("*"):
+            if file.name != "checkpoint.pt":
+                file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something is there
+            for folder in missing:
+                folder.rmdir()
+        if isinstance(error, UserError) and (work / "checkpoint.pt").exists():
+            raise UserError(f"{error}; what is done is kept in {work}, and the same command goes on with it") from None
+        raise
 
 
 def _fingerprint(capture: Capture, settings: Settings, draw: Renderer, device: torch.device) -> str:

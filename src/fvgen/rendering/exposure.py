@@ -36,7 +36,7 @@ def exposure_levels(positions: Tensor, colors: Tensor, point_photo: Tensor, came
         scale = _SIDE / max(width, height)
         small = cameras[i].resized(max(8, round(width * scale)), max(8, round(height * scale)))
         for j in range(i + 1, min(i + 3, count)):
-            points = [(positions[own[k]], colors[own[k]], positions.new_ones(len(own[k]))) for k in (i, j)]
+            points = [(positions[own[k]], colors[own[k]], colors.new_ones(len(own[k]))) for k in (i, j)]
             one, other = (render_surface(*some, small, tolerance=_SAME) for some in points)
             same = (one.weight > 0) & (other.weight > 0) & ((one.depth - other.depth).abs() < _SAME * one.depth)
             a, b = one.image[same], other.image[same]

@@ -58,7 +58,7 @@ class CloudLike(Protocol):
 
     @property
     def positions(self) -> Tensor:
-        """``[P, 3]`` float32, world."""
+        """``[P, 3]`` float64, world."""
 
     @property
     def colors(self) -> Tensor:

@@ -40,11 +40,16 @@ class Projected:
 
 
 def project_points(positions: Tensor, camera: Cameras, margin: float = 0.0) -> Projected:
-    """Project ``positions [P, 3]`` into one camera; drop points behind it or more than ``margin`` pixels outside."""
+    """Project ``positions [P, 3]`` into one camera; drop points behind it or more than ``margin`` pixels outside.
+
+    World coordinates are taken in float64 and what is seen from the camera in float32: far from the world's origin
+    float32 would tell no two of them apart.
+    """
     width, height = camera.size
-    local = (positions - camera.centers[0].to(positions)) @ camera.world_from_camera[0, :3, :3].to(positions)
+    pose = camera.world_from_camera[0].to(positions.device)
+    local = ((positions - pose[:3, 3]) @ pose[:3, :3]).float()
     z = local[:, 2]
-    u, v = (local @ camera.intrinsics[0, :2].to(positions).T / z[:, None]).unbind(1)
+    u, v = (local @ camera.intrinsics[0, :2].to(local).T / z[:, None]).unbind(1)
     seen = (z > 0) & (u > -margin) & (u < width + margin) & (v > -margin) & (v < height + margin)
     index = seen.nonzero()[:, 0]
     return Projected(u[index], v[index], z[index], index)
@@ -75,9 +80,9 @@ def render_points(
         raise ValueError("radius and points_per_pixel must be positive")
     width, height = cameras.size
     pixels = radius * min(width, height) / 2
-    positions, colors = positions.float(), colors.float()
-    image = positions.new_zeros(len(cameras), height * width, 3)
-    alpha, depth = positions.new_zeros(2, len(cameras), height * width)
+    colors = colors.float()
+    image = colors.new_zeros(len(cameras), height * width, 3)
+    alpha, depth = colors.new_zeros(2, len(cameras), height * width)
     for i in range(len(cameras)):
         points = project_points(positions, cameras[i], pixels)
         if not len(points.z):
@@ -137,7 +142,7 @@ def render_surface(
         radius: ``R`` in pixels.
         tolerance: relative thickness of a surface.
     """
-    points = project_points(positions.float(), camera, radius)
+    points = project_points(positions, camera, radius)
     cells = Cells(*camera.size, radius)
     bits, cell = points.z.view(torch.int32), cells.of(points.u, points.v)  # positive floats order like their bits
     nearest = _nearest_per_pixel(points, cells, bits, cell)

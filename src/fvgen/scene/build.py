@@ -58,7 +58,7 @@ def build_scene(
         raise UserError("no cameras came with these photos; name a transforms.json or a COLMAP folder, or use auto")
     else:
         centers = photos.cameras.centers
-        if float((centers - centers[0]).norm(dim=1).max()) <= 1e-9 * max(1.0, float(centers.abs().max())):
+        if float((centers - centers[0]).norm(dim=1).max()) <= 1e-12 * float(centers.abs().max()):
             raise UserError("all given cameras stand at the same place; depth needs photos from at least two places")
         found = Geometry(photos, photos.cameras, "given")
     _tell_cameras(photos, found.photos, geometry, time.perf_counter() - start)

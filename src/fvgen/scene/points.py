@@ -44,7 +44,7 @@ def fuse_points(depths: list[DepthMap]) -> PointCloud:
         keep = possible[i]
         if len(near[i]) < len(depths) - 1:
             keep = keep & (sum(_shown_better(own, depths[j], possible[j]).int() for j in near[i]) < _ENOUGH)
-        positions.append(lift(own)[keep].float())
+        positions.append(lift(own)[keep])
         colors.append(own.image[keep])
         photo.append(torch.full((int(keep.sum()),), i, dtype=torch.int64))
         confidence.append(own.confidence[keep])

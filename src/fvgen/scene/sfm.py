@@ -1,10 +1,14 @@
 """Camera poses from photos: features, matches, mapping and bundle adjustment, with nothing to download."""
 
+import contextlib
+import errno
+import logging
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,15 @@ import torch
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.files import why_not_written, writing
 from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.keypoints import refine_keypoints
 from fvgen.scene.matching import match_photos
 from fvgen.scene.types import Dropped, Photos
-from fvgen.sfm.problem import REFERENCE, Pair, Problem
+from fvgen.sfm.problem import REFERENCE, USUAL_FOCAL, USUAL_SPREAD, Pair, Problem
 
-# Focal lengths of ordinary cameras in units of the longer side: phones 0.7 to 0.8, video and compact cameras 0.8 to 1.
-_USUAL_FOCAL, _USUAL_SPREAD = 0.8, 0.3
+_log = logging.getLogger(__name__)
+
 _EXIF_SPREAD = 0.05  # EXIF rounds, and lenses breathe
 _SIGMA_ALIGNED, _SIGMA_DETECTED = 0.5, 1.0  # expected errors of keypoints in pixels of the reference size
 _ADVICE = "take photos that overlap by 60 to 80 %, from different places, of a still and textured scene"
@@ -31,8 +36,9 @@ def place(photos: Photos, device: str = "cpu", seed: int = 0) -> Geometry:
     """Find where 2 to a few hundred photos were taken from.
 
     XFeat keypoints are matched by LighterGlue, moved to sub-pixel accuracy, placed by COLMAP's mapper (two photos: by
-    the most probable relative pose) and bundle adjusted with a prior on the focal length. Photos of one size and EXIF
-    focal length share a focal length; the principal point is the middle of the photo. Deterministic for a seed.
+    the most probable relative pose) and bundle adjusted with a prior on the focal length: EXIF's, unless that clearly
+    contradicts the photos, which is said. Photos of one size and EXIF focal length share a focal length; the principal
+    point is the middle of the photo. Deterministic for a seed.
 
     Args:
         photos: two at least; cameras that came with them are not used.
@@ -51,7 +57,16 @@ def place(photos: Photos, device: str = "cpu", seed: int = 0) -> Geometry:
         detail = f" ({'; '.join(copies)})" if copies else ""
         raise UserError(f"finding cameras needs two different photos or more, got {len(photos)}{detail}; {_ADVICE}")
     problem = observe(photos, device, seed)
-    return placed(photos, problem.pairs, solve(problem, photos.names))
+    answer = solve(problem, photos.names)
+    for group in answer["distrusted"].tolist():
+        own = [photos.names[i] for i in range(len(photos)) if problem.group[i] == group]
+        found = [f for i, f in zip(answer["photos"].tolist(), answer["focal"].tolist()) if problem.group[i] == group]
+        who = own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more"
+        _log.info(
+            f"{who}: the focal length in EXIF ({problem.focal_prior[group]:.0f} pixels) contradicts what the photos "
+            f"share ({found[0]:.0f}), which is used; they may be crops, or EXIF another camera's"
+        )
+    return placed(photos, problem.pairs, answer)
 
 
 def observe(photos: Photos, device: str = "cpu", seed: int = 0) -> Problem:
@@ -64,8 +79,8 @@ def observe(photos: Photos, device: str = "cpu", seed: int = 0) -> Problem:
     return Problem(
         sizes=sizes,
         group=np.array([known.index(kind) for kind in kinds]),
-        focal_prior=np.array([focal or _USUAL_FOCAL * longer for _, longer, focal in known], dtype=float),
-        focal_spread=np.array([_EXIF_SPREAD if focal else _USUAL_SPREAD for _, _, focal in known]),
+        focal_prior=np.array([focal or USUAL_FOCAL * longer for _, longer, focal in known], dtype=float),
+        focal_spread=np.array([_EXIF_SPREAD if focal else USUAL_SPREAD for _, _, focal in known]),
         points=points,
         sigma=[
             np.where(good, _SIGMA_ALIGNED, _SIGMA_DETECTED) * (size.max() / REFERENCE)
@@ -89,13 +104,15 @@ def solve(problem: Problem, names: list[str]) -> dict[str, Any]:
     environment = dict(os.environ)
     package = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch() as folder:
         question, answer = Path(folder) / "problem.pickle", Path(folder) / "answer.pickle"
         question.write_bytes(pickle.dumps(problem))
         # -P: a file of the user's called numpy.py must not be imported from the current folder
         command = [sys.executable, "-P", "-m", "fvgen.sfm.worker", str(question), str(answer)]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0 or not answer.is_file():
+            if reason := why_not_written(RuntimeError(done.stderr), Path(folder)):
+                raise OSError(errno.ENOSPC, reason)
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
                 f"the camera estimation by COLMAP stopped with code {done.returncode} ({last}); try again with "
@@ -114,6 +131,21 @@ def solve(problem: Problem, names: list[str]) -> dict[str, Any]:
             f"two photos, not enough agree); {_ADVICE}"
         )
     return found
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for temporary files.
+
+    Raises:
+        UserError: there is no place for them.
+    """
+    try:
+        made = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise UserError(f"no folder for temporary files ({error.strerror}); let TMPDIR name one") from None
+    with made as folder, writing(Path(folder), f"temporary files in {Path(folder).parent} (TMPDIR)"):
+        yield folder
 
 
 def placed(photos: Photos, pairs: list[Pair], answer: dict[str, Any]) -> Geometry:

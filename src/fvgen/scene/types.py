@@ -93,7 +93,7 @@ class PointCloud:
     """Coloured points in world coordinates.
 
     Attributes:
-        positions: ``[P, 3]`` float32, world units.
+        positions: ``[P, 3]`` float64, world units: a world may lie millions of units from its origin.
         colors: ``[P, 3]`` uint8 sRGB.
         photo: ``[P]`` int64, index of the photo each point came from.
         confidence: ``[P]`` float32 in (0, 1]; under ``MEASURED`` the depth was not matched but guessed from around.

@@ -9,6 +9,8 @@ from fvgen.sfm.bundle import cross_matrix
 MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
 MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores
 MATCH_ERROR = 2.5  # px from the epipolar line
+# Focal lengths of ordinary cameras in units of the longer side: phones 0.7 to 0.8, video and compact cameras 0.8 to 1.
+USUAL_FOCAL, USUAL_SPREAD = 0.8, 0.3
 REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
 
 
@@ -118,3 +120,51 @@ def turning_error(problem: Problem, pair: Pair, focal: np.ndarray) -> float:
         error = np.linalg.norm(rays[1] - rays[0] @ rotation.T, axis=1)
         weight = 1 / np.maximum(error, 1e-5)
     return float(np.median(error) * focal[problem.group[pair.second]] / problem.unit(pair.second))
+
+
+_TURN_FOCALS = (0.4, 1.7)  # times the longer side; with a longer lens a turn looks like a step along a wall
+_TURN_RATIOS = (0.6, 0.8, 1.0, 1.25, 1.6)  # of two focal lengths that are not known to be the same
+_TURN_MATCHES = 400
+_AS_WELL = 3.5  # times the epipolar error: errors in the plane are 2.5 times those across a line
+_NOTHING = 0.5  # reference pixels that say nothing, however exact the matches are
+
+
+def is_turn(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> bool:
+    """Whether a turn of the camera, at any focal lengths, explains a pair's matches as well as a motion does.
+
+    The motion of photos from one spot fits any noise, and its focal lengths may be any: those of the turn are sought.
+
+    Args:
+        problem, pair: the matches.
+        relative: ``[3, 4]`` the motion, from the first camera to the second.
+        focal: ``[G]`` the motion's focal lengths in pixels.
+    """
+    if len(pair.indices) == 0:
+        return True
+    chosen = slice(None, None, max(1, len(pair.indices) // _TURN_MATCHES))
+    few = Pair(pair.first, pair.second, pair.indices[chosen], pair.scores[chosen])
+    epipolar = np.median(epipolar_errors(problem, few, relative, focal)) / problem.unit(pair.second)
+    limit = max(_NOTHING, _AS_WELL * float(epipolar))
+    groups = problem.group[[pair.first, pair.second]]
+    separate = bool(groups[0] != groups[1])
+
+    def error(logs: np.ndarray) -> float:
+        tried = focal.copy()
+        tried[groups] = np.exp(logs) * problem.sizes[[pair.first, pair.second]].max(1)
+        return turning_error(problem, few, tried)
+
+    lows, highs = np.log(_TURN_FOCALS)
+    starts = np.linspace(lows, highs, 13)
+    ratios = np.log(_TURN_RATIOS) if separate else np.zeros(1)
+    trials = [np.array([start, start + ratio]) for start in starts for ratio in ratios]
+    least, logs = min(((error(trial), trial) for trial in trials), key=lambda found: found[0])
+    moves = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1]] if separate else [[1.0, 1], [-1, -1]])
+    step = (starts[1] - starts[0]) / 2
+    while least >= limit and step > 2e-3:
+        nearby = [logs + step * move for move in moves]
+        found, place = min(((error(trial), trial) for trial in nearby), key=lambda found: found[0])
+        if found < least and lows <= place[0] <= highs:
+            least, logs = found, place
+        else:
+            step /= 2
+    return least < limit

@@ -12,12 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from fvgen.sfm.bundle import widest_angles
-from fvgen.sfm.mapping import place_many
-from fvgen.sfm.pairs import place_two
-from fvgen.sfm.problem import MIN_INLIERS, MIN_SUPPORT, Problem, inliers, turning_error
+from fvgen.sfm.bundle import INDEPENDENT_PER_PHOTO, Bundle, widest_angles
+from fvgen.sfm.mapping import likely_focal, place_many
+from fvgen.sfm.pairs import VAGUE, place_two
+from fvgen.sfm.problem import (
+    MIN_INLIERS,
+    MIN_SUPPORT,
+    USUAL_FOCAL,
+    USUAL_SPREAD,
+    Poses,
+    Problem,
+    epipolar_errors,
+    inliers,
+    is_turn,
+    pair_sigma,
+    turning_error,
+)
+from fvgen.sfm.tracks import POINT_ERROR
 
 _MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
+_DIFFERENT = 1.15  # times a known focal length
+_CLEARLY = 3.0  # of twice the log-likelihood
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
 
 
@@ -27,14 +42,12 @@ def solve(problem: Problem) -> dict[str, Any]:
     Returns:
         ``failure``: ``""``, or ``"overlap"`` or ``"parallax"``, what the photos lack; then ``matched``, the most
         matches of a pair, is the only other key. Else ``photos [n]``, those that were placed, ascending, with
-        ``rotation [n, 3, 3]`` and ``translation [n, 3]`` (camera from world) and ``focal [n]`` in pixels; ``points
-        [P, 3]``; and for each observation ``camera_index [O]`` (into ``photos``), ``point_index [O]`` and ``errors
-        [O]`` in pixels.
+        ``rotation [n, 3, 3]`` and ``translation [n, 3]`` (camera from world) and ``focal [n]`` in pixels;
+        ``distrusted [D]``, the groups whose known focal length the matches contradict; ``points [P, 3]``; and for
+        each observation ``camera_index [O]`` (into ``photos``), ``point_index [O]`` and ``errors [O]`` in pixels.
     """
     matched = max((len(pair.indices) for pair in problem.pairs), default=0)
-    placed = None
-    if problem.pairs:
-        placed = place_two(problem, problem.pairs[0]) if len(problem) == 2 else place_many(problem)
+    placed, distrusted = _weighed(problem) if problem.pairs else (None, np.zeros(0, dtype=int))
     if placed is None:
         return {"failure": "overlap", "matched": matched}
     poses, bundle = placed
@@ -45,7 +58,8 @@ def solve(problem: Problem) -> dict[str, Any]:
             agreeing.append(replace(pair, indices=pair.indices[good], scores=pair.scores[good]))
     if len(bundle.points) < MIN_INLIERS or max(pair.scores.sum() for pair in agreeing) < MIN_SUPPORT:
         return {"failure": "overlap", "matched": matched}
-    if max(turning_error(problem, pair, poses.focal) for pair in agreeing) < _MIN_PARALLAX:
+    still = max(turning_error(problem, pair, poses.focal) for pair in agreeing) < _MIN_PARALLAX
+    if still or all(is_turn(problem, pair, poses.relative(pair), poses.focal) for pair in agreeing):
         return {"failure": "parallax", "matched": matched}
     bundle = bundle.keep((widest_angles(bundle) > _MIN_ANGLE)[bundle.point_index])
     order = np.argsort(poses.photos)
@@ -54,12 +68,78 @@ def solve(problem: Problem) -> dict[str, Any]:
         "photos": poses.photos[order],
         "rotation": poses.rotation[order],
         "translation": poses.translation[order],
+        "distrusted": distrusted,
         "focal": poses.focal[problem.group[poses.photos[order]]],
         "points": bundle.points,
         "camera_index": np.argsort(order)[bundle.camera_index],
         "point_index": bundle.point_index,
         "errors": np.linalg.norm(bundle.residuals, axis=1),
     }
+
+
+def _place(problem: Problem) -> tuple[Poses, Bundle] | None:
+    return place_two(problem, problem.pairs[0]) if len(problem) == 2 else place_many(problem)
+
+
+def _weighed(problem: Problem) -> tuple[tuple[Poses, Bundle] | None, np.ndarray]:
+    """The poses, and the groups whose known focal length was given up, because the matches are clearly better
+    explained by another one. EXIF of a crop, or of another camera, is wrong by any factor."""
+    placed, nothing = _place(problem), np.zeros(0, dtype=int)
+    known = problem.focal_spread < VAGUE
+    if not known.any():
+        return placed, nothing
+    free = loosened(problem, known)
+    if placed is not None and len(problem) > 2 and not _far(likely_focal(free), problem)[known].any():
+        return placed, nothing
+    other = _place(free)
+    if other is None:
+        return placed, nothing
+    seen = np.isin(np.arange(len(known)), problem.group[other[0].photos])
+    far = known & seen & _far(other[0].focal, problem)
+    if not far.any():
+        return placed, nothing
+    kept = placed is not None and not _far(placed[0].focal, problem)[far].any()
+    if placed is not None and kept and _gain(problem, placed[0], other[0]) < _CLEARLY:
+        return placed, nothing
+    if (known & ~far).any():
+        other = _place(loosened(problem, far)) or other  # what is right of EXIF helps
+    return other, np.flatnonzero(far)
+
+
+def loosened(problem: Problem, groups: np.ndarray) -> Problem:
+    """The problem without what is known of the focal lengths of some groups, ``[G]`` bool."""
+    longer = np.array([problem.sizes[problem.group == g].max() for g in range(len(groups))], dtype=float)
+    return replace(
+        problem,
+        focal_prior=np.where(groups, USUAL_FOCAL * longer, problem.focal_prior),
+        focal_spread=np.where(groups, USUAL_SPREAD, problem.focal_spread),
+    )
+
+
+def _far(focal: np.ndarray, problem: Problem) -> np.ndarray:
+    """Which focal lengths ``[G]`` are clearly not the expected ones."""
+    return np.abs(np.log(focal / problem.focal_prior)) > np.log(_DIFFERENT)
+
+
+def _gain(problem: Problem, poses: Poses, other: Poses) -> float:
+    """How much better other poses explain the matches: of twice the log-likelihood, matches discounted as in `Bundle`.
+
+    The expected errors are those that the other poses leave, where these are smaller.
+    """
+    errors = []
+    for trial in (poses, other):
+        each = []
+        for pair in problem.pairs:
+            if pair.first in trial.photos and pair.second in trial.photos:
+                off = epipolar_errors(problem, pair, trial.relative(pair), trial.focal)
+                each.append(np.minimum(off / pair_sigma(problem, pair), 2 * POINT_ERROR))
+            else:
+                each.append(np.full(len(pair.indices), 2 * POINT_ERROR))
+        errors.append(np.concatenate(each))
+    scale = np.clip(1.5 * np.median(errors[1]), 0.1, 1.0)
+    costs = [np.log1p((error / scale) ** 2).sum() for error in errors]
+    independent = INDEPENDENT_PER_PHOTO * (len(problem) - 1)
+    return float((costs[0] - costs[1]) * min(1.0, independent / len(errors[0])))
 
 
 def main(problem_path: str, answer_path: str) -> None:

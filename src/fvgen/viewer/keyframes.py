@@ -263,7 +263,9 @@ def load_path(file: Path, size: tuple[int, int], default: Cameras) -> KeyPath:
     if whole and [keys[0], keys[-1]] == [0, len(cameras) - 1] and all(a < b for a, b in pairwise(keys)):
         path = KeyPath(cameras[keys], tuple(keys), size)
         again = path.cameras()
-        moved = (again.world_from_camera - cameras.world_from_camera).abs().max()
-        if moved < 1e-6 and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
+        turned = (again.world_from_camera - cameras.world_from_camera)[:, :3, :3].abs().max()
+        moved = (again.centers - cameras.centers).abs().max()
+        extent = (cameras.centers - cameras.centers[0]).abs().max()
+        if turned < 1e-6 and moved <= 1e-6 * extent and (again.intrinsics - cameras.intrinsics).abs().max() < 1e-6:
             return path
     return KeyPath(cameras, tuple(range(len(cameras))), size)

@@ -19,7 +19,7 @@ from fvgen.errors import UserError
 from fvgen.files import write_whole
 from fvgen.pages import chips, data_uri, duration, filled, script_json
 from fvgen.progress import track
-from fvgen.reconstruction.exports import pack_spz
+from fvgen.reconstruction.exports import brought_near, pack_spz
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.video import frame_times
@@ -195,13 +195,14 @@ def walk_parts(gaussians: Gaussians | None, result: Result, rate: float) -> dict
     """The parts of the page to walk through Gaussians; empty where there are none."""
     if gaussians is None:
         return dict.fromkeys(("WORKER", "WALK", "WALKING"), "")
+    gaussians, cameras = brought_near(gaussians, result.cameras)
     turn = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))  # SPZ has y up
-    poses, sizes, k = result.cameras.world_from_camera, result.cameras.sizes.double(), result.cameras.intrinsics
+    poses, sizes, k = cameras.world_from_camera, cameras.sizes.double(), cameras.intrinsics
     places, ahead, down = (poses[:, :3, column] @ turn for column in (3, 2, 1))
     focal = torch.stack([k[:, 0, 0], k[:, 1, 1]], 1) / sizes
     frames = torch.cat([places, ahead, down, focal, k[:, :2, 2] / sizes], 1)
     first = next((i for i, photo in enumerate(result.photo) if photo is None), 0)
-    width, height = result.cameras.size
+    width, height = cameras.size
     path = {"frames": [[round(v, 6) for v in frame] for frame in frames.tolist()], "first": first}
     path |= {"rate": round(rate, 3), "aspect": width / height}
     code = files("fvgen.viewer").joinpath("walk.js").read_text(encoding="utf-8")

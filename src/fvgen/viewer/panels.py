@@ -12,7 +12,7 @@ import torch
 from fvgen.errors import UserError
 from fvgen.viewer import keyframes as keys
 from fvgen.viewer.runs import Ending, Phase
-from fvgen.viewer.scenery import Scenery, camera_pose, larger, side_by_side, wxyz_of
+from fvgen.viewer.scenery import Scenery, larger, side_by_side
 from fvgen.viewer.session import Session
 
 NONE = "(none)"
@@ -142,8 +142,7 @@ class PathPanel:
 
     def _here(self, event: Any) -> Any:
         """The camera of the browser that asks, with the panel's field of view."""
-        camera = event.client.camera
-        pose = camera_pose(camera.wxyz, camera.position)
+        pose = self._desk.scenery.pose_of(event.client.camera)
         return keys.key_camera(pose, float(self._fov.value), self._desk.session.size)
 
     def _add(self, event: Any) -> None:
@@ -194,22 +193,17 @@ class PathPanel:
         elif chosen == "clear":
             self._edit(lambda path: keys.empty_path(session.size))
         elif len(session.path):
-            _stand_at(event.client, session.path.keys[self._selected])
+            self._stand_at(event.client, session.path.keys[self._selected])
 
     def _scrub(self, event: Any) -> None:
         path = self._desk.session.path
         self._frame = max(0, min(int(self._time.value), path.count - 1))
         if len(path) > 1 and self._through.value:
-            _stand_at(event.client, path.cameras()[self._frame])
+            self._stand_at(event.client, path.cameras()[self._frame])
         self._wanted(self._frame)
 
-
-def _stand_at(client: Any, camera: Any) -> None:
-    """Put one browser's camera where ``camera`` is."""
-    with client.atomic():
-        client.camera.wxyz = wxyz_of(camera)
-        client.camera.position = camera.centers[0].numpy()
-        client.camera.fov = float(np.radians(keys.fov_of(camera)))
+    def _stand_at(self, client: Any, camera: Any) -> None:
+        self._desk.scenery.stand_at(client, camera, keys.fov_of(camera))
 
 
 class RunPanel:

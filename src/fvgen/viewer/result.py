@@ -38,7 +38,7 @@ class Result:
         photo_names: ``N`` file names.
         photo_files: ``N`` files.
         photo_cameras: ``N`` cameras at the photographs' full size.
-        positions: ``[P, 3]`` float32.
+        positions: ``[P, 3]`` float64.
         colors: ``[P, 3]`` uint8.
         summary: the content of ``summary.json``.
     """

@@ -67,6 +67,7 @@ class Scenery:
 
     Attributes:
         unit: how far away things are, in world units; what is drawn is as large as suits that.
+        origin: ``[3]`` where the browsers' origin is in the world: they count in float32.
     """
 
     def __init__(self, server: Any) -> None:
@@ -75,6 +76,8 @@ class Scenery:
         self._visible: dict[str, bool] = {}
         server.scene.configure_default_lights(enabled=True, cast_shadow=False)
         self.unit = 1.0
+        self.origin = torch.zeros(3, dtype=torch.float64)
+        self._splats: Gaussians | None = None
         self._point_size = 1.0
 
     def place(self, cameras: Cameras, positions: Tensor) -> None:
@@ -85,6 +88,7 @@ class Scenery:
             positions: ``[P, 3]`` points of the scene.
         """
         middle = middle_photo(cameras)
+        self.origin = cameras.centers.mean(0)
         pose = cameras.world_from_camera[middle]
         ahead = (positions.double() - pose[:3, 3]) @ pose[:3, 2]
         ahead = ahead[ahead > 0]
@@ -96,13 +100,27 @@ class Scenery:
         start.near, start.far = _NEAREST * self.unit, 500 * self.unit
         start.fov = math.radians(60)
         start.up = tuple(up.tolist())
-        start.position = tuple((pose[:3, 3] - 0.5 * self.unit * pose[:3, 2] - 0.25 * self.unit * pose[:3, 1]).tolist())
-        start.look_at = tuple((pose[:3, 3] + self.unit * pose[:3, 2]).tolist())
+        eye = pose[:3, 3] - self.origin
+        start.position = tuple((eye - 0.5 * self.unit * pose[:3, 2] - 0.25 * self.unit * pose[:3, 1]).tolist())
+        start.look_at = tuple((eye + self.unit * pose[:3, 2]).tolist())
         for client in self._server.get_clients().values():  # they came before there was anything to see
             with client.atomic():
                 client.camera.up_direction = start.up
                 client.camera.position, client.camera.look_at = start.position, start.look_at
                 client.camera.near, client.camera.far, client.camera.fov = start.near, start.far, start.fov
+        if self._splats is not None:
+            self.splats(self._splats)  # they were drawn about another origin
+
+    def pose_of(self, browser: Any) -> Tensor:
+        """``[4, 4]`` world_from_camera of a browser's camera."""
+        return camera_pose(browser.wxyz, browser.position + self.origin.numpy())
+
+    def stand_at(self, client: Any, camera: Cameras, fov: float) -> None:
+        """Put one browser's camera where ``camera`` is, with a vertical field of view in degrees."""
+        with client.atomic():
+            client.camera.wxyz = wxyz_of(camera)
+            client.camera.position = (camera.centers[0] - self.origin).numpy()
+            client.camera.fov = math.radians(fov)
 
     def photos(self, cameras: Cameras, images: list[Tensor]) -> None:
         """Draw photographs as frusta with their pictures: ``N`` cameras, ``N`` images ``[H, W, 3]`` uint8."""
@@ -111,7 +129,7 @@ class Scenery:
             self._frustum("photos", f"/photos/{i}", cameras[i], 0.12, _PHOTO, smaller(image, _THUMBNAIL))
 
     def points(self, positions: Tensor, colors: Tensor) -> None:
-        """Draw a cloud, ``[P, 3]`` float32 and ``[P, 3]`` uint8, thinned out where it is too large for a browser."""
+        """Draw a cloud, ``[P, 3]`` float64 and ``[P, 3]`` uint8, thinned out where it is too large for a browser."""
         self._clear("points")
         if len(positions) > _MOST_POINTS:
             chosen = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))[:_MOST_POINTS]
@@ -120,7 +138,7 @@ class Scenery:
             "points",
             self._server.scene.add_point_cloud,
             "/points",
-            points=positions.numpy(),
+            points=(positions - self.origin).float().numpy(),
             colors=colors.numpy(),
             point_size=0.004 * self.unit * self._point_size,
             point_shape="circle",
@@ -138,7 +156,7 @@ class Scenery:
         """Draw the path as a line, its keys as frusta, key ``selected`` in another colour. Returns the keys' nodes."""
         self._clear("path")
         if len(path) > 1:
-            centers = path.cameras().centers.numpy()
+            centers = (path.cameras().centers - self.origin).numpy()
             self._add(
                 "path",
                 self._server.scene.add_line_segments,
@@ -189,13 +207,14 @@ class Scenery:
     def splats(self, gaussians: Gaussians) -> None:
         """Draw Gaussians, the most opaque where there are too many for a browser."""
         self._clear("splats")
+        self._splats = gaussians
         if len(gaussians) > _MOST_SPLATS:
             gaussians = gaussians[gaussians.opacity_logits.topk(_MOST_SPLATS).indices]
         self._add(
             "splats",
             self._server.scene.add_gaussian_splats,
             "/splats",
-            centers=gaussians.means.numpy(),
+            centers=(gaussians.means - self.origin).float().numpy(),
             covariances=covariances(gaussians).numpy(),
             rgbs=gaussians.base_colors.clamp(0, 1).numpy(),
             opacities=gaussians.opacities[:, None].numpy(),
@@ -231,7 +250,7 @@ class Scenery:
             color=color,
             image=image,
             wxyz=wxyz_of(camera),
-            position=camera.centers[0].numpy(),
+            position=(camera.centers[0] - self.origin).numpy(),
             cast_shadow=False,
             receive_shadow=False,
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.utils import CallbackIOWrapper
 
 from fvgen.errors import UserError
-from fvgen.files import write_whole
+from fvgen.files import genuine, write_whole
 from fvgen.progress import bar
 
 _DEEPSPEED = "_forward_module."
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint file")
-    zipped = zipfile.is_zipfile(path)
+    zipped = zipfile.is_zipfile(genuine(path))
     with path.open("rb") as file:
         if file.read(2) == b"PK" and not zipped:
             raise UserError(f"{path} is cut off: its end is missing; copy or download it again")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.models.model import ModelConfig, VideoModel, config_from_dict, write_configs
 from fvgen.models.presets import preset
 from fvgen.models.viewcrafter.checkpoint import Checkpoint, Form, read_checkpoint, write_checkpoint
@@ -177,7 +178,7 @@ def _cache_text(parts: Parts, config: ModelConfig, text: TextConfig, file: Path 
     shape, notes = (config.unet.text_tokens, config.unet.context_dim), []
     if file is not None:
         try:
-            given = load_file(file)
+            given = load_file(genuine(file))
             embedded, notes = [given[name] for name in _CACHED], [f"prompt: embeddings of {file.name}"]
         except KeyError as error:
             raise UserError(f"`text` {file}: there is no {error.args[0]} in it") from error
@@ -260,7 +261,7 @@ def to_viewcrafter(folder: Path, target: Path) -> list[str]:
             files, tensors = {}, {}  # tensors live in their files where they can
             for component in ("unet", "vae", "conditioner", _TEXT, UNUSED):
                 if component != UNUSED or _file(folder, component).is_file():
-                    files[component] = stack.enter_context(safe_open(_file(folder, component), "pt"))
+                    files[component] = stack.enter_context(safe_open(genuine(_file(folder, component)), "pt"))
             unused = set(files[UNUSED].keys()) if UNUSED in files else set()
             for key in track(keys, "read"):
                 where = place(key, len(config.autoencoder.channels))

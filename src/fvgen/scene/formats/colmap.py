@@ -170,13 +170,13 @@ def write_colmap(folder: str | Path, cameras: Cameras, names: list[str], positio
     folder = Path(folder)
     ids: dict[tuple[int, int, tuple[float, ...]], int] = {}
     images = [struct.pack("<Q", len(cameras))]
-    pose = cameras.camera_from_world
     for i, name in enumerate(names):
         (fx, _, cx), (_, fy, cy), _ = cameras.intrinsics[i].tolist()
         width, height = cameras.sizes[i].tolist()
         camera = ids.setdefault((width, height, (fx, fy, cx, cy)), len(ids) + 1)
-        quaternion = quaternion_from_rotation(pose[i, :3, :3]).tolist()
-        images.append(struct.pack("<I7dI", i + 1, *quaternion, *pose[i, :3, 3].tolist(), camera))
+        quaternion = quaternion_from_rotation(cameras.world_from_camera[i, :3, :3].T)
+        shift = -rotation_from_quaternion(quaternion) @ cameras.centers[i]  # exact also far from the world's origin
+        images.append(struct.pack("<I7dI", i + 1, *quaternion.tolist(), *shift.tolist(), camera))
         images.append(name.encode("utf-8") + b"\0" + struct.pack("<Q", 0))
     blocks = [struct.pack("<IiQQ4d", number, _PINHOLE, w, h, *k) for (w, h, k), number in ids.items()]
     (folder / "cameras.bin").write_bytes(struct.pack("<Q", len(ids)) + b"".join(blocks))
@@ -188,7 +188,7 @@ def write_colmap(folder: str | Path, cameras: Cameras, names: list[str], positio
     points["color"] = colors.cpu().numpy()
     with open(folder / "points3D.bin", "wb") as file:
         file.write(struct.pack("<Q", len(points)))
-        points.tofile(file)
+        file.write(points.tobytes())
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import other_content
 from fvgen.progress import track
 
 PHOTO_SUFFIXES = frozenset(
@@ -235,6 +236,9 @@ def _identify(path: Path, file: Any, head: bytes) -> Image.Image:
         raise UserError(f"{path}: {path.suffix[1:].upper()} photos cannot be read; export it as JPEG or PNG")
     if not head:
         raise UserError(f"{path}: an empty file; copy the photo again")
+    file.seek(0)
+    if what := other_content(file.read(1024)):
+        raise UserError(f"{path}: {what}")
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         raise UserError(f"{path}: a TIFF of a kind that cannot be read; export it with 8 bits per colour, or as PNG")
     raise UserError(f"{path}: not an image (its content is not JPEG, PNG, WebP, TIFF or the like)")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.scene.formats.lens import Lens
 from fvgen.scene.formats.record import CameraRecord, checked_rigid
 
@@ -122,6 +123,7 @@ def read_chunk(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: a file that is no chunk.
     """
+    genuine(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises whatever the damage makes it raise

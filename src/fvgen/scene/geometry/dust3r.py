@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.progress import track
 from fvgen.scene.geometry.result import Picture, Seen, resample
 from fvgen.scene.geometry.weights import Unusable, fill, first_line, optional, quiet, read_folder
@@ -141,6 +142,7 @@ def load_network(path: Path) -> nn.Module:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors of DUSt3R's own format, whose configuration is the text of a Python call."""
+    genuine(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fvgen.errors import UserError
+from fvgen.files import genuine
 from fvgen.hub import hub_folder
 from fvgen.packages import ESTIMATORS, estimator_command
 
@@ -119,6 +120,7 @@ def read_folder(path: Path, estimator: str) -> tuple[dict[str, Any], dict[str, T
     for needed in (folder / FILES[0], file):
         if not needed.is_file():
             raise Unusable(f"weights of {estimator}: {needed} is missing")
+        genuine(needed)
     try:
         config = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         state = load_file(file)
