@@ -19,6 +19,7 @@ def turned(text: str) -> str:
     """A page of the root as a page of ``docs/``."""
     for name, page in PAGES.items():
         text = text.replace(f"]({name}", f"]({page}")
+    text = re.sub(r"\[([^\]]*)\]\((examples/[^)]*)\)", r"\1 (`\2`)", text)  # not of the site
     return re.sub(r"\]\(docs/", "](", text)
 
 

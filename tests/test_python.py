@@ -49,6 +49,16 @@ def test_every_exported_name_is_there_and_documented(package: str) -> None:
         _ = module.nothing
 
 
+def test_the_example_of_the_readme_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["views"].frames.shape == (8, 80, 128, 3)
+    assert (tmp_path / "scene" / "views.mp4").is_file()
+
+
 def test_the_notebook_runs_cell_by_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples" / "demo" / "photos").mkdir(parents=True)
     for photo in ("examples/demo/photos/00.jpg", "examples/demo/photos/01.jpg"):
