@@ -157,7 +157,7 @@ def test_points_lie_on_the_surfaces(two: tuple[list[DepthMap], list[Tensor], Cam
     assert cloud.colors.dtype == torch.uint8
     assert set(cloud.photo.tolist()) == {0, 1}
     sure = cloud.positions[cloud.confidence > 0.5]
-    to_wall = (sure @ torch.tensor([0.3, 0.0, 1.0]) - 5).abs()
+    to_wall = (sure @ torch.tensor([0.3, 0.0, 1.0], dtype=torch.float64) - 5).abs()
     to_card = (sure[:, 2] - 2.5).abs()
     assert (torch.minimum(to_wall, to_card) > 0.25).float().mean() < 0.02
 
@@ -227,7 +227,7 @@ def test_few_maps_are_compared_all_with_all_and_lose_only_what_is_seen_through()
         for j, other in enumerate(maps):
             if i != j:
                 keep &= ~points._seen_through(own, other)
-        expected.append(lift(own)[keep].float())
+        expected.append(lift(own)[keep])
     assert torch.equal(cloud.positions, torch.cat(expected))
     assert len(cloud) < 5 * 24 * 32
 
@@ -255,7 +255,7 @@ def test_many_maps_of_one_wall_are_thinned_and_no_spot_of_it_is_lost() -> None:
     assert len(cloud) < 0.4 * 20 * 24 * 32
     assert (cloud.positions[:, 2] - 4).abs().max() < 1e-5
     for own in maps:  # every pixel that anyone saw has a point within a pixel's width of the wall
-        gap = torch.cdist(lift(own).reshape(-1, 3).float(), cloud.positions).min(1).values
+        gap = torch.cdist(lift(own).reshape(-1, 3), cloud.positions).min(1).values
         assert gap.max() < 1.5 * 4 / own.cameras.intrinsics[0, 0, 0].item()
 
 
