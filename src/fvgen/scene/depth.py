@@ -27,7 +27,7 @@ _NEARER = 1.25  # times the largest matched inverse depth: the network may expec
 _EXPECTED = 0.003  # weight of what the network is sure of, of the sweep's 0 to 1
 # Logistic regression, on procedural scenes, of being right within 2 %: constant, what the network says (logit), and
 # where the sweep is kept its share, agreement, similarity and distinctness.
-_RIGHT = (0.05, 0.6, -2.44, 1.66, 0.81, 2.35)
+_RIGHT = (0.065, 0.64, -2.278, 1.624, 0.825, 2.144)
 
 
 @dataclass(frozen=True)
