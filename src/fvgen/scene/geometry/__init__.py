@@ -1,7 +1,8 @@
 """Estimators of camera geometry behind one interface; each is a module, imported when it is used.
 
 A network, which is a package with weights of its own, is a module with ``MODULE``, what to import of the package;
-``NAMES``, short names of weights; ``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
+``NAMES``, short names of weights, and ``RESTRICTED``, those not for commercial use that are refused by short name;
+``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
 """
 
 import contextlib
@@ -74,7 +75,7 @@ def _ready(name: str, weights: str | None) -> Path:
     """The weights of a network, once its package is known to be there."""
     network = importlib.import_module(NETWORKS[name])
     optional(network.MODULE, name)  # before weights are looked for or downloaded
-    return find_weights(weights, network.NAMES, name)
+    return find_weights(weights, network.NAMES, name, network.RESTRICTED)
 
 
 def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
