@@ -395,3 +395,4 @@ def test_evaluate_records_how_depth_fits(package: Place, tmp_path: Path) -> None
     fit = json.loads((tmp_path / "estimated" / "results.json").read_text())["splits"]["walk"]["alignment"]
     assert fit["placed"] == 2
     assert fit["pair_rotation_degrees"] < 0.01
+    assert fit["cameras_pixels"] == fit["cameras_pixels_before"] < 0.2
