@@ -7,6 +7,8 @@ tested; where they are, they run on the CPU, with random weights or with answers
 import argparse
 import importlib.util
 import json
+import logging
+import re
 import sys
 import types
 from dataclasses import dataclass
@@ -135,6 +137,42 @@ def test_weights_are_looked_for_on_this_machine_only(tmp_path: Path, monkeypatch
     assert all(one["local_files_only"] for one in asked)
     assert find_weights("hub:far/away", names, "da3") == tmp_path
     assert asked[-1]["local_files_only"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("large", "DA3-LARGE-1.1"), ("giant", "DA3-GIANT-1.1"), ("nested", "DA3NESTED-GIANT-LARGE-1.1")],
+)
+def test_weights_not_for_commercial_use_are_named_with_that(name: str, model: str) -> None:
+    expected = (
+        f"weights of da3: {name} (depth-anything/{model}) is CC BY-NC 4.0, not for commercial use; if that suits you, "
+        f"name hub:depth-anything/{model}, else base or small (Apache-2.0)"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+        find_weights(name, da3.NAMES, "da3", da3.RESTRICTED)
+
+
+def test_loading_weights_not_for_commercial_use_leaves_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The package is a stand-in that builds the same network for every name."""
+    registry, tools, model = (types.ModuleType(f"depth_anything_3.{part}") for part in ("registry", "cfg", "model"))
+    shapes = ("da3-small", "da3-base", "da3-large", "da3-giant", "da3nested-giant-large", "da3metric-large")
+    registry.MODEL_REGISTRY = dict.fromkeys(shapes)  # type: ignore[attr-defined]
+    tools.load_config = lambda shape: shape  # type: ignore[attr-defined]
+    tools.create_object = lambda config: nn.Linear(2, 1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "depth_anything_3", types.ModuleType("depth_anything_3"))
+    for module in (registry, tools, model):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    save_file({"model.weight": torch.ones(1, 2), "model.bias": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with caplog.at_level(logging.INFO, "fvgen"):
+        for shape in shapes:
+            (tmp_path / "config.json").write_text(json.dumps({"model_name": shape}))
+            da3.load_network(tmp_path)
+    assert caplog.messages == [
+        f"da3: the weights of {shape} are CC BY-NC 4.0: not for commercial use"
+        for shape in ("da3-large", "da3-giant", "da3nested-giant-large")
+    ]
 
 
 # --- conventions at the border ---

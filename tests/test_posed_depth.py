@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 
 from fvgen.cameras import Cameras
+from fvgen.cameras.alignment import residual, similarity_between
 from fvgen.cli.main import main
 from fvgen.data.reader import PairShards
 from fvgen.errors import UserError
 from fvgen.procedural import procedural_scene
+from fvgen.scene import sfm
 from fvgen.scene.build import build_scene
 from fvgen.scene.geometry import EstimateDisagrees, Unusable, depth_for, dust3r, estimate, network_for
 from fvgen.scene.points import lift
 from fvgen.scene.types import Photos
+from fvgen.sfm.problem import Problem
 from recorded_dust3r import install, installed, similarity, write_recorded
 from scene_copies import write_index_file
 
@@ -68,10 +71,16 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return recorded(tmp_path_factory.mktemp("two"), 2, 128, 80)
 
 
+@pytest.fixture(scope="module")
+def matches(two: Place) -> Problem:
+    return sfm.observe(two.photos)
+
+
 @pytest.fixture
-def small(two: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """Two photos of exactly the size that the network sees, so that nothing is resampled."""
+def small(two: Place, matches: Problem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Two photos of exactly the size that the network sees, so that nothing is resampled; they are matched once."""
     monkeypatch.setattr(dust3r, "LONG_SIDE", 128)
+    monkeypatch.setattr(sfm, "observe", lambda *arguments: matches)
     two.weights()
     with installed(two.package):
         yield two
@@ -209,10 +218,21 @@ def test_cameras_of_a_network_may_have_swept_depth(small: Place) -> None:
     unposed = replace(small.photos, cameras=None)
     own = build_scene(unposed, "dust3r", weights=small.weights())
     swept = build_scene(unposed, "dust3r", weights=small.weights(), depth="sweep")
-    assert (own.geometry, own.depth, own.fit) == ("dust3r", "dust3r", {})
-    assert (swept.geometry, swept.depth, swept.fit) == ("dust3r", "sweep", {})
+    assert (own.geometry, own.depth) == ("dust3r", "dust3r")
+    assert (swept.geometry, swept.depth) == ("dust3r", "sweep")
+    assert own.fit == swept.fit
+    assert own.fit["tracks"] > 100
+    assert own.fit["pixels"] == own.fit["pixels_before"] < 0.15  # they are the true ones: nothing to refine
     torch.testing.assert_close(swept.cameras.world_from_camera, own.cameras.world_from_camera)
     assert len(own.points) != len(swept.points)
+
+
+def test_a_networks_wrong_cameras_are_refined_by_its_photos(small: Place) -> None:
+    unposed = replace(small.photos, cameras=None)
+    found = estimate("dust3r", unposed, weights=small.weights(turn_degrees=3.0))
+    assert found.fit["pixels"] < found.fit["pixels_before"] / 2
+    off = residual(found.cameras, small.photos.cameras, similarity_between(found.cameras, small.photos.cameras))
+    assert off["pair_rotation_degrees"] < 1  # of photographs 128 pixels long
 
 
 def test_the_network_is_read_once(small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,3 +395,4 @@ def test_evaluate_records_how_depth_fits(package: Place, tmp_path: Path) -> None
     fit = json.loads((tmp_path / "estimated" / "results.json").read_text())["splits"]["walk"]["alignment"]
     assert fit["placed"] == 2
     assert fit["pair_rotation_degrees"] < 0.01
+    assert fit["cameras_pixels"] == fit["cameras_pixels_before"] < 0.2

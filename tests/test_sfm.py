@@ -1,5 +1,6 @@
 """Poses from photos: exact geometry on made-up matches, real photos where they are at hand, and bad input."""
 
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene import matching, sfm
+from fvgen.scene.depth import DepthMap
+from fvgen.scene.geometry.refine import onto, refined
+from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.keypoints import align, grey, refine_keypoints
 from fvgen.scene.matching import Features, choose_pairs, extract_features, match_features
 from fvgen.scene.types import Photos
@@ -516,3 +521,157 @@ def test_a_stranger_among_real_photos_is_left_out_and_the_rest_repeats_exactly(s
     assert torch.equal(first.points, second.points)
     unrelated = Pair(0, 1, np.zeros((3, 2), dtype=int), np.ones(3))
     assert "3 matching points" in sfm._why_dropped(0, [1], [unrelated])
+
+
+# --- what matches say of a network's cameras and depth ---
+
+
+def told_by_a_network(
+    cameras: int, degrees: float, seed: int = 0, noise: float = 0.3
+) -> tuple[Problem, Geometry, np.ndarray, np.ndarray]:
+    """What is observed of a made-up scene, and a network's answer: cameras that are turned by some degrees, moved by a
+    twentieth of the first baseline per degree and with focal lengths 5 % too long, depth that is right.
+
+    Returns:
+        The problem, the answer, true rotations and translations.
+    """
+    problem, rotation, translation = made_up_scene(cameras, seed, noise)
+    rng = np.random.default_rng(100 + seed)
+    turn = rng.normal(size=(cameras, 3))
+    turn *= np.radians(degrees) / np.linalg.norm(turn, axis=1)[:, None]
+    centre = -np.einsum("nji,nj->ni", rotation, translation)
+    baseline = float(np.linalg.norm(centre[1] - centre[0]))
+    centre += rng.normal(size=centre.shape) * min(degrees, 1) * 0.05 * baseline / np.sqrt(3)
+    turned = rotation_from_vector(turn) @ rotation
+    focal = FOCAL * (1.05 if degrees else 1.0)
+    world = torch.eye(4, dtype=torch.float64).repeat(cameras, 1, 1)
+    world[:, :3, :3], world[:, :3, 3] = torch.from_numpy(turned).mT, torch.from_numpy(centre)
+    intrinsics = torch.diag(torch.tensor([focal, focal, 1.0], dtype=torch.float64)).repeat(cameras, 1, 1)
+    intrinsics[:, :2, 2] = torch.tensor(SIZE) / 2
+    found = Cameras(world, intrinsics, torch.tensor([SIZE] * cameras))
+    photos = Photos(
+        [f"{k}.png" for k in range(cameras)],
+        [torch.zeros(SIZE[1], SIZE[0], 3, dtype=torch.uint8)] * cameras,
+        [None] * cameras,
+    )
+    maps = []
+    for k in range(cameras):
+        depth = torch.zeros(SIZE[1], SIZE[0])
+        inside, column, row = keypoint_pixels(problem, k)
+        depth[row, column] = torch.from_numpy(true_depth(problem, k, rotation, translation, seed)[inside]).float()
+        maps.append(DepthMap(depth, (depth > 0).float(), found[k], photos.images[k]))
+    return problem, Geometry(photos, found, "net", maps), rotation, translation
+
+
+def keypoint_pixels(problem: Problem, photo: int) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """Which keypoints are in the photo, their columns and rows."""
+    points = problem.points[photo]
+    inside = ((points >= 0) & (points < SIZE)).all(1)
+    column, row = torch.from_numpy(points[inside]).long().unbind(1)
+    return inside, column, row
+
+
+def true_depth(problem: Problem, photo: int, rotation: np.ndarray, translation: np.ndarray, seed: int) -> np.ndarray:
+    """The z-depth ``[400]`` of the points that `made_up_scene` drew."""
+    points = np.random.default_rng(seed).uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
+    return points @ rotation[photo, 2] + translation[photo, 2]
+
+
+@pytest.mark.parametrize(("cameras", "degrees"), [(2, 1), (2, 3), (5, 3)])
+def test_a_networks_cameras_are_refined_by_matches(
+    cameras: int, degrees: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem, found, rotation, translation = told_by_a_network(cameras, degrees)
+    with caplog.at_level(logging.INFO, "fvgen"):
+        better = refined(found, problem)
+    fit = better.fit
+    assert fit["pixels_before"] > 4
+    assert fit["pixels"] < 0.4
+    assert fit["tracks"] > 300
+    told = f"cameras: refined, {fit['pixels_before']:.1f} -> {fit['pixels']:.1f} pixels on {fit['tracks']:.0f} points"
+    assert caplog.messages == [told]
+    before, after = (geometry.cameras.camera_from_world.numpy() for geometry in (found, better))
+    was = relative_errors(before[:, :3, :3], before[:, :3, 3], rotation, translation)
+    worst_r, worst_t = relative_errors(after[:, :3, :3], after[:, :3, 3], rotation, translation)
+    assert was[0] > degrees
+    assert worst_r < 0.25
+    assert worst_t < 0.4
+    focal = better.cameras.intrinsics[:, 0, 0]
+    assert torch.equal(focal, focal[:1].expand(cameras))  # one camera took them all
+    assert float(focal[0]) == pytest.approx(FOCAL, rel=0.02 if cameras > 3 else 0.05)
+    torch.testing.assert_close(better.cameras.world_from_camera[0], torch.eye(4, dtype=torch.float64))
+    scale = float(better.cameras.centers[1].norm()) / np.linalg.norm(
+        translation[1] - rotation[1] @ rotation[0].T @ translation[0]
+    )
+    for own, old, camera in zip(better.depths, found.depths, better.cameras):
+        torch.testing.assert_close(own.cameras.world_from_camera[0], camera.world_from_camera[0])
+        ratio = (own.depth / old.depth)[old.depth > 0] / scale
+        assert float((ratio - 1).abs().median()) < 0.06  # the focal length stretches depth along the view
+
+
+def test_exact_cameras_and_such_that_nothing_is_known_of_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    problem, found, _, _ = told_by_a_network(3, 0)
+    with caplog.at_level(logging.INFO, "fvgen"):
+        same = refined(found, problem)
+        assert torch.equal(same.cameras.world_from_camera, found.cameras.world_from_camera)
+        assert same.depths == found.depths
+        assert same.fit["pixels"] == same.fit["pixels_before"] < 0.4
+        few = replace(
+            problem, pairs=[replace(p, indices=p.indices[:9], scores=p.scores[:9]) for p in problem.pairs[:1]]
+        )
+        for poor in (few, replace(problem, pairs=[])):
+            same = refined(found, poor)
+            assert same.cameras is found.cameras
+            assert same.fit == {"tracks": 0}
+    assert caplog.messages[0].startswith("cameras: kept as net found them, 0.")
+    assert set(caplog.messages[1:]) == {
+        "cameras: kept as net found them, too few matches of places seen from two sides"
+    }
+
+
+def test_cameras_at_one_spot_are_kept() -> None:
+    problem, found, rotation, _ = told_by_a_network(3, 1)
+    points = np.random.default_rng(0).uniform([-2, -1.5, 4], [2, 1.5, 8], (400, 3))
+    for k, own in enumerate(rotation):
+        local = points @ own.T
+        problem.points[k] = FOCAL * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2
+    assert refined(found, problem).cameras is found.cameras
+
+
+def test_a_photo_that_shares_nothing_moves_along() -> None:
+    problem, found, _, _ = told_by_a_network(4, 1)
+    alone = replace(problem, pairs=[pair for pair in problem.pairs if 3 not in (pair.first, pair.second)])
+    better = refined(found, alone)
+    assert better.fit["pixels"] < 0.4
+    before, after = (
+        torch.linalg.inv(g.cameras.world_from_camera[2]) @ g.cameras.world_from_camera[3] for g in (found, better)
+    )
+    assert float((before[:3, :3] - after[:3, :3]).abs().max()) < np.radians(3)
+    assert torch.equal(better.cameras.intrinsics[3], found.cameras.intrinsics[3])
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.15])
+def test_depth_is_brought_to_the_points_of_given_cameras(offset: float) -> None:
+    """A network's depth with a wrong scale, another error of scale in each photo, an offset of inverse depth, and a
+    fifth of it nonsense."""
+    problem, exact, _, _ = told_by_a_network(4, 0)
+    rng = np.random.default_rng(5)
+    spoiled, sound = [], []
+    for own, photo in zip(exact.depths, rng.normal(0, 0.1, 4)):
+        inverse = torch.where(own.depth > 0, 1 / own.depth.clamp(min=1e-6), 0)
+        wrong = torch.from_numpy(rng.uniform(size=own.depth.shape) < 0.2)
+        factor = torch.from_numpy(rng.uniform(0.3, 3, own.depth.shape)).float()
+        inverse = (inverse + offset / 6) / (3.7 * np.exp(photo)) * torch.where(wrong, factor, 1.0)
+        depth = torch.where(own.depth > 0, 1 / inverse.float().clamp(min=1e-6), 0)
+        spoiled.append(replace(own, depth=depth))
+        sound.append((own.depth > 0) & ~wrong)
+    depths, told = onto(replace(exact, depths=spoiled), exact.cameras, problem)
+    for own, true, here in zip(depths, exact.depths, sound):
+        off = (own.depth[here] / true.depth[here] - 1).abs()
+        assert float(off.quantile(0.9)) < 0.02
+    assert told["depth_error_before"] > 0.5
+    assert told["depth_error"] < 0.02
+    alone = replace(problem, pairs=[pair for pair in problem.pairs if 3 not in (pair.first, pair.second)])
+    few, _ = onto(replace(exact, depths=spoiled), exact.cameras, alone)  # the last one has the others' scale
+    off = few[3].depth[sound[3]] / exact.depths[3].depth[sound[3]]
+    assert abs(float(off.median()) - 1) < 0.3

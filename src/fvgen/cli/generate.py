@@ -73,11 +73,12 @@ class Generate:
     geometry: Literal["auto", "given", "colmap", "dust3r", "da3"] = "auto"
     """Where the cameras come from: given with the photos, found by structure from motion (colmap), or auto: given if
     there are any, else colmap. dust3r (DUSt3R, not for commercial use) and da3 (Depth Anything 3) are networks that
-    find depth too; they need packages and weights of their own."""
+    find depth too, and whose cameras are refined by matches of the photos; they need packages and weights of their
+    own."""
 
     depth: Literal["auto", "sweep", "dust3r", "da3"] = "auto"
-    """Where depth comes from: matching the photos along planes (sweep), the network dust3r or da3, brought as a whole
-    to cameras that are given or colmap's, or auto: the network's where the cameras are, else the sweep."""
+    """Where depth comes from: matching the photos along planes (sweep), the network dust3r or da3, aligned
+    with cameras that are given or colmap's, or auto: the network's where the cameras are, else the sweep."""
 
     geometry_weights: Annotated[str | None, arg(metavar="NAME|PATH|hub:OWNER/MODEL")] = None
     """Weights of dust3r (512_dpt, 512_linear) or da3 (base, small): a name, if they were downloaded before, a file or

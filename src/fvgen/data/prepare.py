@@ -244,7 +244,7 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
         Unfit: the guide shows too little, or something else than the pictures.
     """
     found = _placed(clip, recipe)
-    cameras, source, fit = found.cameras, depth_source(recipe.depth, found.name), dict[str, float]()
+    cameras, source, fit = found.cameras, depth_source(recipe.depth, found.name), found.fit
     last = len(clip.images) - 1
     shown = (0, last) if recipe.cloud == "ends" else (int(rng.integers(last + 1)),)
     rows = sorted({0, *shown, last})  # that depth is found from: where one frame is shown, the clip's ends too

@@ -327,7 +327,8 @@ class Task:
             )
         except UserError as error:
             raise UserError(f"{self.split.name}: {error}") from None
-        self.fit = {f"depth_{name}": value for name, value in built.fit.items()}
+        whose = "cameras" if built.depth in ("sweep", built.geometry) else "depth"
+        self.fit = {f"{whose}_{name}": value for name, value in built.fit.items()}
         return built
 
     def _estimated(self) -> Scene:

@@ -128,8 +128,8 @@ class Scene:
         depths: a depth map per photo, that the points were lifted from.
         geometry: how the cameras were found: ``"given"``, ``"colmap"``, ``"dust3r"`` or ``"da3"``.
         depth: how depth was: ``"sweep"``, ``"dust3r"`` or ``"da3"``.
-        fit: where depth is a network's and the cameras are not, how well its own fit them: see
-            `fvgen.cameras.alignment.residual`; else empty.
+        fit: of a network's cameras, how well they fit the photos (`fvgen.scene.geometry.refine.refined`); where only
+            depth is a network's, how well its answer fits the cameras (`fvgen.scene.geometry.depth_for`); else empty.
     """
 
     photos: Photos

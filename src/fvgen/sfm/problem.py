@@ -9,6 +9,7 @@ from fvgen.sfm.bundle import cross_matrix
 MIN_INLIERS = 15  # fewer agreeing matches than this can be chance
 MIN_SUPPORT = 8.0  # sum of the scores of a pair's agreeing matches; look-alikes agree, but with low scores
 MATCH_ERROR = 2.5  # px from the epipolar line
+MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
 # Focal lengths of ordinary cameras in units of the longer side: phones 0.7 to 0.8, video and compact cameras 0.8 to 1.
 USUAL_FOCAL, USUAL_SPREAD = 0.8, 0.3
 REFERENCE = 1024.0  # thresholds are pixels of a photo whose longer side has this many
@@ -94,10 +95,13 @@ def pair_sigma(problem: Problem, pair: Pair) -> np.ndarray:
     return np.maximum(problem.sigma[pair.first][pair.indices[:, 0]], problem.sigma[pair.second][pair.indices[:, 1]])
 
 
-def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    """Which matches of a pair agree with the motion ``relative [3, 4]`` at focal lengths ``[G]``: ``[M]`` bool."""
+def inliers(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray, widen: float = 1.0) -> np.ndarray:
+    """Which matches of a pair agree with the motion ``relative [3, 4]`` at focal lengths ``[G]``: ``[M]`` bool.
+
+    ``widen`` multiplies the error up to which they do.
+    """
     unit = (problem.unit(pair.first) + problem.unit(pair.second)) / 2
-    return epipolar_errors(problem, pair, relative, focal) < MATCH_ERROR * unit
+    return epipolar_errors(problem, pair, relative, focal) < widen * MATCH_ERROR * unit
 
 
 def turning_error(problem: Problem, pair: Pair, focal: np.ndarray) -> float:

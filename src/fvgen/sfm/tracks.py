@@ -1,6 +1,7 @@
 """Tracks of keypoints through photos, and bundle adjustment over them. Pure numpy."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +14,13 @@ _ENOUGH_PER_PHOTO = 200  # but of many photos each needs its share
 _FEWEST_POINTS = 8
 
 
-def build_tracks(problem: Problem, poses: Poses) -> np.ndarray:
+def build_tracks(problem: Problem, poses: Poses, widen: float = 1.0) -> np.ndarray:
     """Join the matches that agree with the poses into tracks, the best first, at most one keypoint per photo.
+
+    Args:
+        problem: the matches.
+        poses: of some photos.
+        widen: times the usual error up to which matches agree.
 
     Returns:
         ``[O, 3]`` int: photo, keypoint and point of each observation.
@@ -25,7 +31,7 @@ def build_tracks(problem: Problem, poses: Poses) -> np.ndarray:
             continue
         relative = poses.relative(pair)
         errors = epipolar_errors(problem, pair, relative, poses.focal)
-        good = inliers(problem, pair, relative, poses.focal)
+        good = inliers(problem, pair, relative, poses.focal, widen)
         edges += [
             (float(error), (pair.first, int(a)), (pair.second, int(b)))
             for error, (a, b) in zip(errors[good], pair.indices[good])
@@ -85,14 +91,24 @@ def filtered(bundle: Bundle, limit: float) -> Bundle:
     return bundle.keep((bundle.residuals**2).sum(1) < (limit * bundle.sigma) ** 2)
 
 
-def polish(problem: Problem, poses: Poses, rounds: int = 2, iterations: int = 25) -> tuple[Poses, Bundle] | None:
+def polish(
+    problem: Problem, poses: Poses, rounds: int = 2, iterations: int = 25, widen: float = 1.0
+) -> tuple[Poses, Bundle] | None:
     """Alternate between rebuilding the tracks under the poses and bundle adjustment of everything.
+
+    Args:
+        problem: the matches.
+        poses: to start from.
+        rounds: of both.
+        iterations: at most, of each adjustment.
+        widen: times the usual errors that are expected, where the poses are rough.
 
     Returns:
         The better poses and the bundle they came from, or ``None`` where nearly no matches agree with the poses.
     """
+    problem = replace(problem, sigma=[widen * sigma for sigma in problem.sigma])
     for _ in range(rounds):
-        bundle = filtered(make_bundle(problem, poses, build_tracks(problem, poses)), 4 * POINT_ERROR)
+        bundle = filtered(make_bundle(problem, poses, build_tracks(problem, poses, widen)), 4 * POINT_ERROR)
         if len(bundle.points) < _FEWEST_POINTS:
             return None
         bundle = adjust(filtered(adjust(bundle, iterations), POINT_ERROR), iterations)

@@ -17,6 +17,7 @@ from fvgen.sfm.mapping import likely_focal, place_many
 from fvgen.sfm.pairs import VAGUE, place_two
 from fvgen.sfm.problem import (
     MIN_INLIERS,
+    MIN_PARALLAX,
     MIN_SUPPORT,
     USUAL_FOCAL,
     USUAL_SPREAD,
@@ -30,7 +31,6 @@ from fvgen.sfm.problem import (
 )
 from fvgen.sfm.tracks import POINT_ERROR
 
-_MIN_PARALLAX = 1.2  # px: below, a turn of the camera alone explains the matches
 _DIFFERENT = 1.15  # times a known focal length
 _CLEARLY = 3.0  # of twice the log-likelihood
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
@@ -58,7 +58,7 @@ def solve(problem: Problem) -> dict[str, Any]:
             agreeing.append(replace(pair, indices=pair.indices[good], scores=pair.scores[good]))
     if len(bundle.points) < MIN_INLIERS or max(pair.scores.sum() for pair in agreeing) < MIN_SUPPORT:
         return {"failure": "overlap", "matched": matched}
-    still = max(turning_error(problem, pair, poses.focal) for pair in agreeing) < _MIN_PARALLAX
+    still = max(turning_error(problem, pair, poses.focal) for pair in agreeing) < MIN_PARALLAX
     if still or all(is_turn(problem, pair, poses.relative(pair), poses.focal) for pair in agreeing):
         return {"failure": "parallax", "matched": matched}
     bundle = bundle.keep((widest_angles(bundle) > _MIN_ANGLE)[bundle.point_index])

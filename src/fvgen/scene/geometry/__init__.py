@@ -1,7 +1,8 @@
 """Estimators of camera geometry behind one interface; each is a module, imported when it is used.
 
 A network, which is a package with weights of its own, is a module with ``MODULE``, what to import of the package;
-``NAMES``, short names of weights; ``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
+``NAMES``, short names of weights, and ``RESTRICTED``, those not for commercial use that are refused by short name;
+``load_network(path)``; and ``answer(images, network, device, seed) -> list[Seen]``.
 """
 
 import contextlib
@@ -11,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from fvgen.cameras import Cameras
 from fvgen.cameras.alignment import residual, similarity_between
 from fvgen.errors import UserError
-from fvgen.scene.depth import DepthMap
+from fvgen.scene.geometry.refine import MOST_CENTER_ERROR, MOST_DEGREES, onto, refined
 from fvgen.scene.geometry.result import Geometry, assemble
 from fvgen.scene.geometry.weights import Unusable, find_weights, loaded, optional, quiet
 from fvgen.scene.types import Photos
@@ -22,8 +22,6 @@ from fvgen.scene.types import Photos
 NETWORKS = {"dust3r": "fvgen.scene.geometry.dust3r", "da3": "fvgen.scene.geometry.da3"}
 ESTIMATORS = ("colmap", *NETWORKS)
 DEPTHS = ("auto", "sweep", *NETWORKS)
-_MOST_DEGREES = 15.0  # wrong by this much between two cameras, or ...
-_MOST_CENTER_ERROR = 0.5  # ... with two cameras a baseline 30 degrees off: the depth is that of another place
 
 __all__ = ["EstimateDisagrees", "Geometry", "Unusable", "depth_for", "depth_source", "estimate", "network_for"]
 
@@ -33,7 +31,7 @@ class EstimateDisagrees(UserError):
 
 
 def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
-    """Find out where photos were taken.
+    """Find out where photos were taken. A network's cameras are refined by the matches of the photos (`refined`).
 
     Args:
         name: one of ``ESTIMATORS``.
@@ -49,12 +47,18 @@ def estimate(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weig
     """
     if name not in ESTIMATORS:
         raise UserError(f"geometry {name!r} is unknown; use auto, given, {', '.join(ESTIMATORS)}")
-    if name not in NETWORKS:
-        from fvgen.scene.sfm import place
+    from fvgen.scene.sfm import observe, place  # which imports this package
 
+    if name not in NETWORKS:
         if weights is not None:
             raise UserError("`geometry_weights` are for `geometry` dust3r or da3; colmap takes none")
         return place(photos, device, seed)
+    found = _asked(name, photos, device, seed, weights)
+    return refined(found, observe(found.photos, device, seed))
+
+
+def _asked(name: str, photos: Photos, device: str, seed: int, weights: str | None) -> Geometry:
+    """What a network says."""
     network, photos = importlib.import_module(NETWORKS[name]), photos.without_copies()
     if len(photos) < 2:
         raise UserError(f"{name} needs two different photos or more")
@@ -71,17 +75,16 @@ def _ready(name: str, weights: str | None) -> Path:
     """The weights of a network, once its package is known to be there."""
     network = importlib.import_module(NETWORKS[name])
     optional(network.MODULE, name)  # before weights are looked for or downloaded
-    return find_weights(weights, network.NAMES, name)
+    return find_weights(weights, network.NAMES, name, network.RESTRICTED)
 
 
 def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Geometry:
     """A network's depth for photos whose cameras are known.
 
     The network is asked as if they were not. Then one similarity transform, from centres and orientations of all
-    cameras, carries its answer onto the known cameras as a whole. Of it only the scale is used, on the depth maps;
-    position and direction of each map are those of the known camera, and so are its intrinsics, brought to the map's
-    size through the same resampling and crop. The network's own focal length would let a point leave the pixel that it
-    came from: rendered from its own photo's camera, the photo would not be itself.
+    cameras, carries its answer onto the known cameras as a whole. Of it only the scale is used, on the depth maps,
+    unless points triangulated from the known cameras say better: see `fvgen.scene.geometry.refine.onto`. Position,
+    direction and intrinsics of each map are the known camera's: rendered from there, the photo is itself.
 
     Args:
         name: one of ``NETWORKS``.
@@ -92,7 +95,7 @@ def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, wei
 
     Returns:
         The photos that the network could use, the known cameras, the depth maps in their world, and how well both
-        agree.
+        agree: what `fvgen.cameras.alignment.residual` and `fvgen.scene.geometry.refine.onto` tell.
 
     Raises:
         EstimateDisagrees: cameras at one place; no scale above 0 fits; a rotation between two cameras that is more
@@ -100,9 +103,10 @@ def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, wei
         UserError: photos that cannot be placed.
         Unusable: a missing package or missing weights.
     """
-    found = estimate(name, photos, device, seed, weights)
+    from fvgen.scene.sfm import observe
+
+    found = _asked(name, photos, device, seed, weights)
     assert photos.cameras is not None
-    assert found.depths is not None
     known = photos.cameras[[photos.names.index(one) for one in found.photos.names]]
     try:
         similarity = similarity_between(found.cameras, known)
@@ -110,18 +114,13 @@ def depth_for(name: str, photos: Photos, device: str = "cpu", seed: int = 0, wei
         raise EstimateDisagrees(f"{name} cannot be brought to the given cameras: {error}") from None
     fit = residual(found.cameras, known, similarity)
     turned, off = fit["pair_rotation_degrees"], fit["center_error"]
-    if not turned <= _MOST_DEGREES or not off <= _MOST_CENTER_ERROR:
+    if not turned <= MOST_DEGREES or not off <= MOST_CENTER_ERROR:
         raise EstimateDisagrees(
-            f"{name} contradicts the given cameras: rotations {turned:.1f} degrees off (up to {_MOST_DEGREES:g} "
-            f"are taken), centres by {off:.2f} of their spread (up to {_MOST_CENTER_ERROR:g}); use `depth` sweep"
+            f"{name} contradicts the given cameras: rotations {turned:.1f} degrees off (up to {MOST_DEGREES:g} "
+            f"are taken), centres by {off:.2f} of their spread (up to {MOST_CENTER_ERROR:g}); use `depth` sweep"
         )
-    depths = []
-    for k, own in enumerate(found.depths):
-        # Both estimated cameras tell how pixels of the photo became the map's, whatever was resampled and cut between.
-        pixels = own.cameras.intrinsics @ torch.linalg.inv(found.cameras[k].intrinsics)
-        camera = Cameras(known[k].world_from_camera, pixels @ known[k].intrinsics, own.cameras.sizes)
-        depths.append(DepthMap(own.depth * similarity.scale, own.confidence, camera, own.image))
-    return replace(found, photos=replace(found.photos, cameras=known), cameras=known, depths=depths, fit=fit)
+    depths, told = onto(found, known, observe(found.photos, device, seed), similarity.scale)
+    return replace(found, photos=replace(found.photos, cameras=known), cameras=known, depths=depths, fit=fit | told)
 
 
 def depth_source(depth: str, geometry: str) -> str:

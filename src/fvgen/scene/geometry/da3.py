@@ -4,6 +4,7 @@ Depth Anything 3 (Lin et al., 2025): the code is Apache-2.0, of its weights thos
 larger ones are CC BY-NC 4.0. This module calls the package ``depth-anything-3`` where the user has installed it.
 """
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,8 +13,16 @@ from torch import Tensor, nn
 from fvgen.scene.geometry.result import Picture, Seen, resample
 from fvgen.scene.geometry.weights import Unusable, fill, optional, quiet, read_folder
 
+_log = logging.getLogger(__name__)
+
 MODULE = "depth_anything_3.model"
 NAMES = {"base": "depth-anything/DA3-BASE", "small": "depth-anything/DA3-SMALL"}
+RESTRICTED = {
+    "large": "depth-anything/DA3-LARGE-1.1",
+    "giant": "depth-anything/DA3-GIANT-1.1",
+    "nested": "depth-anything/DA3NESTED-GIANT-LARGE-1.1",
+}
+_APACHE = ("da3-small", "da3-base", "da3metric-large", "da3mono-large")  # the package's names of such models
 LONG_SIDE, GRID = 504, 14
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for the network's training
 _REFERENCE = "saddle_balanced"  # how the network chooses the view whose frame the others are expressed in
@@ -94,4 +103,6 @@ def load_network(path: Path) -> nn.Module:
             raise Unusable(f"weights of da3: {path} is of the model {name!r}; known are {', '.join(shapes)}")
         network: nn.Module = tools.create_object(tools.load_config(shapes[name]))
         fill(network, {key.removeprefix("model."): value for key, value in state.items()}, path, "da3")
+    if name not in _APACHE:
+        _log.info("da3: the weights of %s are CC BY-NC 4.0: not for commercial use", name)
     return network

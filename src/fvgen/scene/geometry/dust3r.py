@@ -6,6 +6,7 @@ of fvgen; this module calls the package ``mini-dust3r`` where the user has insta
 
 import argparse
 import ast
+import logging
 import math
 import re
 from pathlib import Path
@@ -21,11 +22,14 @@ from fvgen.progress import track
 from fvgen.scene.geometry.result import Picture, Seen, resample
 from fvgen.scene.geometry.weights import Unusable, fill, first_line, optional, quiet, read_folder
 
+_log = logging.getLogger(__name__)
+
 MODULE = "mini_dust3r.model"
 NAMES = {
     "512_dpt": "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt",
     "512_linear": "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
 }
+RESTRICTED: dict[str, str] = {}  # all are not for commercial use, which is said when they are loaded
 LONG_SIDE, GRID = 512, 16
 ITERATIONS, RATE, LOWEST_RATE = 300, 0.01, 1e-6
 _NETWORK = "AsymmetricCroCo3DStereo"
@@ -137,6 +141,7 @@ def load_network(path: Path) -> nn.Module:
         except (TypeError, ValueError, AssertionError, KeyError) as error:
             raise Unusable(f"weights of dust3r: {path} has a configuration that cannot be built ({error})") from None
         fill(network, state, path, "dust3r")
+    _log.info("dust3r: code and weights are CC BY-NC-SA 4.0: not for commercial use")
     return network
 
 

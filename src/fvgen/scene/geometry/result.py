@@ -27,8 +27,9 @@ class Geometry:
         name: the estimator's.
         depths: the estimator's own depth, one map per photo, or ``None`` where it has none.
         points: ``[S, 3]`` sparse points on surfaces, or ``None``.
-        fit: how well the estimated cameras fit given ones, where depth was brought to these: then everything is in
-            their world (see `fvgen.scene.geometry.depth_for`).
+        fit: how well a network's cameras fit the matches of the photos (`fvgen.scene.geometry.refine.refined`); or
+            given cameras, where depth was brought to these: then everything is in their world (see
+            `fvgen.scene.geometry.depth_for`).
     """
 
     photos: Photos
@@ -113,23 +114,38 @@ def assemble(name: str, photos: Photos, seen: list[Seen]) -> Geometry:
     intrinsics = torch.stack([one.intrinsics.detach().cpu().double() for one in seen])
     depths = [one.depth.detach().cpu().float() for one in seen]
     confidences = [_confidence(one.certainty.detach().cpu().float(), depth) for one, depth in zip(seen, depths)]
-    sure = torch.cat([d[c >= MEASURED] for d, c in zip(depths, confidences)])
-    sure = sure if len(sure) else torch.cat([d[c > 0] for d, c in zip(depths, confidences)])
-    usable = bool(torch.isfinite(poses).all() and torch.isfinite(intrinsics).all() and len(sure))
+    some = any(bool((c > 0).any()) for c in confidences)
+    usable = bool(torch.isfinite(poses).all() and torch.isfinite(intrinsics).all() and some)
     if not usable or float(intrinsics[:, [0, 1], [0, 1]].min()) <= 0:
         raise UserError(f"{name} found no cameras that agree for these photos: try `geometry` colmap, or other photos")
-    scale = 1 / float(sure.median())
-    poses = torch.linalg.inv(poses[0]) @ poses
-    poses[0] = torch.eye(4, dtype=torch.float64)
-    poses[:, :3, 3] *= scale
     cameras, maps = [], []
     for one, pose, matrix, depth, confidence in zip(seen, poses, intrinsics, depths, confidences):
         height, width = depth.shape
         small = Cameras(pose[None], matrix[None], torch.tensor([[width, height]]))
         cameras.append(one.picture.camera_of_photo(small))
-        known = torch.where(confidence > 0, depth * scale, torch.zeros_like(depth))
+        known = torch.where(confidence > 0, depth, torch.zeros_like(depth))
         maps.append(DepthMap(known, confidence, small, one.picture.image))
-    return Geometry(replace(photos, cameras=None), Cameras.concatenate(cameras), name, maps)
+    return rescaled(Geometry(replace(photos, cameras=None), Cameras.concatenate(cameras), name, maps))
+
+
+def rescaled(found: Geometry) -> Geometry:
+    """A network's answer in any world, in the frame and scale of `Geometry`."""
+    assert found.depths is not None
+    maps = found.depths
+    sure = torch.cat([own.depth[own.confidence >= MEASURED] for own in maps])
+    sure = sure if len(sure) else torch.cat([own.depth[own.confidence > 0] for own in maps])
+    scale = 1 / float(sure.median())
+    first = torch.linalg.inv(found.cameras.world_from_camera[0])
+
+    def moved(cameras: Cameras) -> Cameras:
+        poses = first @ cameras.world_from_camera
+        poses[:, :3, 3] *= scale
+        return Cameras(poses, cameras.intrinsics, cameras.sizes)
+
+    depths = [replace(own, depth=own.depth * scale, cameras=moved(own.cameras)) for own in maps]
+    cameras = moved(found.cameras)
+    cameras.world_from_camera[0] = depths[0].cameras.world_from_camera[0] = torch.eye(4, dtype=torch.float64)
+    return replace(found, cameras=cameras, depths=depths)
 
 
 def _confidence(certainty: Tensor, depth: Tensor) -> Tensor:

@@ -60,7 +60,9 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> Path:
+def find_weights(
+    wanted: str | None, names: dict[str, str], estimator: str, restricted: dict[str, str] | None = None
+) -> Path:
     """The file or folder of an estimator's weights. Nothing is downloaded unless a hub model is named.
 
     Args:
@@ -68,9 +70,11 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
             of the Hugging Face hub as ``hub:OWNER/MODEL``; ``None`` means the first short name.
         names: short names and their models on the hub, which must have been downloaded before.
         estimator: for the messages.
+        restricted: short names and models on the hub of others, which are not for commercial use: nobody gets these
+            without having named the model.
 
     Raises:
-        Unusable: nothing there.
+        Unusable: nothing there, or a short name of ``restricted``.
     """
     wanted = next(iter(names)) if wanted is None else wanted
     if wanted in names:
@@ -79,6 +83,11 @@ def find_weights(wanted: str | None, names: dict[str, str], estimator: str) -> P
         return _from_hub(wanted.removeprefix("hub:"), True, estimator)
     if Path(wanted).expanduser().exists():
         return Path(wanted).expanduser()
+    if restricted and wanted in restricted:
+        raise Unusable(
+            f"weights of {estimator}: {wanted} ({restricted[wanted]}) is CC BY-NC 4.0, not for commercial use; if that "
+            f"suits you, name hub:{restricted[wanted]}, else {' or '.join(names)} (Apache-2.0)"
+        )
     raise Unusable(
         f"weights of {estimator}: {wanted} is no file, folder or known name; name a path, a model of the hub as "
         f"hub:OWNER/MODEL, or one of {', '.join(names)}"
