@@ -840,7 +840,8 @@ def test_a_result_is_played_seen_by_coverage_and_downloaded(scene, out: Path) ->
         panel._show(1)
         panel._switch_coverage()
         until(lambda: panel._pictures.label.startswith("Red: made up"))
-        expected = larger(measured_shown(shown.frames[1], shown.coverage[1]))
+        panel._more("large", event.client)
+        expected = larger(measured_shown(shown.frames[1], shown.coverage[1]), 860)
         until(lambda: np.array_equal(panel._pictures.image, expected))
         assert 0 < shown.coverage[1].float().mean() < 1
         panel._more("download the video", event.client)

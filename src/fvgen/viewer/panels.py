@@ -31,7 +31,7 @@ _BLUE, _ORANGE, _RED, _GREEN = "#1971c2", "#e8590c", "#c92a2a", "#2f9e44"
 
 _PICTURES = ("guide and view", "view", "coverage")
 
-_WIDTHS = {"small": 560, "large": 1120}  # of the result's panel, in the browser's pixels
+_WIDTHS = {"small": 560, "large": 860}  # of the result's panel, in the browser's pixels
 
 _ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _ORANGE)}
 
@@ -370,7 +370,7 @@ class ResultPanel:
             self.player = Player(desk, self._stand, lambda frame, client: self._show(frame))
             more = gui.add_button_group("    ", ("small", "large", "download the video"))
             more.on_click(desk.answer(lambda e: self._more(more.value, e.client)))
-        panel.float(x=12, y=-12, width=_WIDTHS["small"])
+        self._resize(_WIDTHS["small"])
         command = gui.add_command("Coverage of the result", hotkey="C", description="what the photos tell of a frame")
         command.on_trigger(desk.answer(lambda e: self._switch_coverage()))
 
@@ -399,13 +399,17 @@ class ResultPanel:
         title = {"guide and view": "Guide | view", "view": "View"}.get(self._kind.value, "Red: made up")
         self._pictures.label = f"{title}, {len(done)} of {len(shown.cameras)} frames"
         if self._kind.value == "guide and view":
-            self._pictures.image = side_by_side(guide, view, shown.cameras.size)
+            self._pictures.image = side_by_side(guide, view, shown.cameras.size, self._width)
             return
         if view is None:
             view = torch.full_like(shown.frames[self._frame], 24)
         elif self._kind.value == "coverage":
             view = measured_shown(view, shown.coverage[self._frame])
-        self._pictures.image = larger(view)
+        self._pictures.image = larger(view, self._width)
+
+    def _resize(self, width: int) -> None:
+        self._width = width
+        self._panel.float(x=12, y=-12, width=width)
 
     def _choose(self) -> None:
         if self._choice.value != NONE:
@@ -433,7 +437,8 @@ class ResultPanel:
 
     def _more(self, button: str, client: Any) -> None:
         if button in _WIDTHS:
-            self._panel.set_width(_WIDTHS[button])
+            self._resize(_WIDTHS[button])
+            self._redraw()
             return
         shown = self._desk.session.shown
         if shown is None or shown.video is None:

@@ -18,18 +18,19 @@ from fvgen.viewer.keyframes import KeyPath
 from fvgen.viewer.result import LiveResult
 
 
-def side_by_side(left: Tensor | None, right: Tensor | None, size: tuple[int, int]) -> np.ndarray:
+def side_by_side(left: Tensor | None, right: Tensor | None, size: tuple[int, int], columns: int = 640) -> np.ndarray:
     """Two pictures ``[H, W, 3]`` uint8 in one ``[h, w, 3]``, dark where one is not there yet.
 
     Args:
         left, right: the pictures.
         size: (width, height) of each.
+        columns: that both have together, at least.
     """
     width, height = size
     empty = torch.full((height, width, 3), 24, dtype=torch.uint8)
     gap = torch.full((height, 4, 3), 255, dtype=torch.uint8)
     parts = [empty if left is None else left, gap, empty if right is None else right]
-    return larger(torch.cat(parts, 1))
+    return larger(torch.cat(parts, 1), columns)
 
 
 def measured_shown(picture: Tensor, coverage: Tensor) -> Tensor:
@@ -43,9 +44,8 @@ def measured_shown(picture: Tensor, coverage: Tensor) -> Tensor:
     return torch.where(coverage[..., None], picture, red)
 
 
-def larger(image: Tensor) -> np.ndarray:
-    """``[H, W, 3]`` uint8, scaled up to 640 columns where it has fewer, so that small frames fill their panel."""
-    width = 640
+def larger(image: Tensor, width: int = 640) -> np.ndarray:
+    """``[H, W, 3]`` uint8, scaled up to ``width`` columns where it has fewer, so that small frames fill their panel."""
     height, own = image.shape[:2]
     if own < width:
         size = (round(height * width / own), width)
