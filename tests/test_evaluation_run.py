@@ -308,7 +308,10 @@ window.addEventListener("load", () => {
   seen.inOrder = [...document.querySelectorAll("section.split")].map(s => s.dataset.split);
   seen.first = sections.map(s => s.querySelector("output").textContent);
   seen.gallery = [...document.querySelectorAll("#worst b")].map(b => b.textContent);
-  seen.strip = [...sections[0].querySelectorAll(".strip figure")].map(f => f.dataset.system);
+  const strip = () => [...sections[0].querySelectorAll(".strip figure")].map(f => f.dataset.system);
+  seen.folded = strip();
+  sections[0].querySelector(".strip details").fill();
+  seen.strip = strip();
   seen.lines = sections[0].querySelectorAll("svg .line").length;
   seen.bold = document.querySelectorAll("main b b, td b").length;
   seen.images = [...document.images].every(i => i.naturalWidth > 0 || i.loading === "lazy");
@@ -339,10 +342,46 @@ def test_the_page_in_a_browser(out: Path, results: dict[str, Any], tmp_path: Pat
     numbers = [float(v) for v in seen["gallery"]]
     assert numbers == sorted(numbers)
     assert len(numbers) == 5
-    assert seen["strip"] == ["truth", *SYSTEMS]
+    order = ["truth", SYSTEMS[-1], *SYSTEMS[:-1]]  # what the page is about comes first
+    assert (seen["folded"], seen["strip"]) == (order[:4], order)
     assert seen["lines"] > 0
     assert seen["bold"] == 0  # names are text, never markup
     assert seen["images"]
+
+
+FOLDS = """
+<script>
+window.addEventListener("load", async () => {
+  const count = () => ["section.split", "#worst button", "#worst img"].map(s => document.querySelectorAll(s).length);
+  const seen = {first: count()}, folds = [...document.querySelectorAll("#worst > details, #splits > details")];
+  seen.titles = folds.map(d => d.firstChild.textContent);
+  seen.below = document.querySelector("#worst > details").open;
+  document.querySelector("#worst > details summary").click();
+  await new Promise(done => setTimeout(done, 200));
+  seen.opened = count();
+  [...document.querySelectorAll("#worst button")].at(-1).click();
+  seen.all = count();
+  document.body.append(Object.assign(document.createElement("pre"), {id: "probe", textContent: JSON.stringify(seen)}));
+});
+</script>
+"""
+
+
+def test_a_large_page_begins_with_four_rows_and_four_columns(out: Path, tmp_path: Path) -> None:
+    text = (out / "index.html").read_text()
+    data = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
+    content = json.loads(data)
+    content["splits"] = [{**s, "name": f"{s['name']} {i}"} for i in range(5) for s in content["splits"]]
+    page = tmp_path / "page.html"
+    page.write_text(
+        text.replace(data, json.dumps(content).replace("<", "\\u003c")).replace("</body>", FOLDS + "</body>")
+    )
+    seen = json.loads(html.unescape(re.search(r'<pre id="probe">(.*?)</pre>', browse(page, "--dump-dom"), re.S)[1]))
+    assert seen["first"] == [4, 16, 32]
+    assert seen["titles"] == ["all 25", "all 10"]
+    assert not seen["below"]
+    assert seen["opened"] == [4, 25, 50]
+    assert seen["all"] == [10, 25, 50]  # to come to the scene of a frame opens it
 
 
 def test_the_page_can_be_seen(out: Path, tmp_path: Path) -> None:

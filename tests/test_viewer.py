@@ -1,5 +1,6 @@
 """The viewer without a browser: runs, key frames, names, sessions, the server, and the page that is shared."""
 
+import contextlib
 import json
 import threading
 import time
@@ -29,7 +30,7 @@ from fvgen.viewer.keyframes import load_path, save_path
 from fvgen.viewer.page import render_page
 from fvgen.viewer.result import Workspace, checked_name, is_result, read_result, shown_whole
 from fvgen.viewer.runs import Cancelled, Ending, Phase, Reporter, Runner
-from fvgen.viewer.scenery import measured_color
+from fvgen.viewer.scenery import larger, measured_color, measured_shown
 from fvgen.viewer.session import Options, Session, open_session
 
 SIZE = viewer_scene.SIZE
@@ -352,6 +353,42 @@ def test_what_is_previewed_is_what_is_rendered(session: Session, scene) -> None:
     assert torch.equal(result.positions, scene.points.positions)
 
 
+def test_model_size_and_steps_are_chosen_and_the_path_stays(session: Session, scene, tmp_path: Path) -> None:
+    assert {"mini", "mini-teacher", "none"} <= set(session.models)
+    session.edit(lambda path: keys.preset("through", scene, session.size))
+    before = session.preview(0)
+    session.choose("mini", (96, 64), 2)
+    assert session.preview(0).shape == (64, 96, 3) != before.shape
+    same(session.path.cameras(), path_through(scene.cameras, 16, (96, 64)).cameras)
+    session.edit(lambda path: keys.with_count(path, 5))
+    assert "--steps 2 --size 96x64 --output OUT" in session.save("mine")
+    assert session.generate("first")
+    assert session.runner.wait(120)
+    summary = json.loads((session.workspace.result("first") / "summary.json").read_text())
+    assert (summary["steps"], summary["size"]) == (2, [96, 64])
+    session.choose("none", "model")
+    assert session.size == session.pipeline.frame_size(scene.photos, "model")
+    assert session.pipeline.config is None
+    assert "--model none --size" in session.save("mine")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (("/etc", None, None), "model /etc: choose one of mini, "),
+        (("mini", (63, 48), None), "width and height must be even"),
+        (("mini", (640, 480), None), "larger than the photos"),
+        (("mini-teacher", None, 100_000), "choose 1 to "),
+        (("none", None, 4), "without a model there are none"),
+    ],
+)
+def test_choices_that_are_none_change_nothing(session: Session, choice, message: str) -> None:
+    before = session.pipeline, session.size, session.options
+    with pytest.raises(UserError, match=message):
+        session.choose(*choice)
+    assert (session.pipeline, session.size, session.options) == before
+
+
 def test_a_cancelled_generation_leaves_nothing(session: Session, scene) -> None:
     session.edit(lambda path: drawn(scene))
     denoising = threading.Event()
@@ -470,6 +507,7 @@ def test_the_scene_of_a_result_is_not_built_again(out: Path, scene, monkeypatch:
         (lambda f: (f / "guide.mp4").unlink(), "is incomplete: guide.mp4 is missing"),
         (lambda f: (f / "transforms_photos.json").unlink(), "is incomplete: transforms_photos.json is missing"),
         (lambda f: (f / "images" / "00002.png").unlink(), "is incomplete: there is no image"),
+        (lambda f: (f / "coverage" / "00002.png").unlink(), "is incomplete: there is no image"),
         (lambda f: (f / "images" / "00002.png").write_bytes(b"\x89PNG"), "damaged or cut off"),
         (lambda f: (f / "points.ply").write_bytes(b"ply\n"), "points.ply: not a PLY file"),
         (lambda f: (f / "summary.json").write_text("["), "not a JSON file"),
@@ -759,6 +797,118 @@ def test_the_controls_show_the_session_and_edit_it(page, session: Session, scene
     controls._run._desk.answer(lambda e: controls._run._generate())(event)
     assert "a name has 1 to 64 letters" in message.content
     until(lambda: "Ready" in controls._status._line.content)
+
+
+def visitor(page) -> SimpleNamespace:
+    """What a click brings: a browser that notes where it was put and what it was sent."""
+    client = SimpleNamespace(camera=SimpleNamespace(), sent=[], gui=page.server.gui, atomic=contextlib.nullcontext)
+    client.send_file_download = lambda name, content, save_immediately: client.sent.append((name, content))
+    return SimpleNamespace(client=client)
+
+
+def test_a_path_is_played_and_the_browser_that_looks_through_it_flies_along(page, session: Session, scene) -> None:
+    panel, event = page.controls.path, visitor(page)
+    panel._desk.answer(lambda e: panel.player._press("play", e.client))(event)
+    assert "nothing to play" in panel._desk._message.content
+    panel.player._rate = 200.0
+    panel._through.value = True
+    panel._desk.answer(lambda e: panel._preset("through"))(event)
+    until(lambda: panel._count.value == 31)
+    panel.player._press("play", event.client)
+    until(lambda: panel._time.value == 30)
+    until(panel.player._end.is_set)
+    at = torch.from_numpy(event.client.camera.position) + page.scenery.origin
+    torch.testing.assert_close(at, session.path.cameras().centers[30])
+    panel.player._press("loop", event.client)
+    seen = set()
+    until(lambda: seen.add(panel._time.value) or (30 in seen and len(seen) > 3 and panel._time.value < 15))
+    panel.player._press("stop", event.client)
+    assert panel.player._end.is_set()
+
+
+def test_a_result_is_played_seen_by_coverage_and_downloaded(scene, out: Path) -> None:
+    pytest.importorskip("viser")
+    from fvgen.viewer.app import Page as Viewer
+
+    viewer = Viewer(open_session([str(out)], options=Options(size=SIZE), model="none", device="cpu"), "127.0.0.1", 0)
+    try:
+        panel, event, shown = viewer.controls._result, visitor(viewer), viewer.session.shown
+        until(lambda: "7 of 7 frames" in panel._pictures.label)
+        panel.player._rate = 100.0
+        panel.player._press("play", event.client)
+        until(lambda: panel.player._end.is_set() and panel._time.value == 6)
+        panel._show(1)
+        panel._switch_coverage()
+        until(lambda: panel._pictures.label.startswith("Red: made up"))
+        panel._more("large", event.client)
+        expected = larger(measured_shown(shown.frames[1], shown.coverage[1]), 860)
+        until(lambda: np.array_equal(panel._pictures.image, expected))
+        assert 0 < shown.coverage[1].float().mean() < 1
+        panel._more("download the video", event.client)
+        assert event.client.sent == [("out.mp4", (out / "views.mp4").read_bytes())]
+        shown.video = None
+        panel._desk.answer(lambda e: panel._more("download the video", e.client))(event)
+        assert "there is no video yet" in panel._desk._message.content
+    finally:
+        viewer.close()
+
+
+def test_what_is_not_measured_is_red() -> None:
+    picture, coverage = torch.full((2, 2, 3), 100, dtype=torch.uint8), torch.tensor([[True, False], [False, True]])
+    shown = measured_shown(picture, coverage)
+    assert torch.equal(shown[coverage], picture[coverage])
+    red, green, blue = shown[0, 1].tolist()
+    assert red > 150 > 80 > max(green, blue)
+
+
+def test_a_path_is_cleared_only_after_a_question(page, session: Session, scene) -> None:
+    panel, event, gui = page.controls.path, visitor(page), page.server.gui
+    session.edit(lambda path: drawn(scene))
+    for answer, left in (("Keep", 3), ("Clear", 0)):
+        panel._more(SimpleNamespace(client=event.client, target=SimpleNamespace(value="clear")))
+        assert len(session.path) == 3
+        [dialog] = gui._modal_handle_from_uuid.values()
+        [button] = [child for child in dialog._children.values() if getattr(child, "label", "") == answer]
+        [press] = button._impl.update_cb
+        press(event)
+        assert dialog.closed
+        assert len(session.path) == left
+
+
+def test_photos_are_there_before_the_scene_and_frusta_take_their_size_and_opacity(page, session: Session) -> None:
+    scenery = page.scenery
+    photos = scenery._nodes["photos"]
+    assert len(photos) == 3
+    assert len({tuple(node.position) for node in photos}) == 3
+    assert all(node.image.shape[2] == 3 for node in photos)
+    before = photos[0].scale
+    scenery.frustum_size(0.5)
+    assert photos[0].scale == pytest.approx(before / 2)
+    scenery.opacity(0.25)
+    assert all((node.image[..., 3] == 64).all() for node in photos)
+    session.on_change("scene")
+    until(lambda: len(scenery._nodes.get("points", [])) == 1)  # drawn after the photos
+    again = scenery._nodes["photos"][0]
+    assert again.scale == pytest.approx(0.5 * 0.12 * scenery.unit)
+    assert again.image.shape[2] == 4
+    scenery.opacity(0.0)
+    assert again.image is None
+
+
+def test_the_page_takes_model_size_and_steps_at_generate(page, session: Session, scene) -> None:
+    panel, event = page.controls._run, visitor(page)
+    session.edit(lambda path: drawn(scene))
+    panel._size.value = (4000, 3000)
+    panel._desk.answer(lambda e: panel._generate())(event)
+    assert "larger than the photos" in panel._desk._message.content
+    assert (session.status.started, session.size) == (0, SIZE)
+    panel._fill_size("as the model")
+    assert panel._size.value == session.size == session.pipeline.frame_size(scene.photos, "model")
+    panel._size.value, panel._model.value, panel._steps.value = (96, 64), "none", 0
+    panel._generate()
+    assert session.runner.wait(60)
+    assert session.shown.frames.shape[1:3] == (64, 96)
+    assert session.pipeline.name == "none"
 
 
 def test_splats_have_the_covariances_of_their_axes(page, session: Session, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def hub_folder(model: str, patterns: Sequence[str], download: bool = True) -> Pa
         raise UserError(f"{model} cannot be had from the hub ({reason})") from None
 
 
+def packaged_models() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json"))
+
+
 def find_model(folder: str | Path) -> Path:
     """The folder of a model: given itself, or by the name of one of the package or of the Hugging Face hub.
 
@@ -50,7 +55,7 @@ def find_model(folder: str | Path) -> Path:
         except UserError as error:
             raise UserError(f"model '{folder}': there is no such folder, and {error}") from None
     if not (path / "model_index.json").is_file():
-        known = ", ".join(sorted(p.parent.name for p in WEIGHTS.glob("*/model_index.json")))
+        known = ", ".join(packaged_models())
         hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
         raise UserError(
             f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"

@@ -174,6 +174,8 @@ class Page:
             self.scenery.place(opened.photo_cameras, opened.positions)
             self.scenery.photos(opened.photo_cameras, session.photos.images)
             self.scenery.points(opened.positions, opened.colors)
+        else:
+            self.scenery.photos_waiting(session.photos.images)
         if gaussians is not None:
             self.scenery.splats(gaussians)
             self.controls.offer_splats()
@@ -185,6 +187,7 @@ class Page:
         if not self.session.close(2.0):
             _log.info("ending what runs ...")
             self.session.close()
+        self.controls.close()
         self._painter.close()
         self._previews.close()
         close_server(self.server)
@@ -209,12 +212,12 @@ class Page:
             return
         frame = min(frame, path.count - 1)
         camera = path.cameras()[frame] if len(path) > 1 else path.keys[:1]
+        self.scenery.here(camera)  # the camera first: pictures may come more slowly than a path is played
         try:
             picture = self.session.preview(frame)
         except UserError:  # no scene yet: it is asked for again when there is one
             return
         self.controls.path.show_preview(larger(picture))
-        self.scenery.here(camera)
 
 
 def serve(page: Page, say: Callable[[str], object]) -> None:

@@ -93,6 +93,11 @@ def fov_of(camera: Cameras) -> float:
     return math.degrees(2 * math.atan(float(camera.sizes[0, 1]) / 2 / float(camera.intrinsics[0, 1, 1])))
 
 
+def with_size(path: KeyPath, size: tuple[int, int]) -> KeyPath:
+    """The path for pictures of another ``size`` (width, height): views scaled to cover it, cropped in the centre."""
+    return replace(path, keys=path.keys.covering(*size)[0], size=size) if len(path) else empty_path(size)
+
+
 def added(path: KeyPath, camera: Cameras) -> KeyPath:
     """The path with another key after the last, one window later."""
     frame = path.frames[-1] + STEP if path.frames else 0

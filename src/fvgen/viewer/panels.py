@@ -1,6 +1,7 @@
 """The panels of the page: drawing a path, generating along it, what is shown, results."""
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 
 from fvgen.errors import UserError
+from fvgen.pipeline import Size
 from fvgen.viewer import keyframes as keys
 from fvgen.viewer.runs import Ending, Phase
-from fvgen.viewer.scenery import Scenery, larger, side_by_side
+from fvgen.viewer.scenery import Scenery, larger, measured_shown, side_by_side
 from fvgen.viewer.session import Session
 
 NONE = "(none)"
@@ -21,7 +23,15 @@ _KINDS = {"photos": "photographs", "points": "points", "path": "path", "frames":
 
 _JOBS = {"scene": "Building the scene", "generate": "Generating"}
 
+_STEPS = "of the denoising; 0: what the model was made for"
+
+_OPACITY = "how opaque the pictures in frusta are; at 0 there are none, and nothing hides the scene"
+
 _BLUE, _ORANGE, _RED, _GREEN = "#1971c2", "#e8590c", "#c92a2a", "#2f9e44"
+
+_PICTURES = ("guide and view", "view", "coverage")
+
+_WIDTHS = {"small": 560, "large": 860}  # of the result's panel, in the browser's pixels
 
 _ENDINGS = {Ending.FAILED: ("Failed", _RED), Ending.CANCELLED: ("Cancelled", _ORANGE)}
 
@@ -73,6 +83,51 @@ class PanelContext:
         return callback
 
 
+class Player:
+    """Plays frames in their time, for everybody: once, or again and again.
+
+    Frames that are not shown in time are skipped. What is done elsewhere on the page goes on meanwhile.
+
+    Args:
+        desk: of the page.
+        stand: the frame that is shown now, and how many there are.
+        show: show a frame, to the visitor who asked for it.
+    """
+
+    def __init__(
+        self, desk: PanelContext, stand: Callable[[], tuple[int, int]], show: Callable[[int, Any], None]
+    ) -> None:
+        self._rate, self._stand, self._show = desk.session.options.fps, stand, show
+        buttons = desk.gui.add_button_group("   ", ("play", "loop", "stop"))
+        buttons.on_click(desk.answer(lambda e: self._press(buttons.value, e.client)))
+        self._end = threading.Event()
+
+    def stop(self) -> None:
+        """Stay at the frame that is shown."""
+        self._end.set()
+
+    def _press(self, button: str, client: Any) -> None:
+        self.stop()
+        if button == "stop":
+            return
+        first, count = self._stand()
+        if count < 2:
+            raise UserError("there is nothing to play yet")
+        self._end = end = threading.Event()
+        began = time.monotonic() - (first / self._rate if first < count - 1 else 0.0)
+        todo = (end, began, button == "loop", client)
+        threading.Thread(target=self._run, args=todo, name="fvgen player", daemon=True).start()
+
+    def _run(self, end: threading.Event, began: float, loop: bool, client: Any) -> None:
+        while not end.wait(1 / self._rate):
+            frame, count = int((time.monotonic() - began) * self._rate), self._stand()[1]
+            last = frame >= count - 1 and not loop
+            if count:
+                self._show(count - 1 if last else frame % count, client)
+            if last or not count:
+                end.set()
+
+
 class PathPanel:
     """Edits the session's path; which key is selected, and where the time line stands, is the page's own.
 
@@ -99,7 +154,8 @@ class PathPanel:
         self._time = gui.add_slider("Time line", min=0, max=1, step=1, initial_value=0)
         self._time.on_update(answer(self._scrub))
         self._through = gui.add_checkbox("Look through", False)
-        self._through.on_update(answer(self._scrub))
+        self._through.on_update(answer(lambda e: self._show(self._frame, e.client)))
+        self.player = Player(desk, lambda: (self._frame, desk.session.path.count), self._show)
         width, height = desk.session.size
         self._empty = larger(torch.full((height, width, 3), 24, dtype=torch.uint8))
         self._preview = gui.add_image(self._empty, label="Guide at the time line", visible=False)
@@ -191,15 +247,36 @@ class PathPanel:
         elif chosen == "view for all":
             self._edit(keys.with_fov, float(self._fov.value))
         elif chosen == "clear":
-            self._edit(lambda path: keys.empty_path(session.size))
+            self._confirm_clear(event.client)
         elif len(session.path):
             self._stand_at(event.client, session.path.keys[self._selected])
 
+    def _confirm_clear(self, client: Any) -> None:
+        """Ask the visitor who wants it, and nobody else, before all keys go."""
+        session = self._desk.session
+        if not len(session.path):
+            return
+        dialog = client.gui.add_modal("Clear the path?")
+
+        def clear(event: Any) -> None:
+            dialog.close()
+            self._edit(lambda path: keys.empty_path(session.size))
+
+        with dialog:
+            client.gui.add_html(f'<p style="margin:0 12px">Its {len(session.path)} keys cannot be had back.</p>')
+            client.gui.add_button("Clear", icon="trash", color="red").on_click(self._desk.answer(clear))
+            client.gui.add_button("Keep").on_click(lambda e: dialog.close())
+
     def _scrub(self, event: Any) -> None:
+        self.player.stop()
+        self._show(int(self._time.value), event.client)
+
+    def _show(self, frame: int, client: Any) -> None:
         path = self._desk.session.path
-        self._frame = max(0, min(int(self._time.value), path.count - 1))
+        self._frame = max(0, min(frame, path.count - 1))
+        self._time.value = self._frame
         if len(path) > 1 and self._through.value:
-            self._stand_at(event.client, path.cameras()[self._frame])
+            self._stand_at(client, path.cameras()[self._frame])
         self._wanted(self._frame)
 
     def _stand_at(self, client: Any, camera: Any) -> None:
@@ -207,11 +284,17 @@ class PathPanel:
 
 
 class RunPanel:
-    """Generate and cancel; save and load paths."""
+    """Choose how, generate and cancel; save and load paths."""
 
     def __init__(self, desk: PanelContext) -> None:
         self._desk, gui = desk, desk.gui
-        self._name = gui.add_text("Name", desk.session.workspace.free_name())
+        session = desk.session
+        self._name = gui.add_text("Name", session.workspace.free_name())
+        self._model = gui.add_dropdown("Model", tuple(session.models), initial_value=session.pipeline.name)
+        self._size = gui.add_vector2("Size", session.size, min=(16, 16), step=2, hint="width and height of the frames")
+        sizes = gui.add_button_group(" ", ("as the photos", "as the model"))
+        sizes.on_click(desk.answer(lambda e: self._fill_size(sizes.value)))
+        self._steps = gui.add_number("Steps", initial_value=session.options.steps or 0, min=0, step=1, hint=_STEPS)
         self._seed = gui.add_number("Seed", initial_value=0, min=0, max=2**31 - 1, step=1)
         self._start = gui.add_button("Generate", icon="player-play", color="green")
         self._start.on_click(desk.answer(lambda e: self._generate()))
@@ -232,12 +315,31 @@ class RunPanel:
         if status.phase is Phase.IDLE and self._name.value in session.workspace.result_names():
             self._name.value = session.workspace.free_name()
 
+    def _fill_size(self, kind: str) -> None:
+        """Put in the size that the photos, or the chosen model's own pictures, have."""
+        session = self._desk.session
+        self._choose(None if kind == "as the photos" else "model")
+        self._size.value = session.size
+
+    def _choose(self, size: Size) -> None:
+        self._desk.session.choose(self._model.value, size, int(self._steps.value) or None)
+
+    def _take(self) -> None:
+        """Take model, size and steps as they stand on the page."""
+        width, height = (int(side) for side in self._size.value)
+        session = self._desk.session
+        self._choose(session.options.size if (width, height) == session.size else (width, height))
+
     def _generate(self) -> None:
         session = self._desk.session
-        if session.status.phase is Phase.IDLE and session.generate(self._name.value, int(self._seed.value)):
+        if session.status.phase is not Phase.IDLE:
+            return
+        self._take()
+        if session.generate(self._name.value, int(self._seed.value)):
             self._desk.say("")
 
     def _save(self) -> None:
+        self._take()
         command = self._desk.session.save(self._name.value)
         self._desk.session.on_change("status")
         self._desk.say(f"Saved. The same without this page: {command}")
@@ -250,20 +352,27 @@ class RunPanel:
 
 
 class ResultPanel:
-    """Guide and view of one frame side by side; while a run is under way, of the frames as they come."""
+    """Guide and view of one frame, or what of it is measured; while a run is under way, of the frames as they come."""
 
     def __init__(self, desk: PanelContext) -> None:
         self._desk, gui = desk, desk.gui
         self._frame = 0
         self._seen: set[int] = set()
-        panel = gui.add_panel()
+        self._panel = panel = gui.add_panel(visible=desk.session.shown is not None)
         with panel.add_tab("Result"):
             self._choice = gui.add_dropdown("Result", (NONE,), initial_value=NONE)
             self._choice.on_update(desk.answer(lambda e: self._choose()))
+            self._kind = gui.add_dropdown("Picture", _PICTURES, initial_value=_PICTURES[0], hint="C: coverage")
+            self._kind.on_update(desk.answer(lambda e: self._redraw()))
             self._pictures = gui.add_image(side_by_side(None, None, desk.session.size), label="Guide | view")
             self._time = gui.add_slider("Frame", min=0, max=1, step=1, initial_value=0)
             self._time.on_update(desk.answer(lambda e: self._scrub()))
-        panel.float(x=12, y=-12, width=560)
+            self.player = Player(desk, self._stand, lambda frame, client: self._show(frame))
+            more = gui.add_button_group("    ", ("small", "large", "download the video"))
+            more.on_click(desk.answer(lambda e: self._more(more.value, e.client)))
+        self._resize(_WIDTHS["small"])
+        command = gui.add_command("Coverage of the result", hotkey="C", description="what the photos tell of a frame")
+        command.on_trigger(desk.answer(lambda e: self._switch_coverage()))
 
     def refresh(self) -> None:
         """Show the result as far as it is there."""
@@ -273,8 +382,9 @@ class ResultPanel:
         made = [shown.name] if shown else []
         self._choice.options = tuple(dict.fromkeys([*opened, *session.workspace.result_names(), *made])) or (NONE,)
         self._choice.value = shown.name if shown else NONE
+        self._panel.visible = shown is not None
         if shown is None:
-            self._pictures.image = side_by_side(None, None, session.size)
+            self._pictures.image, self._pictures.label = side_by_side(None, None, session.size), "Guide | view"
             return
         done = set(shown.done)
         following = session.status.job == "generate" and session.status.phase is Phase.RUNNING
@@ -286,17 +396,58 @@ class ResultPanel:
         self._time.value = self._frame
         guide = None if shown.guide is None else shown.guide[self._frame]
         view = shown.frames[self._frame] if self._frame in done else None
-        self._pictures.image = side_by_side(guide, view, shown.cameras.size)
-        self._pictures.label = f"Guide | view, {len(done)} of {len(shown.cameras)} frames"
+        title = {"guide and view": "Guide | view", "view": "View"}.get(self._kind.value, "Red: made up")
+        self._pictures.label = f"{title}, {len(done)} of {len(shown.cameras)} frames"
+        if self._kind.value == "guide and view":
+            self._pictures.image = side_by_side(guide, view, shown.cameras.size, self._width)
+            return
+        if view is None:
+            view = torch.full_like(shown.frames[self._frame], 24)
+        elif self._kind.value == "coverage":
+            view = measured_shown(view, shown.coverage[self._frame])
+        self._pictures.image = larger(view, self._width)
+
+    def _resize(self, width: int) -> None:
+        self._width = width
+        self._panel.float(x=12, y=-12, width=width)
 
     def _choose(self) -> None:
         if self._choice.value != NONE:
             self._frame = 0
             self._desk.session.show(self._choice.value)
 
+    def _stand(self) -> tuple[int, int]:
+        shown = self._desk.session.shown
+        return self._frame, 0 if shown is None else len(shown.cameras)
+
     def _scrub(self) -> None:
-        self._frame = int(self._time.value)
+        self.player.stop()
+        self._show(int(self._time.value))
+
+    def _show(self, frame: int) -> None:
+        self._frame = frame
+        self._redraw()
+
+    def _redraw(self) -> None:
         self._desk.session.on_change("frame")
+
+    def _switch_coverage(self) -> None:
+        self._kind.value = "guide and view" if self._kind.value == "coverage" else "coverage"
+        self._redraw()
+
+    def _more(self, button: str, client: Any) -> None:
+        if button in _WIDTHS:
+            self._resize(_WIDTHS[button])
+            self._redraw()
+            return
+        shown = self._desk.session.shown
+        if shown is None or shown.video is None:
+            raise UserError("there is no video yet: it is there once all frames are")
+        try:
+            content = shown.video.read_bytes()
+        except OSError:
+            raise UserError(f"{shown.video} cannot be read any more") from None
+        client.send_file_download(f"{shown.name}.mp4", content, save_immediately=True)
 
 
 class Controls:
@@ -319,11 +470,20 @@ class Controls:
             self._splats.visible = False
             size = gui.add_slider("Point size", min=0.2, max=5.0, step=0.1, initial_value=1.0)
             size.on_update(lambda e: scenery.point_size(size.value))
+            frusta = gui.add_slider("Frustum size", min=0.1, max=4.0, step=0.1, initial_value=1.0)
+            frusta.on_update(lambda e: scenery.frustum_size(frusta.value))
+            opacity = gui.add_slider("Pictures", min=0.0, max=1.0, step=0.05, initial_value=1.0, hint=_OPACITY)
+            opacity.on_update(lambda e: scenery.opacity(opacity.value))
         self._result = ResultPanel(desk)
 
     def offer_splats(self) -> None:
         """Show the switch for splats."""
         self._splats.visible = True
+
+    def close(self) -> None:
+        """End what plays."""
+        self.path.player.stop()
+        self._result.player.stop()
 
     def refresh(self, what: set[str]) -> None:
         """Show the session as it is now; ``what`` names the parts that changed."""

@@ -31,10 +31,12 @@ class Result:
     """What ``fvgen generate`` wrote, all of it in memory.
 
     Attributes:
+        folder: that it lies in.
         name: of its folder.
         cameras: ``F`` cameras of the frames.
         photo: for each frame the file name of the photograph it is, or ``None``.
         frames, guide: ``[F, H, W, 3]`` uint8; the guide as its video has it.
+        coverage: ``[F, H, W]`` bool, what of each frame is measured.
         photo_names: ``N`` file names.
         photo_files: ``N`` files.
         photo_cameras: ``N`` cameras at the photographs' full size.
@@ -43,11 +45,13 @@ class Result:
         summary: the content of ``summary.json``.
     """
 
+    folder: Path
     name: str
     cameras: Cameras
     photo: list[str | None]
     frames: Tensor
     guide: Tensor
+    coverage: Tensor
     photo_names: list[str]
     photo_files: list[Path]
     photo_cameras: Cameras
@@ -75,8 +79,15 @@ def read_result(folder: Path) -> Result:
     cameras, records = read_transforms_json(folder / "transforms.json")
     photo_cameras, photo_records = read_transforms_json(folder / "transforms_photos.json")
     photo_files = _images(folder, photo_records, "transforms_photos.json")
-    pictures = [_pixels(file) for file in track(_images(folder, records, "transforms.json"), "reading frames")]
-    if any(picture.shape != pictures[0].shape for picture in pictures):
+    files = _images(folder, records, "transforms.json")
+    pictures = [_pixels(file) for file in track(files, "reading frames")]
+    masks = [folder / "coverage" / file.name for file in files]
+    if absent := [mask for mask in masks if not mask.is_file()]:
+        raise UserError(f"{folder} is incomplete: there is no image {absent[0]}; run fvgen generate again")
+    coverage = [_pixels(mask)[..., 0] > 127 for mask in masks]
+    if any(picture.shape != pictures[0].shape for picture in pictures) or any(
+        mask.shape != pictures[0].shape[:2] for mask in coverage
+    ):
         raise UserError(f"{folder}: its images differ in size; run fvgen generate again")
     frames = torch.stack(pictures)
     guide = read_video(folder / "guide.mp4")[0]
@@ -92,11 +103,13 @@ def read_result(folder: Path) -> Result:
     if not isinstance(content, dict):
         raise UserError(f"{summary}: not a summary; run fvgen generate again")
     return Result(
+        folder=folder,
         name=folder.resolve().name,
         cameras=cameras,
         photo=[record["photo"] if record.get("source") == "photo" else None for record in records],
         frames=frames,
         guide=guide[:, :height, :width],  # H.264 has even sides
+        coverage=torch.stack(coverage),
         photo_names=[file.name for file in photo_files],
         photo_files=photo_files,
         photo_cameras=photo_cameras,
@@ -137,6 +150,8 @@ class LiveResult:
         cameras: ``F``.
         guide: ``[F, H, W, 3]`` uint8, or ``None`` before it is rendered.
         frames: ``[F, H, W, 3]`` uint8, black where not yet done.
+        coverage: ``[F, H, W]`` bool, what of each frame is measured, of frames whose guide is there.
+        video: the file of the frames, ``None`` before they all are there.
         done: the frames that are.
         measured: of frames whose guide is there, the share that is measured, 0..1.
     """
@@ -145,6 +160,8 @@ class LiveResult:
     cameras: Cameras
     guide: Tensor | None
     frames: Tensor
+    coverage: Tensor
+    video: Path | None = None
     done: set[int] = field(default_factory=set)
     measured: dict[int, float] = field(default_factory=dict)
 
@@ -153,7 +170,14 @@ def shown_whole(result: Result) -> LiveResult:
     """A complete result as the page shows one: all its frames done."""
     measured = dict(enumerate(measured_of(result.summary).get("frames", [])))
     return LiveResult(
-        result.name, result.cameras, result.guide, result.frames, set(range(len(result.frames))), measured
+        result.name,
+        result.cameras,
+        result.guide,
+        result.frames,
+        result.coverage,
+        result.folder / "views.mp4",
+        set(range(len(result.frames))),
+        measured,
     )
 
 

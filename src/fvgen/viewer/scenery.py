@@ -18,23 +18,34 @@ from fvgen.viewer.keyframes import KeyPath
 from fvgen.viewer.result import LiveResult
 
 
-def side_by_side(left: Tensor | None, right: Tensor | None, size: tuple[int, int]) -> np.ndarray:
+def side_by_side(left: Tensor | None, right: Tensor | None, size: tuple[int, int], columns: int = 640) -> np.ndarray:
     """Two pictures ``[H, W, 3]`` uint8 in one ``[h, w, 3]``, dark where one is not there yet.
 
     Args:
         left, right: the pictures.
         size: (width, height) of each.
+        columns: that both have together, at least.
     """
     width, height = size
     empty = torch.full((height, width, 3), 24, dtype=torch.uint8)
     gap = torch.full((height, 4, 3), 255, dtype=torch.uint8)
     parts = [empty if left is None else left, gap, empty if right is None else right]
-    return larger(torch.cat(parts, 1))
+    return larger(torch.cat(parts, 1), columns)
 
 
-def larger(image: Tensor) -> np.ndarray:
-    """``[H, W, 3]`` uint8, scaled up to 640 columns where it has fewer, so that small frames fill their panel."""
-    width = 640
+def measured_shown(picture: Tensor, coverage: Tensor) -> Tensor:
+    """``[H, W, 3]`` uint8 in which all that is not measured is red.
+
+    Args:
+        picture: ``[H, W, 3]`` uint8.
+        coverage: ``[H, W]`` bool, where it is measured.
+    """
+    red = (0.35 * picture.float() + 0.65 * torch.tensor(_HERE)).byte()
+    return torch.where(coverage[..., None], picture, red)
+
+
+def larger(image: Tensor, width: int = 640) -> np.ndarray:
+    """``[H, W, 3]`` uint8, scaled up to ``width`` columns where it has fewer, so that small frames fill their panel."""
     height, own = image.shape[:2]
     if own < width:
         size = (round(height * width / own), width)
@@ -78,7 +89,8 @@ class Scenery:
         self.unit = 1.0
         self.origin = torch.zeros(3, dtype=torch.float64)
         self._splats: Gaussians | None = None
-        self._point_size = 1.0
+        self._point_size = self._frustum_size = self._opacity = 1.0
+        self._thumbnails: dict[str, list[tuple[Any, np.ndarray]]] = {}
 
     def place(self, cameras: Cameras, positions: Tensor) -> None:
         """Choose up, the size of things, and where new visitors stand: behind the middle photo.
@@ -122,11 +134,26 @@ class Scenery:
             client.camera.position = (camera.centers[0] - self.origin).numpy()
             client.camera.fov = math.radians(fov)
 
-    def photos(self, cameras: Cameras, images: list[Tensor]) -> None:
+    def photos_waiting(self, images: list[Tensor]) -> None:
+        """Draw photographs ``[H, W, 3]`` uint8 whose cameras are not known yet, in rows before new visitors' eyes."""
+        columns = math.ceil(math.sqrt(1.5 * len(images)))
+        poses = torch.eye(4, dtype=torch.float64).repeat(len(images), 1, 1)
+        for i in range(len(images)):
+            poses[i, 0, 3], poses[i, 1, 3] = 0.21 * (i % columns), 0.18 * (i // columns)
+        poses[:, :3, 3] -= (poses[:, :3, 3].amin(0) + poses[:, :3, 3].amax(0)) / 2
+        sizes = torch.tensor([[image.shape[1], image.shape[0]] for image in images])
+        lenses = torch.eye(3, dtype=torch.float64).repeat(len(images), 1, 1)
+        lenses[:, 0, 0] = lenses[:, 1, 1] = 1.1 * sizes[:, 1]
+        lenses[:, :2, 2] = sizes / 2
+        row = Cameras(poses, lenses, sizes)
+        self.place(row, torch.zeros(0, 3))
+        self.photos(row, images, 0.06)
+
+    def photos(self, cameras: Cameras, images: list[Tensor], scale: float = 0.12) -> None:
         """Draw photographs as frusta with their pictures: ``N`` cameras, ``N`` images ``[H, W, 3]`` uint8."""
         self._clear("photos")
         for i, image in enumerate(images):
-            self._frustum("photos", f"/photos/{i}", cameras[i], 0.12, _PHOTO, smaller(image, _THUMBNAIL))
+            self._frustum("photos", f"/photos/{i}", cameras[i], scale, _PHOTO, smaller(image, _THUMBNAIL))
 
     def points(self, positions: Tensor, colors: Tensor) -> None:
         """Draw a cloud, ``[P, 3]`` float64 and ``[P, 3]`` uint8, thinned out where it is too large for a browser."""
@@ -151,6 +178,30 @@ class Scenery:
         self._point_size = factor
         for node in self._nodes.get("points", []):
             node.point_size = 0.004 * self.unit * factor
+
+    def frustum_size(self, factor: float) -> None:
+        """Draw frusta ``factor`` times as large as usual."""
+        for nodes in list(self._nodes.values()):
+            for node in nodes:
+                if hasattr(node, "fov"):
+                    node.scale *= factor / self._frustum_size
+        self._frustum_size = factor
+
+    def opacity(self, share: float) -> None:
+        """Draw the pictures in frusta so opaque, 0..1: at 0 there are none."""
+        self._opacity = share
+        for drawn in list(self._thumbnails.values()):
+            for node, picture in drawn:
+                node.image = self._faded(picture)
+
+    def _faded(self, picture: np.ndarray) -> np.ndarray | None:
+        """A picture ``[H, W, 3]`` as opaque as is wanted, ``[H, W, 4]`` where it is seen through."""
+        if self._opacity <= 0:
+            return None
+        if self._opacity >= 1:
+            return picture
+        alpha = np.full((*picture.shape[:2], 1), round(255 * self._opacity), np.uint8)
+        return np.concatenate([picture, alpha], 2)
 
     def path(self, path: KeyPath, selected: int | None) -> list[Any]:
         """Draw the path as a line, its keys as frusta, key ``selected`` in another colour. Returns the keys' nodes."""
@@ -238,28 +289,32 @@ class Scenery:
         image: np.ndarray | None = None,
     ) -> None:
         width, height = camera.size
-        self._add(
+        node = self._add(
             kind,
             self._server.scene.add_camera_frustum,
             name,
             fov=2 * math.atan(height / 2 / float(camera.intrinsics[0, 1, 1])),
             aspect=width / height,
-            scale=scale * self.unit,
+            scale=scale * self.unit * self._frustum_size,
             thickness=2.0,
             thickness_units="screen",
             color=color,
-            image=image,
+            image=None if image is None else self._faded(image),
             wxyz=wxyz_of(camera),
             position=(camera.centers[0] - self.origin).numpy(),
             cast_shadow=False,
             receive_shadow=False,
         )
+        if image is not None:
+            self._thumbnails.setdefault(kind, []).append((node, image))
 
-    def _add(self, kind: str, add: Callable[..., Any], name: str, **options: Any) -> None:
+    def _add(self, kind: str, add: Callable[..., Any], name: str, **options: Any) -> Any:
         node = add(name, visible=self._visible.get(kind, True), **options)
         self._nodes.setdefault(kind, []).append(node)
+        return node
 
     def _clear(self, kind: str) -> None:
+        self._thumbnails.pop(kind, None)
         for node in self._nodes.pop(kind, []):
             node.remove()
 

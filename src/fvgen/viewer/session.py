@@ -12,6 +12,7 @@ from torch import Tensor
 from fvgen.cameras import CameraPath, Cameras, follow
 from fvgen.errors import UserError
 from fvgen.files import SCENE, write_whole
+from fvgen.hub import packaged_models
 from fvgen.outputs import output_folder, write_files, write_photos
 from fvgen.pipeline import NovelViewPipeline, Size
 from fvgen.progress import watched
@@ -21,7 +22,7 @@ from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.photos import load_photos
 from fvgen.scene.store import read_scene
 from fvgen.scene.types import Photos, PointCloud, Scene
-from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path
+from fvgen.viewer.keyframes import KeyPath, empty_path, load_path, save_path, with_size
 from fvgen.viewer.result import LiveResult, Result, Workspace, is_result, read_result, shown_whole
 from fvgen.viewer.runs import Phase, Reporter, Runner, Status
 
@@ -35,6 +36,7 @@ class Options:
         stored: a folder that keeps the scene, which then is not built.
         fps: frames per second of the videos.
         size: of the frames, see `NovelViewPipeline.frame_size`.
+        steps: of the denoising, by default the model's.
     """
 
     geometry: str = "auto"
@@ -43,6 +45,7 @@ class Options:
     size: Size = None
     depth: str = "auto"
     stored: Path | None = None
+    steps: int | None = None
 
 
 class Session:
@@ -57,6 +60,7 @@ class Session:
         options: how to build the scene and to generate.
 
     Attributes:
+        models: that can be chosen: those of the package, none, and the one that it began with.
         on_change: told what changed: ``"status"``, ``"scene"``, ``"path"``, ``"result"`` or ``"frames"``; it is
             called from several threads.
     """
@@ -72,6 +76,7 @@ class Session:
     ) -> None:
         self.photos, self.pipeline, self.workspace, self.source = photos, pipeline, workspace, list(source)
         self.options = options or Options()
+        self.models = list(dict.fromkeys([pipeline.name, *packaged_models(), "none"]))
         self.opened = result
         self.scene: Scene | None = None
         self._renderer: LookupRenderer | None = None  # of the scene, for previews, one at a time
@@ -102,6 +107,37 @@ class Session:
         """Start to build the scene. Returns whether it was started."""
         return self.runner.start("scene", self._build)
 
+    def choose(self, model: str, size: Size = None, steps: int | None = None) -> None:
+        """How is generated from now on; scene and path stay, and all that was chosen before stays if this is refused.
+
+        Args:
+            model: one of ``models``. A folder or a model of the hub is named where the page is opened: a visitor may
+                not look for files on this machine, nor make it download.
+            size: of the frames, see `NovelViewPipeline.frame_size`.
+            steps: of the denoising, by default the model's.
+
+        Raises:
+            UserError: another model, a size that the photos do not have, a number of steps that the model cannot take.
+        """
+        pipeline = self.pipeline
+        if model not in self.models:
+            raise UserError(f"model {model}: choose one of {', '.join(self.models)}")
+        if model != pipeline.name:
+            pipeline = NovelViewPipeline.from_pretrained(
+                model, device=str(pipeline.device), dtype=pipeline.dtype, deferred=True, speed=pipeline.speed
+            )
+        if steps is not None and pipeline.config is None:
+            raise UserError(f"steps {steps}: without a model there are none")
+        pipeline.settings(steps)
+        own = pipeline.frame_size(self.photos, size)
+        with self.lock, self._previewing:
+            self.options = replace(self.options, size=size, steps=steps)
+            self.pipeline = pipeline
+            if own == self.size:
+                return
+            self.size, self.path, self._renderer = own, with_size(self.path, own), None
+        self.on_change("path")
+
     def edit(self, change: Callable[[KeyPath], KeyPath]) -> None:
         """Change the drawn path.
 
@@ -128,8 +164,10 @@ class Session:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda partial: save_path(path, Path(partial.name)))
         source = self.source if scene.geometry == "given" else [str(self._saved_scene(scene))]
-        size = f"{path.size[0]}x{path.size[1]}"
-        return shlex.join(["fvgen", "generate", *source, "--path", str(file), "--size", size, "--output", "OUT"])
+        chosen = ["--model", self.pipeline.name] if self.pipeline.name != "mini" else []
+        chosen += [] if self.options.steps is None else ["--steps", str(self.options.steps)]
+        chosen += ["--size", f"{path.size[0]}x{path.size[1]}"]
+        return shlex.join(["fvgen", "generate", *source, "--path", str(file), *chosen, "--output", "OUT"])
 
     def load(self, name: object) -> None:
         """Take a path of the workspace as the drawn one.
@@ -176,7 +214,10 @@ class Session:
         path = follow(self.path.cameras(), scene.cameras, self.size)
         if folder.exists():
             raise UserError(f"there is a result {name} already: choose another name")
-        return self.runner.start("generate", lambda report: self._generate(report, scene, path, folder, seed))
+        pipeline, steps = self.pipeline, self.options.steps
+        return self.runner.start(
+            "generate", lambda report: self._generate(report, pipeline, scene, path, folder, seed, steps)
+        )
 
     def cancel(self) -> bool:
         """Ask a generation to end. Returns whether there was one."""
@@ -236,10 +277,20 @@ class Session:
         remarks = "".join(f" ({remark})" for remark in scene.photos.remarks())
         return f"{len(scene.photos)} photos, {int(scene.points.measured.sum()):,} points{remarks}: draw a path"
 
-    def _generate(self, report: Reporter, scene: Scene, path: CameraPath, folder: Path, seed: int) -> str:
+    def _generate(
+        self,
+        report: Reporter,
+        pipeline: NovelViewPipeline,
+        scene: Scene,
+        path: CameraPath,
+        folder: Path,
+        seed: int,
+        steps: int | None,
+    ) -> str:
         before = self.shown
         width, height = path.cameras.size
-        shown = LiveResult(folder.name, path.cameras, None, torch.zeros(len(path), height, width, 3, dtype=torch.uint8))
+        frames = torch.zeros(len(path), height, width, 3, dtype=torch.uint8)
+        shown = LiveResult(folder.name, path.cameras, None, frames, torch.zeros(frames.shape[:3], dtype=torch.bool))
         self._show(shown)
 
         def on_guide(guide: Guide, numbers: list[int]) -> None:
@@ -247,6 +298,7 @@ class Session:
                 shown.guide = torch.zeros_like(shown.frames)
             for n in numbers:
                 shown.guide[n] = guide.images(slice(n, n + 1))[0]
+                shown.coverage[n] = guide.coverage[n]
                 shown.measured[n] = float(guide.coverage[n].float().mean())
             self.on_change("frames")
 
@@ -255,16 +307,17 @@ class Session:
             shown.done.update(numbers)
             self.on_change("frames")
 
-        steps = self.pipeline.config.sampling.steps if self.pipeline.config else 0
+        most = pipeline.settings(steps).steps
 
         def on_step(pipeline: NovelViewPipeline, step: int, t: int, values: dict[str, Tensor]) -> None:
-            report(f"denoising, {len(shown.done)} of {len(path)} frames done", step + 1, steps)
+            report(f"denoising, {len(shown.done)} of {len(path)} frames done", step + 1, most)
 
         try:
             with watched(report), output_folder(folder) as fresh:
-                views = self.pipeline(
+                views = pipeline(
                     scene,
                     path=path,
+                    steps=steps,
                     seed=seed,
                     callback_on_step_end=on_step,
                     callback_on_guide=on_guide,
@@ -272,6 +325,7 @@ class Session:
                 )
                 write_files(views, fresh, self.options.fps)
                 self.runner.check()  # the last place where a cancelled run leaves nothing
+            shown.video = folder / "views.mp4"
         except BaseException:
             self._show(before)
             raise
