@@ -431,6 +431,19 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_scene_that_cannot_be_kept_leaves_nothing(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fvgen.scene.store.write_whole", full)
+    out = tmp_path / "deep" / "out"
+    assert generate(wall, "-o", out, "--frames", 4) == 2
+    assert f"output folder {out}: no space left on the disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_run_goes_on(
     wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

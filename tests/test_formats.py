@@ -152,7 +152,7 @@ BAD_FRAMES = {
     "ragged": (good_frame(transform_matrix=[[1, 0, 0, 0], [1]]), "4 rows of 4"),
     "absent": (good_frame(transform_matrix=...), "4 rows of 4"),
     "focal zero": (good_frame(fl_x=0), "fl_x must be positive"),
-    "focal text": (good_frame(fl_x="50"), "fl_x must be a finite number"),
+    "focal text": (good_frame(fl_x="50"), "fl_x must be a finite number, got '50' .a text"),
     "focal nan": (good_frame(fl_x=math.nan), "fl_x must be a finite number"),
     "focal huge": (good_frame(fl_x=10**400), "fl_x must be a finite number"),
     "no focal": (good_frame(fl_x=...), "no focal length"),
@@ -252,7 +252,14 @@ def test_a_path_drawn_in_nerfstudios_viewer_is_followed(tmp_path: Path) -> None:
     assert got.size == (640, 480)
     del top["render_height"], top["render_width"]
     assert read().size == (320, 240)
+    first, *rest = top["camera_path"]
+    bare = {"camera_to_world": first["camera_to_world"]}
+    got = read(camera_path=[bare, *rest], default_fov=90)
+    assert got.intrinsics[:2, 1, 1].tolist() == pytest.approx([120, 120 / math.tan(math.radians(30))])
     for changes, message in (
+        ({"camera_path": [bare, *rest]}, "camera 0: no fov, though other cameras have one"),
+        ({"render_width": 640}, "render_width and render_height come together"),
+        ({"render_width": "640", "render_height": 480}, "render_width must be a finite number, got '640'"),
         ({"camera_type": "equirectangular"}, "only perspective"),
         ({"camera_path": top["camera_path"][:1]}, "at least two"),
         ({"camera_path": [1, 2]}, "list of cameras"),

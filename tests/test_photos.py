@@ -334,7 +334,7 @@ def test_frames_come_in_the_order_of_names_and_chosen_ones_keep_their_cameras(tm
     assert load_photos(tmp_path).names == [f"{i}.png" for i in order]
 
 
-@pytest.mark.parametrize("layout", ["sparse/0", "sparse", "."])
+@pytest.mark.parametrize("layout", ["sparse/0", "sparse", ".", "colmap/sparse/0"])
 def test_colmap_folders(tmp_path: Path, layout: str) -> None:
     cameras = posed_scene(tmp_path, 3)
     (tmp_path / "transforms.json").unlink()
@@ -409,6 +409,28 @@ def test_links_in_the_users_folder_are_followed(tmp_path: Path) -> None:
     assert load_photos(tmp_path / "b").names == ["0.png", "1.png", "2.png"]
 
 
+def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    """Photos of another disk, or of a cache, that are not there are not passed over."""
+    for i in range(3):
+        save(tmp_path / f"photos/{i}.jpg", i)
+    (tmp_path / "photos/3.jpg").symlink_to("/nowhere/3.jpg")
+    (tmp_path / "photos/4.jpg").symlink_to("4.jpg")
+    said = failing(tmp_path / "photos")
+    assert said.startswith(f"{tmp_path / 'photos/3.jpg'}: a link to /nowhere/3.jpg, which is not there")
+    assert "(1 more of 5 photos cannot be used: 4.jpg)" in said
+    (tmp_path / "link").symlink_to("gone")
+    assert failing(tmp_path / "link") == f"{tmp_path / 'link'}: a link to gone, which is not there"
+    posed_scene(tmp_path / "scene")
+    (tmp_path / "scene/images").rename(tmp_path / "disk")
+    (tmp_path / "scene/images").write_text("../disk")  # a link as git on Windows and some archives keep it
+    assert "images is a file, not a folder (it may have been a link)" in failing(tmp_path / "scene")
+
+
+def test_the_place_for_a_models_photos_is_named(tmp_path: Path) -> None:
+    colmap_text(tmp_path / "sparse/0", 3, True)
+    assert failing(tmp_path).endswith(f"put the photos into {tmp_path / 'images'}")
+
+
 def test_blender_scenes_read_their_train_split(tmp_path: Path) -> None:
     """No suffixes, an angle, transparent pictures on white, and a line on the split that is not used."""
     posed_scene(tmp_path / "lego")
@@ -447,6 +469,44 @@ def test_masks_are_turned_and_scaled_like_their_photos(tmp_path: Path) -> None:
     assert "leaves its folder" in failing(tmp_path)
     edit(tmp_path / "transforms.json", lambda top: top["frames"][0].update(mask_path="masks/none.png"))
     assert "there is no image" in failing(tmp_path)
+
+
+MASKS: dict[str, Callable[[Image.Image], Image.Image]] = {  # of one with 0 and 255, mode L
+    "0 and 1": lambda mask: mask.point(lambda value: value // 255),
+    "one bit": lambda mask: mask.convert("1"),
+    "16 bits": lambda mask: Image.fromarray(np.asarray(mask).astype(np.uint16) * 257),
+    "dark palette": lambda mask: _palette(mask),
+    "alpha on black": lambda mask: Image.merge("RGBA", [Image.new("L", mask.size, 0)] * 3 + [mask]),
+    "alpha on white": lambda mask: Image.merge("LA", [Image.new("L", mask.size, 255), mask]),
+    "tiny": lambda mask: mask.resize((48, 36), Image.Resampling.NEAREST),
+}
+
+
+def _palette(mask: Image.Image) -> Image.Image:
+    labels = mask.point(lambda value: value // 255).convert("P")
+    labels.putpalette([0, 0, 0, 128, 0, 0])
+    return labels
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_as_programs_write_them(tmp_path: Path, kind: str) -> None:
+    posed_scene(tmp_path, 2)
+    pixels = np.full((72, 96), 255, np.uint8)
+    pixels[:24] = 0
+    MASKS[kind](Image.fromarray(pixels)).save(tmp_path / "mask.png")
+    edit(tmp_path / "transforms.json", lambda top: [frame.update(mask_path="mask.png") for frame in top["frames"]])
+    photos = load_photos(tmp_path)
+    assert photos.masks is not None
+    assert torch.equal(photos.masks[0], torch.from_numpy(pixels > 0))
+
+
+def test_masks_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+    posed_scene(tmp_path, 2)
+    Image.new("L", (96, 72), 0).save(tmp_path / "mask.png")
+    edit(tmp_path / "transforms.json", lambda top: top["frames"][0].update(mask_path="mask.png"))
+    assert load_photos(tmp_path).masks is not None
+    edit(tmp_path / "transforms.json", lambda top: top["frames"][1].update(mask_path="mask.png"))
+    assert "the masks leave nothing of any photo" in failing(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -710,11 +770,15 @@ def rename_first(name: str) -> Callable[[dict], object]:
 BAD_SCENES: dict[str, tuple[Callable[[dict], object], str]] = {
     "two lines": (rename_first("images/a\nb.png"), r"there is no image"),
     "missing photo": (rename_first("images/none.png"), "there is no image"),
+    "missing photos": (
+        lambda top: [frame.update(file_path=f"images/{i}.tif") for i, frame in enumerate(top["frames"])],
+        "(2 more of 3 photos cannot be used: 1.tif, 2.tif)",
+    ),
     "outside": (rename_first("../secret.png"), "leaves its folder"),
     "outside by a detour": (rename_first("images/../../secret.png"), "leaves its folder"),
     "outside with backslashes": (rename_first("..\\secret.png"), "leaves its folder"),
-    "absolute": (rename_first("/etc/passwd"), "leaves its folder"),
-    "drive": (rename_first("C:\\photo.png"), "leaves its folder"),
+    "absolute": (rename_first("/etc/passwd"), "is absolute; write it as seen from"),
+    "drive": (rename_first("C:\\photo.png"), "is absolute"),
     "loop": (rename_first("images/loop.png"), "there is no image"),
     "nul": (rename_first("images/\0.png"), "there is no image"),
     "folder": (rename_first("images"), "there is no image"),

@@ -355,8 +355,8 @@ def test_masked_pixels_give_no_points_and_no_colours(scene: Scene, monkeypatch: 
     assert not is_magenta(views.frames[:4]).any()
 
 
-def test_a_path_file_is_checked_before_geometry(scene: Scene, tmp_path, monkeypatch):
-    """Its cameras are in the world of given ones, so nothing else is needed to read it."""
+def test_paths_are_checked_before_geometry(scene: Scene, tmp_path, monkeypatch):
+    """Cameras of a file are in the world of given ones, so nothing else is needed to read it; numbers need less."""
 
     def computed(*_: object, **__: object) -> None:
         raise AssertionError("geometry was computed")
@@ -368,6 +368,7 @@ def test_a_path_file_is_checked_before_geometry(scene: Scene, tmp_path, monkeypa
     for content, message in (
         ('{"camera_path": [{"camera_to_world": [0], "fov": 50}, {}]}', "camera 0: its matrix"),
         ('{"frames": []}', "no frames"),
+        ('{"keyframes": [{"fov": 50}]}', 'only keyframes, no "camera_path"'),
     ):
         file.write_text(content)
         with pytest.raises(UserError, match=message):
@@ -382,5 +383,14 @@ def test_a_path_file_is_checked_before_geometry(scene: Scene, tmp_path, monkeypa
         pipeline(photos, path=file, geometry="colmap")
     with pytest.raises(UserError, match="nor a path of this name"):
         pipeline(photos, path="sideways")
+    few, count = replace(photos, cameras=None), len(photos)
+    with pytest.raises(UserError, match=f"{count - 1} frames cannot pass through {count} photos"):
+        pipeline(few, frames=count - 1)
+    with pytest.raises(UserError, match=f"photo=9: there are {count} photos"):
+        pipeline(photos, path="viewcrafter:target,d_phi=3,photo=9")
+    with pytest.raises(UserError, match="needs 2 frames from photo to photo"):
+        pipeline(photos, path="viewcrafter:between", frames=1)
+    with pytest.raises(AssertionError, match="geometry was computed"):
+        pipeline(photos, path="viewcrafter:between", frames=2 * count - 1)
     with pytest.raises(AssertionError, match="geometry was computed"):
         pipeline(photos, path=file)

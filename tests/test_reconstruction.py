@@ -99,7 +99,7 @@ def test_files_that_are_no_gaussians_are_refused_in_one_line(tmp_path: Path) -> 
     with pytest.raises(UserError, match="cut off"):
         read_gaussians(path)
     write_gaussians(path, Gaussians(*(v * float("nan") for v in random_gaussians(2).parameters().values())))
-    with pytest.raises(UserError, match="none of its 2 Gaussians is finite"):
+    with pytest.raises(UserError, match="none of its 2 Gaussians can be used"):
         read_gaussians(path)
     head = b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
     corners = b"end_header\n0 0 0\n1 0 0\n0 1 0\n"

@@ -307,6 +307,35 @@ def test_photos_from_one_spot_are_refused_whatever_their_lens(
 
 
 @pytest.mark.parametrize(
+    ("look_alikes", "joined", "one_spot"), [(20, True, True), (400, True, False), (20, False, False)]
+)
+def test_look_alikes_at_the_ends_of_a_panorama_are_no_motion(look_alikes: int, joined: bool, one_spot: bool) -> None:
+    """A few matches between photos that turns join say nothing; many do, and those of a photo that no turn joins."""
+    rng = np.random.default_rng(1)
+    points = (rng.uniform([-2.5, -1, 0], [2.5, 1, 0], (4000, 3)) + [0, 0, 1]) * rng.uniform(3, 9, (4000, 1))
+    rotation = rotation_from_vector(np.array([[0, np.radians(degrees), 0] for degrees in (-20, 0, 20)]))
+    problem = seen_from(points, rotation, np.zeros((3, 3)), [FOCAL] * 3, 0.1)
+    pairs = [pair for pair in problem.pairs if (pair.first, pair.second) in {(0, 1), (1, 2)}][: 2 if joined else 1]
+    first, count = pairs[0].first, len(points)
+    last = 2 if first == 0 else 0
+    moved = np.array([1.0, 0.1, 0.2])  # what look-alikes fit, where the last photo is said to stand
+    translation = np.zeros((3, 3))
+    translation[last] = moved
+    ends = sorted((last, 2 - last))
+    seen = rng.uniform([-1, -1, 4], [1, 1, 8], (look_alikes, 3))  # before the first of the ends
+    relative = rotation[ends[1]] @ rotation[ends[0]].T
+    shift = translation[ends[1]] - relative @ translation[ends[0]]
+    for photo, local in zip(ends, (seen, seen @ relative.T + shift)):
+        pixels = FOCAL * local[:, :2] / local[:, 2:] + np.array(SIZE) / 2
+        problem.points[photo] = np.concatenate([problem.points[photo], pixels])
+        problem.sigma[photo] = np.full(count + look_alikes, 0.5)
+    index = np.arange(count, count + look_alikes)
+    pairs.append(Pair(*ends, np.stack([index, index], 1), np.full(look_alikes, 0.3)))
+    poses = Poses(np.arange(3), rotation, translation, np.array([FOCAL]))
+    assert worker._one_spot(problem, pairs, poses) is one_spot
+
+
+@pytest.mark.parametrize(
     ("depth", "centre"),
     [((4, 8), [0.1, 0.02, 0]), ((6, 6.001), [0.45, 0.02, 0]), ((6, 6.6), [0.2, 0.02, 0]), ((6, 6.6), [0, 0, 0.3])],
 )

@@ -29,8 +29,19 @@ def must_exist(*paths: str | Path | None) -> None:
         UserError: naming the first.
     """
     for path in paths:
-        if path is not None and not Path(path).expanduser().exists():
-            raise UserError(f"{path}: no such file or folder")
+        if path is not None and not (named := Path(path).expanduser()).exists():
+            raise UserError(f"{path}: {absent(named) or 'no such file or folder'}")
+
+
+def absent(path: Path) -> str:
+    """Why a file is not there, where its path tells: a link that leads nowhere, or a file in a folder's place.
+
+    The latter is what copies and archives may make of a link to a folder. Empty where nothing of that kind is seen.
+    """
+    if path.is_symlink():
+        return f"a link to {os.readlink(path)}, which is not there"
+    blocked = next((parent for parent in path.parents if parent.is_file()), None)
+    return f"{blocked} is a file, not a folder (it may have been a link)" if blocked else ""
 
 
 def sha256_of(path: Path) -> str:

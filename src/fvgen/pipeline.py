@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
-from fvgen.cameras.paths import CameraPath, follow, path_dolly, path_orbit, path_spiral, path_through
-from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, parse_viewcrafter, plan_viewcrafter
+from fvgen.cameras.paths import CameraPath, check_through, follow, path_dolly, path_orbit, path_spiral, path_through
+from fvgen.cameras.viewcrafter_paths import PREFIX, ViewCrafterPath, check_request, parse_viewcrafter, plan_viewcrafter
 from fvgen.devices import find_device
 from fvgen.errors import UserError
 from fvgen.hub import find_model
@@ -402,8 +402,15 @@ class NovelViewPipeline:
             for remark in loaded.remarks():
                 _log.info("%s", remark)
             self.frame_size(loaded, size)  # complain before any work
-            if isinstance(path, str | Path) and str(path) not in NAMED and not str(path).startswith(PREFIX):
-                path = path_from_file(path, loaded.cameras if geometry in ("auto", "given") else None, frames)
+            given = loaded.cameras if geometry in ("auto", "given") else None
+            if isinstance(path, str) and path.startswith(PREFIX):
+                path = parse_viewcrafter(path)
+            if path == "through" and frames is not None:
+                check_through(len(loaded), frames)
+            elif isinstance(path, ViewCrafterPath) and given is not None:  # else some photos may yet be left out
+                check_request(path, len(loaded), frames, self.window)
+            elif isinstance(path, str | Path) and str(path) not in NAMED:
+                path = path_from_file(path, given, frames)
             self._read_ahead()
             with clock.stage("geometry"):
                 scene = self.scene(loaded, geometry, weights=geometry_weights, depth=depth)
@@ -483,7 +490,12 @@ class NovelViewPipeline:
         self, scene: Scene, path: str | Path | Cameras | ViewCrafterPath, frames: int | None, size: tuple[int, int]
     ) -> CameraPath:
         """The camera path that was asked for, see :func:`plan_path`, in windows of the model's length."""
-        return plan_path(scene, path, frames, size, self.config.frames if self.config else FRAMES)
+        return plan_path(scene, path, frames, size, self.window)
+
+    @property
+    def window(self) -> int:
+        """Frames of the model's windows."""
+        return self.config.frames if self.config else FRAMES
 
     @_with_bars
     @torch.no_grad()

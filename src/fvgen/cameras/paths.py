@@ -70,13 +70,22 @@ def path_through(
             raise UserError(f"a window needs at least 2 frames, got {frames_per_window}")
         keys = [k * (frames_per_window - 1) for k in range(n)]
     else:
-        if frames < n:
-            raise UserError(f"{frames} frames cannot pass through {n} photos: ask for at least {n} frames")
+        check_through(n, frames)
         keys = [round(k * (frames - 1) / (n - 1)) for k in range(n)]
     photo: list[int | None] = [None] * (keys[-1] + 1)
     for k, frame in enumerate(keys):
         photo[frame] = k
     return CameraPath(path_between(_framed(cameras, size), keys), photo)
+
+
+def check_through(photos: int, frames: int) -> None:
+    """Complain, before the cameras are known, of fewer frames than photos to pass through.
+
+    Raises:
+        UserError: there are.
+    """
+    if frames < photos:
+        raise UserError(f"{frames} frames cannot pass through {photos} photos: ask for at least {photos} frames")
 
 
 def path_between(keys: Cameras, frames: Sequence[int]) -> Cameras:

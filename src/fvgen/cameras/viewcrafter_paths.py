@@ -157,8 +157,8 @@ def plan_viewcrafter(
     count, photos, view = frames or frames_per_window, len(cameras), request.photo
     if view is None:
         view = middle_photo(cameras)
-    elif not -photos <= view < photos:
-        raise UserError(f"photo={view}: there are {photos} photos, 0 to {photos - 1} (-1 is the last)")
+    else:
+        check_request(request, photos, frames, frames_per_window)
     view %= photos
     depth = center_depth(cameras[view], points[point_photo == view])
     object_world = object_from_world(cameras[view], depth * request.center_scale, request.elevation)
@@ -197,17 +197,41 @@ def center_depth(camera: Cameras, points: Tensor) -> float:
     return float(local[away.argmin(), 2])
 
 
-def _between(request: ViewCrafterBetween, framed: Cameras, frames: int | None, usual: int) -> CameraPath:
-    photos = len(framed)
+def check_request(request: ViewCrafterPath, photos: int, frames: int | None, usual: int) -> int:
+    """Complain, before any work, of what does not fit the number of photos.
+
+    Args:
+        request: the path.
+        photos: how many there are, in cameras.
+        frames: that were asked for.
+        usual: frames of a window.
+
+    Returns:
+        Frames from photo to photo, both included; ``usual`` of a path that does not go from photo to photo.
+
+    Raises:
+        UserError: a photo that is not there, or a number of frames that the path cannot have.
+    """
+    if not isinstance(request, ViewCrafterBetween):
+        view = request.photo
+        if view is not None and not -photos <= view < photos:
+            raise UserError(f"photo={view}: there are {photos} photos, 0 to {photos - 1} (-1 is the last)")
+        return usual
     if photos < 2:
         raise UserError(f"a path between photos needs at least two of them, got {photos}")
-    window = usual if frames is None else (frames - 1) // (photos - 1) + 1  # frames from photo to photo, both included
+    window = usual if frames is None else (frames - 1) // (photos - 1) + 1
     if frames is not None and (window - 1) * (photos - 1) + 1 != frames:
         low, high = ((w - 1) * (photos - 1) + 1 for w in (window, window + 1))
         raise UserError(f"{frames} frames do not pass evenly between {photos} photos: ask for {low} or {high}")
     least = 3 if request.double_last_step or request.early_intrinsics else 2
     if window < least:
         raise UserError(f"this path needs {least} frames from photo to photo: ask for {(least - 1) * (photos - 1) + 1}")
+    return window
+
+
+def _between(request: ViewCrafterBetween, framed: Cameras, frames: int | None, usual: int) -> CameraPath:
+    photos = len(framed)
+    window = check_request(request, photos, frames, usual)
     path = path_between(framed, window, **vars(request))
     if not bool((torch.linalg.det(path.world_from_camera[:, :3, :3]) > 0.5).all()):
         raise UserError("two neighbouring photos look in opposite directions, which no straight path joins")

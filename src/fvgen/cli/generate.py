@@ -1,5 +1,6 @@
 """``fvgen generate``: photos in, novel views out."""
 
+import contextlib
 import logging
 import re
 import shlex
@@ -208,7 +209,12 @@ class Generate:
             return  # an earlier result is replaced at the end, as a whole
         self.output.mkdir(parents=True, exist_ok=True)
         options = (self.geometry, self.depth, self.geometry_weights)
-        write_scene(scene, self.output, made_of=made_of(photos, *options, device))
+        try:
+            write_scene(scene, self.output, made_of=made_of(photos, *options, device))
+        except BaseException:
+            with contextlib.suppress(OSError):  # it holds an earlier scene
+                self.output.rmdir()
+            raise
         _log.info("kept: %s, from which the same command goes on if it is interrupted", self.output / SCENE)
 
     def _tell_next(self, poor: bool) -> None:

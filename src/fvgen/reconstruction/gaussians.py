@@ -176,7 +176,7 @@ def read_gaussians(path: str | Path) -> Gaussians:
     values = [value.reshape(len(table), math.prod(value.shape[1:])) for value in parts]
     whole = torch.cat(values, 1).isfinite().all(1) & (gaussians.quaternions.norm(dim=1) > 0)
     if len(whole) and not whole.any():
-        raise UserError(f"{path}: none of its {len(whole)} Gaussians is finite")
+        raise UserError(f"{path}: none of its {len(whole)} Gaussians can be used: NaN, infinite or without rotation")
     if not whole.all():
         _log.info(
             f"{path}: {int((~whole).sum())} of {len(whole)} Gaussians left out: NaN, infinite or without rotation"

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +14,10 @@ from torch.nn import functional as F
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
+from fvgen.files import absent
 from fvgen.progress import track
 from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, colmap_models, count_posed, read_colmap
-from fvgen.scene.formats.images import MIN_SIDE, UNREADABLE_SUFFIXES, StoredPhoto, is_photo, read_photo
+from fvgen.scene.formats.images import MIN_SIDE, UNREADABLE_SUFFIXES, StoredPhoto, is_photo, read_mask, read_photo
 from fvgen.scene.formats.lens import undistort
 from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, natural_key
 from fvgen.scene.formats.transforms_json import in_order, read_records
@@ -23,6 +25,8 @@ from fvgen.scene.formats.video import VIDEO_SUFFIXES, hdr_transfer, sharp_frames
 from fvgen.scene.types import Dropped, Photos, listed
 
 VIDEO_FRAMES = 8
+P = TypeVar("P")
+Q = TypeVar("Q")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
         )
     cameras = [shot.camera for shot in shots if shot.camera is not None]
     masks = [shot.mask for shot in shots]
+    if not any(mask is None or bool(mask.any()) for mask in masks):
+        raise UserError(f"{sources[0]}: the masks leave nothing of any photo; white is used, black is not")
     passed = [Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest]
     return Photos(
         names=[names[i] for i in kept],
@@ -123,18 +129,24 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
 
 def _read(entries: list[_Entry]) -> list[Shot]:
     """All photos, or a complaint that names all of those that cannot be used."""
-    shots, failed = [], []
-    for entry in track(entries, "reading photos"):
+    return _every(track(entries, "reading photos"), lambda entry: entry.read(), lambda entry: entry.name)
+
+
+def _every(photos: Iterable[P], make: Callable[[P], Q], name: Callable[[P], str]) -> list[Q]:
+    """What is made of each photo, or a complaint that names all of those that cannot be used."""
+    made, failed, count = [], [], 0
+    for photo in photos:
+        count += 1
         try:
-            shots.append(entry.read())
+            made.append(make(photo))
         except UserError as error:
-            failed.append((entry.name, error))
+            failed.append((name(photo), error))
     if len(failed) > 1:
         names = listed([name for name, _ in failed[1:]], 40)
-        raise UserError(f"{failed[0][1]} ({len(failed) - 1} more of {len(entries)} photos cannot be used: {names})")
+        raise UserError(f"{failed[0][1]} ({len(failed) - 1} more of {count} photos cannot be used: {names})")
     if failed:
         raise failed[0][1]
-    return shots
+    return made
 
 
 def _cameras_of(source: Path) -> Path | None:
@@ -151,7 +163,7 @@ def _find(source: Path, max_photos: int | None, found: _Found) -> None:
     """Add the photos of one source, in order."""
     cameras = _cameras_of(source)
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
+        raise UserError(f"{source}: {absent(source) or 'no such file or folder'}")
     if cameras and cameras.is_dir():
         _find_colmap(source, cameras, found)
     elif cameras:
@@ -202,7 +214,7 @@ def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
     Of videos and folders of photos that lie beside the photos, ``notes`` tells that they are not read.
     """
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    files = [path for path in inside if path.is_file()]
+    files = [path for path in inside if path.is_file() or (path.is_symlink() and not path.is_dir())]  # broken ones too
     photos = [path for path in files if is_photo(path)]
     stems = {photo.stem for photo in photos}  # a raw file may lie beside its JPEG
     photos += [path for path in files if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem not in stems]
@@ -225,24 +237,26 @@ def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
 
 def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
     """Photos with cameras; each must be there, also those that ``max_photos`` will leave out."""
-    entries = []
-    for record in records:
-        if record.file_path is None:
-            raise UserError(f"{record.where}: no file_path; each frame needs its photo")
-        path, mask = image_inside(images, record.file_path, record.where), record.raw.get("mask_path")
-        if mask is not None and not isinstance(mask, str):
-            raise UserError(f"{record.where}: mask_path must be a name")
-        mask_path = image_inside(images, mask, record.where) if mask else None
-        relative = Path(record.file_path.replace("\\", "/"))
-        name = relative.name + ("" if relative.suffix else path.suffix)
-        entries.append(_Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path), path))
-    return entries
+    return _every(records, partial(_posed_entry, images=images), lambda record: Path(record.file_path or "?").name)
+
+
+def _posed_entry(record: CameraRecord, images: Path) -> _Entry:
+    if record.file_path is None:
+        raise UserError(f"{record.where}: no file_path; each frame needs its photo")
+    path, mask = image_inside(images, record.file_path, record.where), record.raw.get("mask_path")
+    if mask is not None and not isinstance(mask, str):
+        raise UserError(f"{record.where}: mask_path must be a name")
+    mask_path = image_inside(images, mask, record.where) if mask else None
+    relative = Path(record.file_path.replace("\\", "/"))
+    name = relative.name + ("" if relative.suffix else path.suffix)
+    return _Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path), path)
 
 
 def posed_shot(record: CameraRecord, path: Path, mask_path: Path | None = None) -> Shot:
     """One photo with its camera, read: intrinsics at the image's true size, distortion undone, both turned upright.
 
-    A mask, as nerfstudio has them, is of the same pixels, black where they are not to be used; it is treated alike.
+    A mask, as nerfstudio has them, is of the same pixels, black (or transparent) where they are not to be used; it is
+    treated alike.
 
     Tools that find cameras mostly read the stored pixels and ignore EXIF orientation, so the stored picture is the
     camera's, unless only the upright one has the size that the file claims.
@@ -251,7 +265,9 @@ def posed_shot(record: CameraRecord, path: Path, mask_path: Path | None = None) 
         UserError: a photo or mask that cannot be read or has another shape than its camera, or a lens that cannot be
             undone.
     """
-    photo, mask = read_photo(path), None if mask_path is None else read_photo(mask_path).image
+    photo, mask = read_photo(path), None
+    if mask_path is not None:
+        mask = 255 * read_mask(mask_path).to(torch.uint8)[..., None].expand(-1, -1, 3)
     stored = (photo.image.shape[1], photo.image.shape[0])
     claimed = record.size or stored
     upright = (stored[1], stored[0]) if photo.turns % 2 else stored

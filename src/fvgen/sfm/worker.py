@@ -21,6 +21,7 @@ from fvgen.sfm.problem import (
     MIN_SUPPORT,
     USUAL_FOCAL,
     USUAL_SPREAD,
+    Pair,
     Poses,
     Problem,
     epipolar_errors,
@@ -31,6 +32,7 @@ from fvgen.sfm.problem import (
 )
 from fvgen.sfm.tracks import POINT_ERROR
 
+_WEAK = 0.1  # share of the best supported pair's score: below, photos that share nothing may have look-alikes
 _DIFFERENT = 1.15  # times a known focal length
 _CLEARLY = 3.0  # of twice the log-likelihood
 _MIN_ANGLE = 0.3  # degrees between rays: below, the depth of a point is noise
@@ -59,7 +61,7 @@ def solve(problem: Problem) -> dict[str, Any]:
     if len(bundle.points) < MIN_INLIERS or max(pair.scores.sum() for pair in agreeing) < MIN_SUPPORT:
         return {"failure": "overlap", "matched": matched}
     still = max(turning_error(problem, pair, poses.focal) for pair in agreeing) < MIN_PARALLAX
-    if still or all(is_turn(problem, pair, poses.relative(pair), poses.focal) for pair in agreeing):
+    if still or _one_spot(problem, agreeing, poses):
         return {"failure": "parallax", "matched": matched}
     bundle = bundle.keep((widest_angles(bundle) > _MIN_ANGLE)[bundle.point_index])
     order = np.argsort(poses.photos)
@@ -75,6 +77,28 @@ def solve(problem: Problem) -> dict[str, Any]:
         "point_index": bundle.point_index,
         "errors": np.linalg.norm(bundle.residuals, axis=1),
     }
+
+
+def _one_spot(problem: Problem, agreeing: list[Pair], poses: Poses) -> bool:
+    """Whether turns of the camera explain what the photos share.
+
+    Photos of a wide panorama need share nothing: look-alikes between two of them may fit some motion, but not much
+    speaks for it, while turns lead from one to the other by way of photos between them.
+    """
+    spot = {int(photo): int(photo) for photo in poses.photos}
+    strongest = max(pair.scores.sum() for pair in agreeing)
+    moved = []
+    for pair in sorted(agreeing, key=lambda pair: -pair.scores.sum()):
+        weak = pair.scores.sum() < _WEAK * strongest
+        if is_turn(problem, pair, poses.relative(pair), poses.focal):
+            if not weak:
+                one, other = spot[pair.first], spot[pair.second]
+                spot = {photo: one if own == other else own for photo, own in spot.items()}
+        elif weak:
+            moved.append(pair)
+        else:
+            return False
+    return all(spot[pair.first] == spot[pair.second] for pair in moved)
 
 
 def _place(problem: Problem) -> tuple[Poses, Bundle] | None:

@@ -81,11 +81,13 @@ class _Camera:
 def colmap_models(folder: str | Path) -> list[Path]:
     """Folders with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace, that with most photos first.
 
-    They are the folder itself or, where it is none, the numbered ones of ``sparse``, ``sparse`` itself, or the numbered
-    ones of the folder. COLMAP writes several where it cannot join all photos in one.
+    They are the folder itself or, where it is none, the numbered ones of ``sparse``, ``sparse`` itself, the same of
+    ``colmap/sparse`` (nerfstudio's place), or the numbered ones of the folder. COLMAP writes several where it cannot
+    join all photos in one.
     """
     folder = Path(folder)
-    for candidates in ([folder], _numbered(folder / "sparse"), [folder / "sparse"], _numbered(folder)):
+    sparse, nested = folder / "sparse", folder / "colmap" / "sparse"
+    for candidates in ([folder], _numbered(sparse), [sparse], _numbered(nested), [nested], _numbered(folder)):
         models = [path for path in candidates if _is_model(path)]
         if models:
             return models if len(models) == 1 else sorted(models, key=count_posed, reverse=True)
@@ -127,11 +129,22 @@ def colmap_image_folder(model: str | Path) -> Path:
     model = Path(model)
     here = model.absolute()
     linked = model.resolve()  # "sparse" may be a link to where the photos are too
-    for base in (here, here.parent, here.parent.parent, linked, linked.parent, linked.parent.parent):
+    for base in (*_around(here), *_around(linked)):
         for name in ("images", "images_2", "images_4", "images_8"):
             if (base / name).is_dir():
                 return base / name
-    raise UserError(f"{model}: no images folder beside this COLMAP model; put the photos into {here.parent / 'images'}")
+    raise UserError(
+        f"{model}: no images folder beside this COLMAP model; put the photos into {_around(here)[-1] / 'images'}"
+    )
+
+
+def _around(model: Path) -> list[Path]:
+    """Folders that may hold the images of a model, last that where they belong."""
+    workspace = model
+    for folder in (model, model.parent):
+        if folder.name == "sparse":
+            workspace = folder.parent.parent if folder.parent.name == "colmap" else folder.parent
+    return [model, model.parent, model.parent.parent, workspace]
 
 
 def read_colmap(model: str | Path) -> list[CameraRecord]:

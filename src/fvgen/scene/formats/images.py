@@ -1,18 +1,19 @@
 """Photographs in files: decoding to upright 8-bit sRGB, EXIF orientation and focal length, writing PNG."""
 
+import errno
 import io
 import math
 import os
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.files import other_content
+from fvgen.files import absent, other_content
 from fvgen.progress import track
 
 PHOTO_SUFFIXES = frozenset(
@@ -43,6 +44,7 @@ _WIDTH, _HEIGHT, _PLANE_X, _PLANE_UNIT = 0xA002, 0xA003, 0xA20E, 0xA210
 # EXIF orientation -> (quarter turns clockwise that make the stored picture upright, mirrored before turning or not).
 _TURNS = {1: (0, False), 3: (2, False), 6: (1, False), 8: (3, False)}
 _TURNS |= {2: (0, True), 4: (2, True), 5: (3, True), 7: (1, True)}
+T = TypeVar("T")
 _pillow_lock = threading.RLock()
 
 
@@ -86,20 +88,50 @@ def read_photo(path: str | Path) -> StoredPhoto:
     path = Path(path)
     with _opened(path) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            most = MAX_PIXELS // 1_000_000
-            raise UserError(f"{path}: {width} x {height} pixels is more than {most} million; make it smaller first")
         if min(width, height) < MIN_SIDE:
             raise UserError(f"{path}: {width} x {height} pixels is too small; each side needs {MIN_SIDE} at least")
-        try:
-            image.load()
-            rgb = _to_rgb(image, path)
-        except _DAMAGED as error:
-            raise UserError(f"{path}: damaged or cut off; copy or export the photo again ({_short(error)})") from None
+        rgb = _decoded(path, image, partial(_to_rgb, path=path))
         exif = _exif(image)
         turns, mirrored = _TURNS.get(exif.get(_ORIENTATION, 1), (0, False))
         pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8))
         return StoredPhoto(pixels, focal_from_exif(exif, *rgb.size), turns, mirrored)
+
+
+def read_mask(path: str | Path) -> Tensor:
+    """Which pixels of a photo are to be used, ``[H, W]`` bool as the file stores them: the bright ones.
+
+    Bright is more than half of the brightest, as programs write 0 and 255, 0 and 1, or colours of a palette. Where a
+    mask is transparent in some places, these are the ones not to be used, whatever their colour.
+
+    Raises:
+        UserError: see `read_photo`; but a mask may be of any small size.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        values = _decoded(path, image, _brightness)
+    return torch.from_numpy(2 * values > values.max())
+
+
+def _brightness(image: Image.Image) -> np.ndarray:
+    """``[H, W]`` float32: the alpha of a picture that has some, else grey."""
+    if image.mode.startswith(("I", "F")):
+        return np.asarray(image).astype(np.float32)
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    grey = np.asarray(image.convert("RGB").convert("L"))
+    return (alpha if alpha.min() < alpha.max() else grey).astype(np.float32)
+
+
+def _decoded(path: Path, image: Image.Image, convert: Callable[[Image.Image], T]) -> T:
+    """The pixels of an opened image, converted."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        most = MAX_PIXELS // 1_000_000
+        raise UserError(f"{path}: {width} x {height} pixels is more than {most} million; make it smaller first")
+    try:
+        image.load()
+        return convert(image)
+    except _DAMAGED as error:
+        raise UserError(f"{path}: damaged or cut off; copy or export the photo again ({_short(error)})") from None
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -211,10 +243,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 file.seek(0)
                 with _identify(path, file, head) as image:
                     yield image
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
         except PermissionError:
             raise UserError(f"{path}: no permission to read it") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            raise UserError(f"{path}: {absent(path) or 'no such file'}") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
+from fvgen.files import absent
 from fvgen.scene.formats.lens import Lens
 
 _RIGID = 1e-3
@@ -103,11 +104,11 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
         UserError: if it points out of the folder (``..``, an absolute path) or does not exist.
     """
     relative = Path(file_path.replace("\\", "/"))
-    outside = UserError(f"{where}: the image path {file_path!r} leaves its folder; images must lie below {folder}")
+    path = printable(repr(file_path))
     if relative.is_absolute() or relative.drive or re.match(r"[A-Za-z]:[\\/]", file_path):
-        raise outside
+        raise UserError(f"{where}: the image path {path} is absolute; write it as seen from {folder}")
     if os.path.normpath(relative).split(os.sep)[0] == os.pardir:
-        raise outside
+        raise UserError(f"{where}: the image path {path} leaves its folder; images must lie below {folder}")
     places = [relative]
     if "images" in relative.parts:
         at = relative.parts.index("images")
@@ -117,6 +118,8 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
         if target.is_file():
             return target
     missing = f"{where}: there is no image {printable(str(folder / relative))}"
+    if reason := absent(folder.absolute() / os.path.normpath(relative)):
+        missing += f": {printable(reason)}"
     if re.search("[\ud800-\udfff]", file_path):
         missing += "; its name is not written in UTF-8: rename the photos in plain letters and find the cameras again"
     raise UserError(missing)

@@ -26,7 +26,8 @@ _LARGEST = 1e9
 _NO_DISTORTION = {"k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
 _COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _ANGLES = ("camera_angle_x", "camera_angle_y")
-_ABOVE_ZERO = ("w", "h", "fl_x", "fl_y", *_ANGLES)
+_INTRINSICS = ("w", "h", "fl_x", "fl_y", *_ANGLES)
+_ABOVE_ZERO = (*_INTRINSICS, "fov", "default_fov", "render_width", "render_height")
 
 
 def write_transforms_json(
@@ -129,6 +130,8 @@ def read_records(path: str | Path) -> list[CameraRecord]:
 
 def _records(path: Path, top: dict[str, Any]) -> list[CameraRecord]:
     frames = top.get("frames")
+    if "keyframes" in top and not frames:
+        raise UserError(f'{path}: only keyframes, no "camera_path" between them; save the path from the viewer again')
     if not isinstance(frames, list) or not frames:
         raise UserError(f'{path}: no frames; a transforms.json lists its cameras under "frames"')
     shared = {key: value for key, value in top.items() if key != "frames"}
@@ -141,27 +144,37 @@ def _records(path: Path, top: dict[str, Any]) -> list[CameraRecord]:
 
 
 def _viewer_records(path: Path, top: dict[str, Any], default_size: tuple[int, int] | None) -> list[CameraRecord]:
-    """The cameras of nerfstudio's ``camera_path``: 16 numbers row by row, and a vertical field of view in degrees."""
+    """The cameras of nerfstudio's ``camera_path``: 16 numbers row by row, and a vertical field of view in degrees.
+
+    A camera without one has the path's ``default_fov``.
+    """
     kind = top.get("camera_type") or "perspective"
     if not isinstance(kind, str) or kind.lower() != "perspective":
         raise UserError(f"{path}: its camera_type is {str(kind)[:40]}; only perspective cameras can be followed")
     cameras = top["camera_path"]
     if not isinstance(cameras, list) or not all(isinstance(camera, dict) for camera in cameras):
         raise UserError(f'{path}: "camera_path" must be a list of cameras')
-    size = {short: top[key] for short, key in (("w", "render_width"), ("h", "render_height")) if key in top}
-    if not size and default_size is not None:
-        size = dict(zip("wh", default_size))
+    width, height = (_number(top, key, str(path)) for key in ("render_width", "render_height"))
+    if (width is None) != (height is None):
+        raise UserError(f"{path}: render_width and render_height come together")
+    if width is None and default_size is not None:
+        width, height = default_size
+    size = {} if width is None else {"w": width, "h": height}
+    usual = _number(top, "default_fov", str(path))
+    fovs = [_number(camera, "fov", f"{path}, camera {i}") or usual for i, camera in enumerate(cameras)]
     records = []
-    for i, camera in enumerate(cameras):
-        where = f"{path}, camera {i}"
-        numbers, fov = camera.get("camera_to_world"), _number(camera, "fov", where)
+    for i, (camera, fov) in enumerate(zip(cameras, fovs)):
+        where, numbers = f"{path}, camera {i}", camera.get("camera_to_world")
         if isinstance(numbers, list) and len(numbers) == 16:
             numbers = [numbers[row : row + 4] for row in range(0, 16, 4)]
         frame = {**size, "transform_matrix": numbers}
+        if fov is None and any(fovs):
+            raise UserError(f"{where}: no fov, though other cameras have one")
         if fov is not None:
-            height = _number(size, "h", where)
-            if not 0 < fov < 180 or height is None:
-                raise UserError(f"{where}: fov is in degrees, above 0 and below 180, and needs render_height")
+            if fov >= 180:
+                raise UserError(f"{where}: fov is in degrees, below 180; got {fov:g}")
+            if height is None:
+                raise UserError(f"{where}: fov needs render_width and render_height")
             frame["fl_y"] = 0.5 * height / math.tan(math.radians(fov) / 2)
         records.append(_record(frame, frame, where))
     return records
@@ -203,7 +216,7 @@ def _record(values: dict[str, Any], frame: dict[str, Any], where: str) -> Camera
         raise UserError(f"{where}: file_path must be a name")
     if file_path:
         where = f"{where} ({printable(file_path)})"
-    number = {key: _number(values, key, where) for key in _COEFFICIENTS + _ABOVE_ZERO + ("cx", "cy")}
+    number = {key: _number(values, key, where) for key in _COEFFICIENTS + _INTRINSICS + ("cx", "cy")}
     for key in _ANGLES:
         if (number[key] or 0) >= math.pi:
             raise UserError(f"{where}: camera_angle is in radians, below pi; got {number[key]:g}")
@@ -232,10 +245,15 @@ def _number(values: dict[str, Any], key: str, where: str) -> float | None:
         return None
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or not abs(value) < _LARGEST:  # NaN compares false
-        raise UserError(f"{where}: {key} must be a finite number, got {str(value)[:40]}")
+        raise UserError(f"{where}: {key} must be a finite number, got {_shown(value)}")
     if key in _ABOVE_ZERO and value <= 0:
         raise UserError(f"{where}: {key} must be positive, got {float(value):g}")
     return float(value)
+
+
+def _shown(value: Any) -> str:
+    """What a file has in a number's place; quotes tell a text."""
+    return printable(repr(value)[:40]) + (" (a text: write it without quotes)" if isinstance(value, str) else "")
 
 
 def _matrix(frame: dict[str, Any], where: str) -> Tensor:
@@ -248,7 +266,7 @@ def _matrix(frame: dict[str, Any], where: str) -> Tensor:
             raise ValueError(matrix.shape)
         return matrix
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise UserError(f"{where}: its matrix (transform_matrix) must be 4 rows of 4 numbers") from None
+        raise UserError(f"{where}: its matrix must be 4 rows of 4 numbers") from None
 
 
 def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
