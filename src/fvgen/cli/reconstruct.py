@@ -23,7 +23,7 @@ class Reconstruct:
     """A folder that fvgen generate wrote."""
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
-    """The scene: .ply, which every splat viewer opens; .spz, a quarter of the size; .glb or .gltf with
+    """The scene: .ply, which most splat viewers open; .spz, a quarter of the size; .glb or .gltf with
     KHR_gaussian_splatting. The latter have y up."""
 
     iterations: Annotated[int | None, arg(metavar="INT")] = None

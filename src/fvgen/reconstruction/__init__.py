@@ -1,4 +1,4 @@
-"""3D Gaussians from views: what ``fvgen generate`` left behind in, a scene that every splat viewer opens out."""
+"""3D Gaussians from views: what ``fvgen generate`` left behind in, a scene that most splat viewers open out."""
 
 from typing import TYPE_CHECKING
 
