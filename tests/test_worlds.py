@@ -72,7 +72,7 @@ def made(folder: Path, footage: tuple[np.ndarray, Cameras], world: Similarity) -
     evaluate += ["--baselines", "guide"]
     assert main([*evaluate, "--metrics", "psnr", "-o", str(folder / "scores")]) == 0
     fit = ["reconstruct", str(folder / "out"), "-o", str(folder / "scene.ply"), "--iterations", "20", "--longest", "64"]
-    assert main([*fit, "--gaussians", "500", "--truth", str(film / "transforms.json"), "--device", "cpu"]) == 0
+    assert main([*fit, "--gaussians", "30000", "--truth", str(film / "transforms.json"), "--device", "cpu"]) == 0
     recipe = PrepareRecipe(width=128, height=80, frames=6, clips=1, attempts=3, longest_stride=1)
     (task,) = find_scenes([film])
     ledger = Ledger()
@@ -109,8 +109,7 @@ def test_a_world_changes_nothing_but_the_numbers_of_its_files(name: str, plain, 
         assert off.mean() < 0.3
         assert np.quantile(off, 0.98) <= 1
     assert there["psnr"] == pytest.approx(plain["psnr"], abs=0.05)
-    # The fit begins with points drawn at random, and one point more or less draws others: that alone gives 1.3 dB.
-    assert there["held_out"] == pytest.approx(plain["held_out"], abs=2)
+    assert there["held_out"] == pytest.approx(plain["held_out"], abs=0.3)  # of a fit that has only begun
     for figure in ("psnr", "coverage"):
         assert there["pair"].facts[figure] == pytest.approx(plain["pair"].facts[figure], rel=0.01)
     size = world.scale * float(plain["points"].std(0).max())
@@ -119,7 +118,7 @@ def test_a_world_changes_nothing_but_the_numbers_of_its_files(name: str, plain, 
         assert (back.centers - plain[cameras].centers).abs().max() * world.scale < 1e-6 * size
     again = Cameras(there["colmap"], there["cameras"].intrinsics, there["cameras"].sizes)
     assert (again.centers - there["cameras"].centers).abs().max() < 1e-6 * size
-    for kind, least in (("points", 0.02), ("gaussians", 0.25)):  # 500 Gaussians, another draw
+    for kind, least in (("points", 0.02), ("gaussians", 0.1)):
         back, expected = world.inverse.points(there[kind].double()), plain[kind].double()
         assert abs(len(back) / len(expected) - 1) < 0.02
         assert (back.quantile(QUARTERS, 0) - expected.quantile(QUARTERS, 0)).abs().max() * world.scale < least * size
