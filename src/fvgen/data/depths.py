@@ -46,7 +46,12 @@ class DepthSample:
 
 def size_of(seed: int) -> tuple[int, int]:
     """(width, height) of the photos of a scene."""
-    return SIZES[int(np.random.default_rng((seed, 5)).integers(len(SIZES)))]
+    return _size_drawn(np.random.default_rng((seed, 5)))
+
+
+def _size_drawn(rng: np.random.Generator) -> tuple[int, int]:
+    """The first draw of a scene."""
+    return SIZES[int(rng.integers(len(SIZES)))]
 
 
 def depth_samples(seed: int, photographs: Sequence[Path] = ()) -> list[DepthSample]:
@@ -59,7 +64,7 @@ def depth_samples(seed: int, photographs: Sequence[Path] = ()) -> list[DepthSamp
         photographs: folders of photographs for textures.
     """
     rng = np.random.default_rng((seed, 5))
-    width, height = SIZES[int(rng.integers(len(SIZES)))]
+    width, height = _size_drawn(rng)
     bank = TextureBank(list(photographs), 0.6 if rng.random() < _PHOTOGRAPHED else 0.0)
     scene = procedural_scene(seed, _FRAMES, width, height, bank)
     chosen = [0, *sorted(rng.choice(np.arange(1, _FRAMES - 1), 2, replace=False).tolist()), _FRAMES - 1]
