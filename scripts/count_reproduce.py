@@ -19,7 +19,7 @@ from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.methods import Clips, Method, Roles, Stage, TrajectoryPoints
 from fvgen.evaluation.benchmark.count import PeakMemory, flop_counter
 from fvgen.evaluation.benchmark.systems import random_model
-from fvgen.models import Condition, ModelConfig, attention, preset
+from fvgen.models import Condition, ModelConfig, VideoModel, attention, preset
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, StudentRecipe
 from fvgen.training.student import seeded_head, stages_of
 
@@ -31,14 +31,15 @@ METHODS = ("fvgen", "dmd2", "causvid", "no_init", "gan_init", "reverse_kl")
 
 def roles_of(config: ModelConfig, recipe: StudentRecipe) -> Roles:
     """Networks without content whose stages are recomputed, one shape for all roles."""
-    nets, model = [], None
-    for _ in range(3):
-        model = random_model(config, torch.device("cpu"), torch.bfloat16)
+
+    def network() -> VideoModel:
+        model = random_model(config, torch.device("cpu"), torch.bfloat16).requires_grad_(False)
         for stage in model.denoiser.blocks()[:-1]:
-            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
-        nets.append(model.denoiser.requires_grad_(False))
-    assert model is not None
-    return Roles(*nets, seeded_head(model, recipe))
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+        return model
+
+    teacher, student, fake = network(), network(), network()
+    return Roles(teacher.denoiser, student.denoiser, fake.denoiser, seeded_head(teacher, recipe))
 
 
 def clips_of(config: ModelConfig) -> Clips:

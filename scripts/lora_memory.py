@@ -84,7 +84,7 @@ def count_turn(config: ModelConfig, lora: LoraConfig, turn: Turn, autocast: bool
         head = CriticHead(channels)
         blocks = [part for net in (teacher, student, fake) for part in net.blocks()[:-1]]
         for block in blocks if recompute else ():
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         latents = config.autoencoder.latent_channels
         factor = 2 ** (len(config.autoencoder.channels) - 1) * config.autoencoder.patch_size
         x0 = torch.zeros(1, latents, config.frames, config.height // factor, config.width // factor)

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def measure(seed: int, args: Arguments) -> dict:
         seconds = time.process_time() - start
         found = torch.stack([m.depth for m in maps])
         error = (exact / found - 1).abs()
-        row = {"seconds": seconds}
+        row: dict[str, Any] = {"seconds": seconds}
         for region, where in regions.items():
             part = error[where]
             row |= {
@@ -216,7 +217,7 @@ def main(args: Arguments) -> None:
                 {c: float(np.nanmean([r[name][c] for r in own])) for c in columns},
                 columns,
             )
-    means = {}
+    means: dict[str, dict[str, Any]] = {}
     for name in args.estimators:
         rows = [s["rows"][name] for s in scenes]
         means[name] = {c: float(np.nanmean([r[c] for r in rows])) for c in rows[0] if c != "bins"}

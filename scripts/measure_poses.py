@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def pair_errors(truth: list[np.ndarray], found: list[np.ndarray | None]) -> list
                 errors.append((180.0, 180.0))
                 continue
             true_move, move = np.linalg.inv(truth[j]) @ truth[i], np.linalg.inv(b) @ a
-            lengths = np.linalg.norm(true_move[:3, 3]) * max(np.linalg.norm(move[:3, 3]), 1e-12)
+            lengths = float(np.linalg.norm(true_move[:3, 3])) * max(float(np.linalg.norm(move[:3, 3])), 1e-12)
             errors.append(
                 (
                     degrees((np.trace(true_move[:3, :3] @ move[:3, :3].T) - 1) / 2),
@@ -80,6 +81,8 @@ def place_with_fvgen(paths: list[Path], read_focals: bool) -> dict:
     except UserError as error:
         return {"cameras": [None] * len(paths), "note": str(error)}
     found = placed(distinct, problem.pairs, answer)
+    assert found.cameras is not None
+    assert found.points is not None
     longer = found.cameras.sizes.max(1).values
     matrices = dict(zip(found.photos.names, found.cameras.world_from_camera.tolist()))
     errors = np.bincount(answer["point_index"], answer["errors"]) / np.bincount(answer["point_index"])
@@ -124,6 +127,7 @@ def in_own_process(method: str, paths: list[Path], read_focals: bool) -> dict:
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result: dict[str, Any]
         if done.returncode != 0:
             note = f"stopped with code {done.returncode}: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
             result = {"cameras": [None] * len(paths), "note": note}

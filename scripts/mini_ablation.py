@@ -27,7 +27,7 @@ from fvgen.data.recipe import ClipDraw
 from fvgen.diffusion import ddim_sample, few_step_sample
 from fvgen.distillation.config import RECIPES
 from fvgen.evaluation.metrics import gradient_energy, psnr
-from fvgen.models import VideoModel, preset
+from fvgen.models import Condition, VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import read_log, sheet
@@ -35,18 +35,18 @@ from fvgen.training.recipes import XS_STUDENT, TeacherRecipe, variant
 from fvgen.training.student import distill
 from fvgen.training.teacher import batch_condition, train_teacher
 
-Sampler = Callable[[VideoModel, Tensor, object, torch.Generator], Tensor]
+Sampler = Callable[[VideoModel, Tensor, Condition, torch.Generator], Tensor]
 STEPS = 4
 
 
-def few_steps(model: VideoModel, noise: Tensor, condition: object, generator: torch.Generator) -> Tensor:
+def few_steps(model: VideoModel, noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
     """As a student is sampled."""
     schedule = model.denoiser.schedule
     times = schedule.trailing_timesteps(STEPS)
     return few_step_sample(lambda x, t: model.denoiser.x0(x, t, condition), schedule, noise, times, generator)
 
 
-def fifty_steps(model: VideoModel, noise: Tensor, condition: object, generator: torch.Generator) -> Tensor:
+def fifty_steps(model: VideoModel, noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
     """As a teacher is sampled, without guidance."""
     return ddim_sample(
         lambda x, t: model.denoiser.velocity(x, t, condition),
@@ -63,7 +63,7 @@ def measure(
     model: VideoModel, corpus: LatentCorpus, frames: int, sampler: Sampler
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Figures of a model's samples of the held-out clips, and the first clip's pictures."""
-    rows, shown = [], {}
+    rows, shown = list[dict[str, float]](), dict[str, Tensor]()
     for k, batch in enumerate(corpus.held_batch(name, frames) for name in corpus.held):
         generator = torch.Generator().manual_seed(k)
         noise = torch.randn(batch.latents.shape, generator=generator)

@@ -53,7 +53,7 @@ def views(model: VideoModel, pair: Pair) -> torch.Tensor:
     noise = [torch.Generator().manual_seed(0)]
     windows = Windows(pictures.float() / 255, coverage, everything, noise)
     with torch.inference_mode():
-        return torch.cat([frames for _, frames in sampler.run(windows, lambda name: nullcontext())])
+        return sampler.run([windows], 1, lambda name: nullcontext())[0]
 
 
 def row(shown: str, model: VideoModel, seed: int, count: int, bank: TextureBank) -> np.ndarray:

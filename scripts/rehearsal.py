@@ -268,7 +268,7 @@ class Rehearsal:
         """
         folder = self.work / KILLED
         process = self._start(command, number)
-        saved, logged = 0, []
+        saved, logged = 0, list[dict[str, Any]]()
         while not saved or len(logged) <= saved:
             if process.poll() is not None:
                 self._finish(process, number)

@@ -20,9 +20,11 @@ def main(out: tyro.conf.Positional[Path], output: Path, width: int = 400, fps: f
     frames = []
     for pair in zip(*sides, strict=True):
         joined = Image.fromarray(np.concatenate(pair, 1))
-        frames.append(joined.resize((2 * width, round(width * pair[0].shape[0] / pair[0].shape[1])), Image.LANCZOS))
-    options = {"duration": round(1000 / fps), "loop": 0, "quality": quality, "method": 6}
-    frames[0].save(output, save_all=True, append_images=frames[1:], **options)
+        frames.append(
+            joined.resize((2 * width, round(width * pair[0].shape[0] / pair[0].shape[1])), Image.Resampling.LANCZOS)
+        )
+    each, more = round(1000 / fps), frames[1:]
+    frames[0].save(output, save_all=True, append_images=more, duration=each, loop=0, quality=quality, method=6)
 
 
 if __name__ == "__main__":
