@@ -22,7 +22,7 @@ from fvgen.data.clips import Stretch, against, overlapping, stretches
 from fvgen.data.farm import attempt, make_stage, prepare_pairs, read_stage, write_stage
 from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.pairs import Pair, make_pair, procedural_pair
-from fvgen.data.prepare import cropped, moving, prepare_scene, split_of
+from fvgen.data.prepare import Clip, Ledger, cropped, make_samples, moving, prepare_scene, split_of
 from fvgen.data.reader import PairShards
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
@@ -232,6 +232,22 @@ def test_one_frames_cloud_shows_that_frame(walk, tmp_path):
     pair, facts = PairShards(tmp_path, split_of("walk", RECIPE.held_out)).read(0)
     assert pair.photo.sum() == 1
     assert facts["cloud"] == "one"
+
+
+def test_a_wide_gap_in_footage_costs_the_clips_across_it_alone():
+    pictures, cameras = film(5, 24)
+    rows = [0, 1, 2, 3, 20, 21, 22, 23]
+
+    def clip(stretch: Stretch) -> Clip:
+        own = [rows[k] for k in stretch.rows]
+        return Clip(stretch, [pictures[k] for k in own], cameras[own], [None] * len(own))
+
+    across, wider, before, after = (Stretch(*s) for s in ((2, 1, 4), (1, 1, 6), (0, 1, 4), (4, 1, 4)))
+    recipe, ledger = replace(RECIPE, clips=4, least_coverage=0.6), Ledger()
+    clips = map(clip, (across, wider, before, after))
+    samples = make_samples(clips, ledger, SceneTask("walk", "posed", Path()), recipe)
+    assert [s.facts["start"] for s in samples] == [before.start, after.start]
+    assert ledger.dropped == {"little covered": 1}  # what contains it was not tried
 
 
 def test_bad_footage_is_counted_and_named_and_stops_nothing(walk, tmp_path):

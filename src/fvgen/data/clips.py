@@ -37,6 +37,10 @@ class Stretch:
         """Frames of the footage from the first to the last."""
         return (self.length - 1) * self.stride
 
+    def contains(self, other: "Stretch") -> bool:
+        """Whether it begins no later than another and ends no earlier."""
+        return self.start <= other.start and other.start + other.span <= self.start + self.span
+
 
 def stretches(count: int, recipe: PrepareRecipe, rng: np.random.Generator) -> list[Stretch]:
     """Random stretches of footage of ``count`` frames to try, each once, in random order.

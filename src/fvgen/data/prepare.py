@@ -185,9 +185,9 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
         return _procedural(task, recipe, ledger)
     samples: list[Sample] = []
     taken: list[Stretch] = []
-    too_wide = math.inf  # frames of the footage between which too little is shared
+    apart: list[Stretch] = []  # stretches whose ends share too little
     for clip in clips:
-        if clip.stretch.span >= too_wide or overlapping(clip.stretch, taken, recipe.overlap):
+        if overlapping(clip.stretch, taken, recipe.overlap) or any(clip.stretch.contains(other) for other in apart):
             continue
         try:
             pair, facts = pair_of(clip, recipe, _rng(task, replace(recipe, seed=recipe.seed + 1 + clip.stretch.start)))
@@ -201,7 +201,7 @@ def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe:
             continue
         except Unfit as error:
             ledger.drop(str(error))
-            too_wide = min(too_wide, clip.stretch.span) if str(error) == "little covered" else too_wide
+            apart += [clip.stretch] if str(error) == "little covered" else []
             continue
         taken.append(clip.stretch)
         told = {"source": task.layout, "scene": task.name, "guide": recipe.guide, "start": clip.stretch.start}

@@ -46,9 +46,9 @@ class Release:
     engine: EngineConfig
 
 
-# Every stretch of footage gives a pair: photographs of a place are few, and no two stretches show quite the same holes.
+# Up to 500 stretches of the footage are tried, however they overlap: no two show quite the same holes.
 _FILMED = PrepareRecipe(
-    width=256, height=160, frames=8, least_frames=3, clips=1000, attempts=1, overlap=1.0, longest_stride=1, held_out=0.0
+    width=256, height=160, frames=8, least_frames=3, clips=500, attempts=1, overlap=1.0, longest_stride=1, held_out=0.0
 )
 RELEASES = {
     "mini": Release(
