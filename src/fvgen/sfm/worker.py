@@ -35,7 +35,7 @@ from fvgen.sfm.problem import (
 from fvgen.sfm.tracks import POINT_ERROR
 
 # What matches of photos that turns join are off, in reference pixels, and of their limit, if they are to tell a motion.
-# Of panoramas (16 places, focal lengths 0.6 to 1.5) they were off by up to 2, or, look-alikes, by 200 and more.
+# Of panoramas (12 places, focal lengths 0.6 to 1.5) they were off by up to 2, or, look-alikes, by 200 and more.
 _BEYOND_TURNS, _LOOK_ALIKE = 2.0, 20.0
 _DIFFERENT = 1.15  # times a known focal length
 _CLEARLY = 3.0  # of twice the log-likelihood
