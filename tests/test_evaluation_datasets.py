@@ -11,8 +11,9 @@ from PIL import Image
 from fvgen.cli.main import main
 from fvgen.errors import UserError
 from fvgen.evaluation.datasets import EvaluationScene, find_scenes, join_cameras
-from fvgen.evaluation.protocols import find_protocol
+from fvgen.evaluation.protocols import Split, find_protocol
 from fvgen.evaluation.store import read_frames
+from fvgen.evaluation.task import Placing, Task
 from fvgen.scene.formats.transforms_json import read_transforms_json
 from fvgen.scene.layouts import Stored
 from scene_copies import Copy, same_cameras
@@ -167,6 +168,53 @@ def test_blender_scenes_have_a_train_and_a_test_part(tmp_path: Path, copy: Copy)
     frames = find_scenes(tmp_path / "lego")[0].frames
     assert [frame.part for frame in frames] == ["train", "train", "test"]
     assert [frame.name for frame in frames] == ["frame_00001", "frame_00002", "frame_00003"]
+
+
+def test_a_picture_that_is_listed_again_is_a_frame_once(tmp_path: Path, copy: Copy) -> None:
+    """A train picture that is among the test pictures too is asked for, not given."""
+    path = copy.nerfstudio(tmp_path / "plain") / "transforms.json"
+    top = json.loads(path.read_text())
+    whole = list(top["frames"])
+    top["frames"].append(whole[3])
+    path.write_text(json.dumps(top))
+    (found,) = find_scenes(tmp_path / "plain")
+    again = Path(top["frames"][3]["file_path"]).name
+    assert len({frame.name for frame in found.frames}) == len(found) == len(copy.pictures)
+    assert found.remarks == [f"named more than once, used once: {again}"]
+    folder = copy.nerfstudio(tmp_path / "split")
+    (folder / "transforms.json").unlink()
+    for part, frames in (("train", whole[:4]), ("test", whole[3:6])):
+        (folder / f"transforms_{part}.json").write_text(json.dumps({**top, "frames": frames}))
+    (found,) = find_scenes(tmp_path / "split")
+    assert [frame.part for frame in found.frames] == ["train"] * 3 + ["test"] * 3
+    assert found.remarks == [f"named more than once, used once: {again}"]
+
+
+def test_masks_are_read_with_their_frames_and_told(tmp_path: Path, copy: Copy) -> None:
+    copy.nerfstudio(tmp_path)
+    pixels = np.full((copy.size[1], copy.size[0]), 255, np.uint8)
+    pixels[:20] = 0
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    plain = find_scenes(tmp_path)[0].fingerprint([0, 1])
+    path = tmp_path / "transforms.json"
+    top = json.loads(path.read_text())
+    top["frames"][0]["mask_path"] = "mask.png"
+    path.write_text(json.dumps(top))
+    (found,) = find_scenes(tmp_path)
+    mask = found.read(0).mask
+    assert mask is not None
+    assert torch.equal(mask, torch.from_numpy(pixels > 0))
+    assert found.read(1).mask is None
+    assert found.remarks == ["masks of 1 frames: no points from what they hide; scores take all pixels"]
+    assert found.fingerprint([1]) == find_scenes(tmp_path)[0].fingerprint([1])
+    masked = found.fingerprint([0, 1])
+    assert masked != plain
+    Image.fromarray(255 - pixels).save(tmp_path / "mask.png")
+    assert found.fingerprint([0, 1]) not in (masked, plain)
+    task = Task(Split("s", found.name, [0, 2], [1]), found, None, Placing())
+    assert task.photos.masks is not None
+    assert task.photos.masks[1] is None
+    assert not bool(task.photos.masks[0][20:].any())
 
 
 def test_the_scenes_we_measure_on(shared: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from fvgen.cameras import Cameras
+from fvgen.data.footage import SceneTask, open_footage
 from fvgen.errors import UserError
 from fvgen.scene.formats.colmap import (
     quaternion_from_rotation,
@@ -30,7 +31,7 @@ from fvgen.scene.formats.lens import Lens, undistort
 from fvgen.scene.formats.ply import read_ply, write_ply
 from fvgen.scene.formats.record import image_inside
 from fvgen.scene.formats.transforms_json import read_camera_path, read_transforms_json, write_transforms_json
-from fvgen.scene.formats.video import frame_times, frames_at, hdr_transfer, read_video, sharp_frames, write_video
+from fvgen.scene.formats.video import frame_times, frames_at, hdr_note, read_video, sharp_frames, write_video
 from fvgen.scene.photos import load_photos
 
 
@@ -902,15 +903,17 @@ def test_hdr_videos_are_tone_mapped(tmp_path: Path, transfer: str, number: int) 
                 plane.update(rows.tobytes())
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert hdr_transfer(path) == transfer
-    assert load_photos(path).notes == [f"v.mkv: filmed in HDR ({transfer}), tone-mapped to the colours of sRGB"]
+    assert hdr_note(path) == f"filmed in HDR ({transfer}), tone-mapped to the colours of sRGB"
+    assert load_photos(path).notes == [f"v.mkv: {hdr_note(path)}"]
+    assert open_footage(SceneTask("v", "video", path)).notes == (hdr_note(path),)
     want = compressed(np.array(lights)) / 203
     for image in (read_video(path)[0][1], sharp_frames(path, 3)[1][1], frames_at(path, [1])[0]):
         got = image[32, 16::32].float()
         assert float((got.amax(1) - got.amin(1)).max()) <= 2, "grey"
         np.testing.assert_allclose(got.mean(1).numpy(), 255 * (1.055 * want ** (1 / 2.4) - 0.055), atol=2)
     write_video(tmp_path / "sdr.mp4", numbered(3), 10)
-    assert hdr_transfer(tmp_path / "sdr.mp4") is None
+    assert hdr_note(tmp_path / "sdr.mp4") == ""
+    assert open_footage(SceneTask("v", "video", tmp_path / "sdr.mp4")).notes == ()
 
 
 @pytest.mark.parametrize("key_frames", [250, 12])

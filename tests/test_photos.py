@@ -20,7 +20,7 @@ from fvgen.scene import Photos, load_photos
 from fvgen.scene.build import build_scene
 from fvgen.scene.formats import images
 from fvgen.scene.formats.colmap import write_colmap
-from fvgen.scene.formats.images import focal_from_exif, read_photo
+from fvgen.scene.formats.images import focal_from_exif, is_cropped, read_photo
 from fvgen.scene.formats.transforms_json import write_transforms_json
 from fvgen.scene.formats.video import write_video
 
@@ -123,7 +123,8 @@ def test_shadows_of_files_are_no_photos_of_a_model(tmp_path: Path) -> None:
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
     files = [save(tmp_path / f, i) for i, f in enumerate(["a/1.png", "b/1.png", "b/1.jpg", "a/2.png"])]
     assert load_photos(files).names == ["1.png", "b_1.png", "1_2.jpg", "2.png"]
-    assert len(set(load_photos([*files, *files]).names)) == 8
+    more = [save(tmp_path / "more" / path.relative_to(tmp_path), 9 + i) for i, path in enumerate(files)]
+    assert len(set(load_photos([*files, *more]).names)) == 8
 
 
 def test_max_photos_takes_evenly_and_says_what_it_leaves_out(tmp_path: Path) -> None:
@@ -216,7 +217,13 @@ D60 = {FOCAL_MM: 29.0, FOCAL_35MM: 43}
         ({FOCAL_MM: 10.0, PLANE_X: 1000.0, PLANE_UNIT: 3}, (1500, 1000), 1000.0),
         ({FOCAL_MM: 10.0, PLANE_X: 2540.0, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1500, 1000), 500.0),
         ({FOCAL_MM: 10.0, PLANE_X: 2540.0, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1000, 1500), 500.0),
-        ({FOCAL_35MM: 28, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1000, 1000), None),
+        # Crops: of the whole picture as EXIF tells its size, scaled at least so much that the crop fits in, or else of
+        # one around it between 3:2 (1000 here) and 4:3.
+        ({FOCAL_35MM: 43.2666153 / 1.25, EXIF_WIDTH: 4000, EXIF_HEIGHT: 3000}, (1000, 1000), 4000.0),
+        ({FOCAL_35MM: 43.2666153 / 1.25, EXIF_WIDTH: 400, EXIF_HEIGHT: 300}, (600, 600), 800.0),
+        ({FOCAL_MM: 10.0, PLANE_X: 2540.0, EXIF_WIDTH: 3000, EXIF_HEIGHT: 2000}, (1000, 1000), 1000.0),
+        ({FOCAL_35MM: 43.2666153}, (1000, 400), 1000 * 1.5**0.5),
+        ({FOCAL_35MM: 43.2666153}, (500, 600), 500 * 3**0.5),
         ({FOCAL_MM: 10.0, PLANE_X: 2.54}, (1500, 1000), None),
         ({FOCAL_35MM: 28, FOCAL_MM: 10.0, PLANE_X: 25400.0}, (1500, 1000), 28 / 43.2666153 * math.hypot(1500, 1000)),
         ({FOCAL_35MM: 24, FOCAL_MM: 10.0, PLANE_X: 2540.0}, (1500, 1000), 1000.0),
@@ -226,6 +233,31 @@ D60 = {FOCAL_MM: 29.0, FOCAL_35MM: 43}
 def test_focal_from_exif(tags: dict, size: tuple[int, int], want: float | None) -> None:
     got = focal_from_exif(tags, *size)
     assert got == (want if want is None else pytest.approx(want, rel=1e-6))
+
+
+def test_a_crop_is_told_by_its_shape(tmp_path: Path) -> None:
+    """A camera's shapes are no crops; another than EXIF's own is one. It is said, unless cameras are given."""
+    native = {EXIF_WIDTH: 4000, EXIF_HEIGHT: 3000}
+    for size in ((400, 300), (300, 400), (600, 400), (1600, 900), (500, 500), (1920, 1088)):
+        assert not is_cropped({}, *size)
+        assert is_cropped(native, *size) == (sorted(size) != [300, 400])
+    for size in ((1000, 400), (500, 400), (500, 600)):
+        assert is_cropped({}, *size)
+    exif = Image.Exif()
+    exif.get_ifd(EXIF)[FOCAL_35MM] = 35
+    for i in range(3):
+        save(tmp_path / f"{i}.jpg", i, 160 if i else 96, 72, **({"exif": exif} if i < 2 else {}))
+    photos = load_photos(tmp_path)
+    assert photos.cropped == [False, True, False]
+    assert photos.focals == [
+        pytest.approx(35 / 43.2666153 * 120),
+        pytest.approx(35 / 43.2666153 * 160 * 1.5**0.5),
+        None,
+    ]
+    assert photos.notes == ["1.jpg: cropped, so that EXIF's focal length is uncertain; matches decide"]
+    cameras = Cameras.concatenate([look(str(i)) for i in range(3)])[[1, 2]].resized(160, 72)
+    write_transforms_json(tmp_path / "transforms.json", cameras, ["1.jpg", "2.jpg"])
+    assert load_photos(tmp_path).notes == []
 
 
 def test_focal_is_read_from_the_file(tmp_path: Path) -> None:
@@ -444,6 +476,62 @@ def test_blender_scenes_read_their_train_split(tmp_path: Path) -> None:
     assert photos.names == ["0.png", "1.png", "2.png"]
     assert photos.cameras is not None
     assert photos.notes == [f"{tmp_path / 'lego'}: used transforms_train.json; not used: transforms_test.json"]
+
+
+def test_a_photo_that_is_named_again_is_used_once(tmp_path: Path) -> None:
+    """In a transforms.json, in a COLMAP model, as a file beside its folder, and by a link."""
+    posed_scene(tmp_path / "json")
+    edit(tmp_path / "json/transforms.json", lambda top: top["frames"].append(top["frames"][2] | {"fl_x": 1.0}))
+    colmap_text(tmp_path / "colmap/sparse/0", 3, True)
+    listed = tmp_path / "colmap/sparse/0/images.txt"
+    again = [line.replace("1 ", "9 ", 1) for line in listed.read_text().splitlines() if line.endswith("0.png")]
+    listed.write_text("\n".join([*listed.read_text().splitlines(), *again, ""]))
+    for i in range(3):
+        save(tmp_path / f"colmap/images/{i}.png", i)
+        save(tmp_path / f"plain/{i}.png", i)
+    (tmp_path / "plain/link.png").symlink_to("1.png")
+    for sources, name in (
+        (["json"], "2.png"),
+        (["colmap"], "0.png"),
+        (["plain"], "link.png"),
+        (["plain/2.png", "plain/0.png", "plain/1.png", "plain/0.png", "plain/0.png"], "0.png"),
+    ):
+        photos = load_photos([tmp_path / source for source in sources])
+        assert sorted(photos.names) == ["0.png", "1.png", "2.png"]
+        assert photos.remarks() == [f"left out {name}: named more than once, used once"]
+        if photos.cameras is not None:
+            assert len(photos.cameras) == 3
+            assert float(photos.cameras.intrinsics[:, 0, 0].min()) > 80  # the first camera of each is taken
+    assert "only one photo (named 2 times)" in failing(tmp_path / "plain/0.png", tmp_path / "plain/0.png")
+
+
+@pytest.mark.parametrize("posed", [False, True])
+def test_a_picture_under_two_names_is_used_once(tmp_path: Path, posed: bool) -> None:
+    posed_scene(tmp_path)
+    (tmp_path / "images/1.png").write_bytes((tmp_path / "images/0.png").read_bytes())
+    photos = load_photos(tmp_path if posed else tmp_path / "images")
+    assert photos.names == ["0.png", "2.png"]
+    assert [path.name for path in photos.files if path] == ["0.png", "2.png"]
+    assert photos.remarks() == ["left out 1.png: the same picture as 0.png"]
+    assert photos.cameras is None or photos.cameras.centers[:, 0].tolist() == [0.0, 2.0]
+
+
+def test_masks_beside_a_colmap_model_are_used_and_told(tmp_path: Path) -> None:
+    """``masks/0.png.png`` as COLMAP names it and ``masks/1.png``; the third has none."""
+    colmap_text(tmp_path / "sparse/0", 3, True)
+    (tmp_path / "masks").mkdir()
+    pixels = np.full((72, 96), 255, np.uint8)
+    pixels[:24] = 0
+    for i, name in enumerate(("0.png.png", "1.png", "other.png")):
+        save(tmp_path / f"images/{i}.png", i)
+        Image.fromarray(pixels).save(tmp_path / "masks" / name)
+    photos = load_photos(tmp_path)
+    assert photos.masks is not None
+    assert photos.masks[2] is None
+    for mask in photos.masks[:2]:
+        assert mask is not None
+        assert torch.equal(mask, torch.from_numpy(pixels > 0))
+    assert photos.notes == [f"{tmp_path / 'masks'}: masks of 2 photos; what is black in them is not used"]
 
 
 def test_masks_are_turned_and_scaled_like_their_photos(tmp_path: Path) -> None:
@@ -732,9 +820,9 @@ def test_too_few_photos(tmp_path: Path) -> None:
     assert "at least two" in failing(tmp_path)
     save(tmp_path / "copy.png")
     assert "same picture" in failing(tmp_path)
-    assert "same picture" in failing(one, one, one)
+    assert "only one photo (named 3 times)" in failing(one, one, one)
     save(tmp_path / "other.png", 1)
-    assert len(load_photos(tmp_path)) == 3
+    assert load_photos(tmp_path).names == ["copy.png", "other.png"]
 
 
 def test_no_permission(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from fvgen.data.pairs import Pair, make_pair, procedural_pair
 from fvgen.data.prepare import Clip, Ledger, cropped, make_samples, moving, prepare_scene, split_of
 from fvgen.data.reader import PairShards
 from fvgen.data.recipe import PrepareRecipe
+from fvgen.data.summary import describe, summarise
 from fvgen.errors import UserError
 from fvgen.procedural import procedural_scene
 from fvgen.rendering import render_points
@@ -248,6 +249,42 @@ def test_a_wide_gap_in_footage_costs_the_clips_across_it_alone():
     samples = make_samples(clips, ledger, SceneTask("walk", "posed", Path()), recipe)
     assert [s.facts["start"] for s in samples] == [before.start, after.start]
     assert ledger.dropped == {"little covered": 1}  # what contains it was not tried
+
+
+def test_masked_pixels_give_no_points_and_that_is_told(tmp_path, caplog):
+    """A magenta block in every picture, masked: the guide does not know of it; the same without masks shows it."""
+    magenta, block = np.array([255, 0, 255], np.uint8), (slice(48, 72), slice(80, 104))
+    shares = {}
+    for name in ("plain", "masked"):
+        folder = save_scene(tmp_path / name)
+        usable = np.full((120, 192), 255, np.uint8)
+        usable[block] = 0
+        Image.fromarray(usable).save(folder / "mask.png")
+        for path in (folder / "images").iterdir():
+            picture = np.array(Image.open(path))
+            picture[block] = magenta
+            Image.fromarray(picture).save(path)
+        listed = json.loads((folder / "transforms.json").read_text())
+        listed["frames"].append(listed["frames"][0])
+        if name == "masked":
+            listed["frames"] = [{**frame, "mask_path": "mask.png"} for frame in listed["frames"]]
+        (folder / "transforms.json").write_text(json.dumps(listed))
+        with caplog.at_level("INFO", "fvgen"):
+            prepare_pairs([folder], replace(RECIPE, least_psnr=0.0), tmp_path / f"{name}-pairs")
+        shards = [PairShards(tmp_path / f"{name}-pairs", split) for split in ("train", "heldout")]
+        (pair,) = [one.read(0)[0] for one in shards if len(one)]
+        shown = pair.guide[~pair.photo].astype(int)
+        shares[name] = float((np.abs(shown - magenta).max(-1) < 60).mean())
+        told = record(tmp_path / f"{name}-pairs", name)["facts"]["remarks"]
+        assert told[0] == "named more than once, used once: 0.png"
+        assert all(f"{name}: {line}" in caplog.messages for line in told)
+        page = describe(summarise(tmp_path / f"{name}-pairs"))
+        assert "noted: 1 x named more than once" in page
+        masks = "masks of 8 frames: no points from what they hide, which the frames to learn still show"
+        assert told[1:] == ([masks] if name == "masked" else [])
+        assert ("noted: 1 x masks of frames: no points" in page) == (name == "masked")
+    assert shares["plain"] > 0.005
+    assert shares["masked"] == 0
 
 
 def test_bad_footage_is_counted_and_named_and_stops_nothing(walk, tmp_path):

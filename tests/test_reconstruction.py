@@ -33,7 +33,7 @@ from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import project, sh_basis, splat_gsplat, splat_torch, view_colors
 from fvgen.reconstruction.run import check_output, reconstruct
 from fvgen.scene.formats.colmap import write_colmap
-from fvgen.scene.formats.images import write_png
+from fvgen.scene.formats.images import read_photo, write_png
 from fvgen.scene.formats.ply import write_ply
 from fvgen.scene.formats.transforms_json import read_transforms_json, write_transforms_json
 from fvgen.scene.formats.video import frame_times, read_video
@@ -565,6 +565,35 @@ def test_true_frames_of_another_world_are_refused(tmp_path: Path) -> None:
     (out / "summary.json").write_text(json.dumps({"geometry": "colmap"}))
     with pytest.raises(UserError, match="worlds differ"):
         read_held_out(out / "transforms.json", read_capture(out))
+
+
+def test_what_masks_hide_of_photographs_is_not_fitted(tmp_path: Path) -> None:
+    """Of one that the path passes and of one beside it; other pixels there lead to the same scene."""
+    out, cameras = write_out(tmp_path / "out"), path_cameras(6)
+    mask = torch.ones(SIZE[1], SIZE[0], dtype=torch.bool)
+    mask[: SIZE[1] // 2, : SIZE[0] // 3] = False
+    for folder in ("photos", "masks"):
+        (out / folder).mkdir()
+    write_png(out / "masks" / "0.png", mask)
+    pictures = [read_photo(out / "images" / f"{i:05d}.png").image for i in (0, 5, 2)]
+    for name, picture in zip(("0.jpg", "5.jpg", "beside.png"), pictures):
+        Image.fromarray(picture.numpy()).save(out / "photos" / name)
+    extras = [{"mask_path": "masks/0.png"}, {}, {"mask_path": "masks/0.png"}]
+    names = [f"photos/{name}" for name in ("0.jpg", "5.jpg", "beside.png")]
+    write_transforms_json(out / "transforms_photos.json", cameras[[0, 5, 2]], names, extras)
+    capture = read_capture(out)
+    assert capture.photo == ["0.jpg", None, None, None, None, "5.jpg", "beside.png"]
+    for frame, want in ((0, mask), (1, torch.ones_like(mask)), (5, torch.ones_like(mask)), (6, mask)):
+        assert torch.equal(capture.covered[frame], want)
+    spoiled = capture.images.clone()
+    spoiled[[0, 6]] = torch.where(mask[..., None], spoiled[[0, 6]], 255 - spoiled[[0, 6]])
+    means = []
+    for images in (capture.images, spoiled):
+        fit = Optimisation(replace(capture, images=images), Settings(iterations=40), splat_torch, torch.device("cpu"))
+        while not fit.done:
+            fit.step()
+        means.append(fit.gaussians.means)
+    torch.testing.assert_close(*means)
 
 
 def test_large_frames_are_fitted_smaller(tmp_path: Path) -> None:

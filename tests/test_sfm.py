@@ -307,7 +307,7 @@ def test_photos_from_one_spot_are_refused_whatever_their_lens(
 
 
 @pytest.mark.parametrize(
-    ("look_alikes", "joined", "one_spot"), [(20, True, True), (400, True, False), (20, False, False)]
+    ("look_alikes", "joined", "one_spot"), [(20, True, True), (100, True, True), (400, True, False), (20, False, False)]
 )
 def test_look_alikes_at_the_ends_of_a_panorama_are_no_motion(look_alikes: int, joined: bool, one_spot: bool) -> None:
     """A few matches between photos that turns join say nothing; many do, and those of a photo that no turn joins."""
@@ -373,6 +373,29 @@ def test_keypoints_follow_a_shift_of_the_picture() -> None:
     assert use.mean() > 0.5
     moved_to = (points[0][indices[:, 0]] - points[1][indices[:, 1]])[use]
     assert np.median(np.linalg.norm(moved_to - [64.0, 32.0], axis=1)) < 0.1
+
+
+@pytest.mark.usefixtures("few_keypoints")
+def test_masked_pixels_are_not_matched() -> None:
+    image = textured_image(352, 256)
+    photos = photos_of(image[:240, :320], image[16:, 32:])
+    mask = torch.ones(240, 320, dtype=torch.bool)
+    mask[:, :150] = False
+    whole, part = (sfm.observe(replace(photos, masks=masks)) for masks in (None, [mask, None]))
+    assert len(whole.pairs[0].indices) > len(part.pairs[0].indices) > 30
+    matched = part.points[0][part.pairs[0].indices[:, 0]]
+    assert matched[:, 0].min() > 148  # moved by a pixel or so once matched
+
+
+@pytest.mark.usefixtures("few_keypoints")
+def test_focal_lengths_of_crops_are_held_less() -> None:
+    """Of photos of one size the crops have a focal length of their own."""
+    image = textured_image(352, 256)
+    photos = replace(photos_of(image[:240, :320], image[16:, 32:]), focals=[300.0, 300.0])
+    whole, some = sfm.observe(photos), sfm.observe(replace(photos, cropped=[False, True]))
+    assert (whole.group.tolist(), whole.focal_spread.tolist()) == ([0, 0], [0.05])
+    assert (some.group.tolist(), some.focal_spread.tolist()) == ([0, 1], [0.05, 0.2])
+    assert some.focal_prior.tolist() == [300.0, 300.0]
 
 
 def test_alignment_finds_a_known_affine_motion() -> None:

@@ -186,6 +186,8 @@ class Evaluate:
                 if scene.name in {other.name for other in found}:
                     raise UserError(f"{folder}: there is another scene called {scene.name}; evaluate them one by one")
                 found.append(scene)
+                for remark in scene.remarks:
+                    _log.info("%s: %s", scene.name, remark)
         return found
 
     def _plan(self, protocol: "Protocol", framing: "Framing", scenes: "dict[str, EvaluationScene]") -> "Plan":

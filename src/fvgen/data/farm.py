@@ -23,7 +23,7 @@ from fvgen.data.footage import SceneTask, find_scenes
 from fvgen.data.prepare import Clip, Ledger, make_samples, prepare_scene, read_clips, split_of, write_samples
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.data.samples import Sample
-from fvgen.data.shards import is_finished, write_manifest
+from fvgen.data.shards import is_finished, remarks, write_manifest
 from fvgen.errors import UserError
 from fvgen.packages import require
 from fvgen.progress import track
@@ -71,6 +71,8 @@ def prepare_pairs(
     _log.info("scenes: %d to prepare, %d there already", len(todo), len(tasks) - len(todo))
     for number, name in enumerate(track(done, "scenes", total=len(todo)), 1):
         _log.info("prepared %d of %d: %s", number, len(todo), name)
+        for remark in remarks(folder, split_of(name, recipe.held_out), name):
+            _log.info("%s: %s", name, remark)
     return write_manifest(folder)
 
 

@@ -7,7 +7,7 @@ needs to open it.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -20,8 +20,8 @@ from fvgen.scene.formats.colmap import colmap_model_folder
 from fvgen.scene.formats.images import image_size, is_photo, read_photo
 from fvgen.scene.formats.re10k import ChunkScene, TimedCamera, chunk_scene, is_re10k, read_chunk, read_re10k
 from fvgen.scene.formats.record import image_inside, local_path, natural_key
-from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at
-from fvgen.scene.layouts import LAYOUTS, Found, Stored
+from fvgen.scene.formats.video import VIDEO_SUFFIXES, frame_times, frames_at, hdr_note
+from fvgen.scene.layouts import LAYOUTS, Found, Stored, listed_again
 from fvgen.scene.photos import Shot, posed_shot
 
 _DEPTH = 3  # folders below the source in which scenes are looked for: DL3DV has two, CO3D one
@@ -55,6 +55,7 @@ class Footage:
         times: ``N`` ascending seconds where they are known.
         read: pictures with their cameras (``None`` where not given) of ascending frame numbers.
         pictures: the folder they are from, where the layout may have several sizes; else ``""``.
+        notes: what was done to them that the user should know, a line each.
     """
 
     count: int
@@ -62,6 +63,7 @@ class Footage:
     times: list[float] | None
     read: Callable[[Sequence[int]], list[Shot]]
     pictures: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class TimesGoBackwards(UserError):
@@ -174,8 +176,10 @@ def open_footage(task: SceneTask, wanted: Stored = Stored()) -> Footage:  # noqa
     path = task.path
     match task.layout:
         case "video":
-            times = frame_times(path)
-            return Footage(len(times), None, times, lambda rows: [Shot(x, None, None) for x in frames_at(path, rows)])
+            times, note = frame_times(path), hdr_note(path)
+            notes = (note,) if note else ()
+            read = partial(_frames_of, path)
+            return Footage(len(times), None, times, read, notes=notes)
         case "frames":
             found = (p for p in path.iterdir() if is_photo(p))
             files = sorted(found, key=lambda p: natural_key(p.name))
@@ -200,17 +204,24 @@ def open_footage(task: SceneTask, wanted: Stored = Stored()) -> Footage:  # noqa
     raise ValueError(f"there is no layout '{task.layout}'")
 
 
+def _frames_of(video: Path, rows: Sequence[int]) -> list[Shot]:
+    return [Shot(image) for image in frames_at(video, rows)]
+
+
 def _photo(path: Path) -> Shot:
     photo = read_photo(path)
-    return Shot(photo.upright(), photo.focal, None)
+    return Shot(photo.upright(), None if photo.cropped else photo.focal)
 
 
 def _of_files(frames: list[Found]) -> Footage:
     def read(rows: Sequence[int]) -> list[Shot]:
-        return [posed_shot(frames[i].record, frames[i].image) for i in rows]
+        return [posed_shot(frames[i].record, frames[i].image, frames[i].mask) for i in rows]
 
     centers = torch.stack([frame.record.world_from_camera[:3, 3] for frame in frames])
-    return Footage(len(frames), centers, None, read, frames[0].pictures)
+    notes = [listed_again(frames)] if any(frame.listed > 1 for frame in frames) else []
+    if masked := sum(frame.mask is not None for frame in frames):
+        notes.append(f"masks of {masked} frames: no points from what they hide, which the frames to learn still show")
+    return Footage(len(frames), centers, None, read, frames[0].pictures, tuple(notes))
 
 
 def _timed(cameras: list[TimedCamera], shot: Callable[[int], Shot]) -> Footage:

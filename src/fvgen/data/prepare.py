@@ -28,7 +28,7 @@ from fvgen.errors import UserError
 from fvgen.pictures import to_bytes
 from fvgen.procedural.textures import TextureBank
 from fvgen.rendering.guide import GuideKind, resample_photo
-from fvgen.scene.depth import estimate_depths
+from fvgen.scene.depth import estimate_depths, without_masked
 from fvgen.scene.geometry import (
     NETWORKS,
     EstimateDisagrees,
@@ -60,6 +60,8 @@ class Clip:
         cameras: ``T`` cameras at that size, or ``None``.
         focals: focal lengths in pixels where the pictures tell them.
         pictures: the folder they are from, where the scene has several sizes of them; else ``""``.
+        masks: ``[H, W]`` bool of each picture, False where its pixels are not to be used, or ``None``; empty where
+            no picture has one.
     """
 
     stretch: Stretch
@@ -67,14 +69,16 @@ class Clip:
     cameras: Cameras | None
     focals: list[float | None]
     pictures: str = ""
+    masks: list[Tensor | None] = field(default_factory=list)
 
 
 @dataclass
 class Ledger:
-    """What was dropped: counts by reason, and the first few in words."""
+    """What was dropped: counts by reason, and the first few in words; and what else was done to a scene's pictures."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, note: str = "") -> None:
         """Count a clip or scene."""
@@ -117,6 +121,7 @@ def read_clips(task: SceneTask, recipe: PrepareRecipe, ledger: Ledger) -> Iterat
     except (UserError, OSError) as error:
         ledger.drop("unreadable", str(error))
         return
+    ledger.remarks += footage.notes
     tried = stretches(footage.count, recipe, _rng(task, recipe))
     if not tried:
         ledger.drop("too short", f"{footage.count} frames")
@@ -148,7 +153,7 @@ def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Led
         if not float(span) > 0:
             ledger.drop("static")
             return None
-    images, focals = [shot.image for shot in shots], [shot.focal for shot in shots]
+    images, focals, masks = ([getattr(shot, part) for shot in shots] for part in ("image", "focal", "mask"))
     height, width = images[0].shape[:2]
     scale = _DEPTH_SCALE * max(recipe.width / width, recipe.height / height)
     if scale < 1:  # just large enough to cover the size at which depth is estimated
@@ -156,7 +161,11 @@ def _read(footage: Footage, stretch: Stretch, recipe: PrepareRecipe, ledger: Led
         images = [to_bytes(resample_photo(image, box, *size)) for image in images]
         cameras = cameras.resized(*size) if cameras is not None else None
         focals = [focal and focal * size[0] / width for focal in focals]
-    return Clip(stretch, images, cameras, focals, footage.pictures)
+        masks = [
+            None if mask is None else F.interpolate(mask[None, None].float(), size[::-1])[0, 0] > 0 for mask in masks
+        ]
+    masks = masks if any(mask is not None for mask in masks) else []
+    return Clip(stretch, images, cameras, focals, footage.pictures, masks)
 
 
 def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
@@ -172,7 +181,8 @@ def cropped(shot: Shot, crop: tuple[float, float, float, float] | None) -> Shot:
     if right <= left or bottom <= top:
         raise UserError(f"nothing is left of {width}x{height} pixels after the crop")
     camera = shot.camera and shot.camera.cropped(left, top, right - left, bottom - top)
-    return Shot(shot.image[top:bottom, left:right], shot.focal, camera)
+    mask = None if shot.mask is None else shot.mask[top:bottom, left:right]
+    return Shot(shot.image[top:bottom, left:right], shot.focal, camera, mask)
 
 
 def make_samples(clips: Iterable[Clip], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe) -> list[Sample]:
@@ -261,6 +271,8 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
         if len(told.photos) < len(rows) or told.depths is None:
             raise Unfit("not all frames placed")
         depths, fit = [told.depths[rows.index(i)] for i in shown], told.fit
+    if clip.masks:
+        depths = [without_masked(one, cameras[i], clip.masks[i]) for one, i in zip(depths, shown)]
     path, boxes = cameras.covering(recipe.width, recipe.height)
     truth = torch.stack([resample_photo(im, box, recipe.width, recipe.height) for im, box in zip(clip.images, boxes)])
     pair = make_pair(to_bytes(truth).numpy(), path, depths, shown, recipe.device, recipe.guide)
@@ -282,7 +294,8 @@ def pair_of(clip: Clip, recipe: PrepareRecipe, rng: np.random.Generator) -> tupl
 
 def _placed(clip: Clip, recipe: PrepareRecipe) -> Geometry:
     """The clip's frames with their cameras, given ones or else estimated from all of them."""
-    photos = Photos([f"{k:04d}.png" for k in range(len(clip.images))], clip.images, clip.focals)
+    names = [f"{k:04d}.png" for k in range(len(clip.images))]
+    photos = Photos(names, clip.images, clip.focals, masks=clip.masks or None)
     if clip.cameras is not None:
         return Geometry(photos, clip.cameras, "given")
     weights = recipe.geometry_weights if recipe.geometry in NETWORKS else None
@@ -318,5 +331,5 @@ def moving(pair: Pair, guide_kind: GuideKind) -> bool:
 
 def write_samples(samples: list[Sample], ledger: Ledger, task: SceneTask, recipe: PrepareRecipe, folder: Path) -> None:
     """Write a scene and mark it as finished."""
-    facts = {"layout": task.layout, "notes": ledger.notes}
+    facts = {"layout": task.layout, "notes": ledger.notes, **({"remarks": ledger.remarks} if ledger.remarks else {})}
     write_scene(folder, split_of(task.name, recipe.held_out), task.name, samples, ledger.dropped, facts)

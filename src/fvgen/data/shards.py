@@ -149,6 +149,12 @@ def read_scene(folder: Path, split: str, scene: str) -> dict[str, Any] | None:
     return record
 
 
+def remarks(folder: Path, split: str, scene: str) -> list[str]:
+    """What was done to the pictures of a finished scene that the user should know, a line each."""
+    record = read_scene(folder, split, scene)
+    return [str(line) for line in record["facts"].get("remarks", ())] if record else []
+
+
 def write_manifest(folder: Path) -> Path:
     """Write ``manifest.json`` anew from the tars and the scenes' records.
 

@@ -1,8 +1,10 @@
 """What a folder of training pairs holds, in words, bars and one picture; and whether all of it can be read."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from fvgen.data.reader import PairShards
 from fvgen.data.samples import DamagedSample
-from fvgen.data.shards import SPLITS, drops, read_scene
+from fvgen.data.shards import SPLITS, drops, read_scene, remarks
 from fvgen.errors import UserError
 from fvgen.files import sha256_of
 from fvgen.progress import track
@@ -37,6 +39,7 @@ class Summary:
         splits: by name.
         dropped: clips that gave no pair, by reason.
         damaged: what cannot be used and why.
+        remarks: what was done to the pictures of how many scenes.
         figures: of all clips, by name: frames, coverage and every plain number in their facts.
     """
 
@@ -44,6 +47,7 @@ class Summary:
     dropped: dict[str, int]
     damaged: dict[str, str]
     figures: dict[str, list[float]]
+    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def open_splits(folder: Path) -> dict[str, PairShards]:
@@ -66,6 +70,7 @@ def summarise(folder: Path) -> Summary:
     splits: dict[str, Holdings] = {}
     damaged: dict[str, str] = {}
     figures: dict[str, list[float]] = {"frames": []}
+    told = Counter[str]()
     for name, shards in open_splits(folder).items():
         size = sum(shard.bytes for shard in shards.shards)
         frames = [entry.frames for _, entry in shards.samples]
@@ -74,11 +79,12 @@ def summarise(folder: Path) -> Summary:
         figures["frames"] += frames
         for scene in (shard.scene for shard in shards.shards):
             record = read_scene(folder, name, scene)
+            told.update(re.sub(r"\d+ frames", "frames", line) for line in remarks(folder, name, scene))
             for facts in record["samples_facts"].values() if record else ():
                 for key, value in facts.items():
                     if isinstance(value, int | float) and not isinstance(value, bool):
                         figures.setdefault(key, []).append(float(value))
-    return Summary(splits, drops(folder), damaged, figures)
+    return Summary(splits, drops(folder), damaged, figures, dict(told))
 
 
 def describe(summary: Summary) -> str:
@@ -88,6 +94,7 @@ def describe(summary: Summary) -> str:
         for name, h in summary.splits.items()
     ]
     lines += [f"dropped: {count} x {reason}" for reason, count in summary.dropped.items()]
+    lines += [f"noted: {count} x {remark}" for remark, count in summary.remarks.items()]
     lines += [f"damaged: {name}: {reason}" for name, reason in summary.damaged.items()]
     for name, values in summary.figures.items():
         if values:

@@ -11,8 +11,10 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.layouts import LAYOUTS, Found, Stored
+from fvgen.scene.layouts import LAYOUTS, Found, Stored, listed_again
 from fvgen.scene.photos import Shot, posed_shot
+
+UNMASKED = "scores take all pixels"
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,25 @@ class EvaluationScene:
         """The folder its pictures are read from, such as ``images_4``, where its layout may have several sizes."""
         return self.frames[0].pictures
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is done to its pictures that the user should know, a line each."""
+        told = [listed_again(list(self.frames))]
+        masked = sum(frame.mask is not None for frame in self.frames)
+        told += [f"masks of {masked} frames: no points from what they hide; {UNMASKED}"] if masked else []
+        return [line for line in told if line]
+
     def read(self, index: int) -> Shot:
-        """One frame: its picture, upright and undistorted, and its camera at that picture's size.
+        """One frame: its picture, upright and undistorted, its camera at that picture's size, and its mask.
 
         Raises:
             UserError: a picture that is missing, damaged or of another shape than its camera.
         """
         frame = self.frames[index]
-        return posed_shot(frame.record, frame.image)
+        return posed_shot(frame.record, frame.image, frame.mask)
 
     def fingerprint(self, indices: Sequence[int]) -> str:
-        """SHA-256 over the names, cameras and files of some frames."""
+        """SHA-256 over the names, cameras and files of some frames, masks too."""
         digest = hashlib.sha256()
         for index in indices:
             frame = self.frames[index]
@@ -65,6 +75,8 @@ class EvaluationScene:
             digest.update(f"{record.size} {record.lens}".encode())
             digest.update(frame.record.world_from_camera.numpy().tobytes())
             digest.update(frame.image.read_bytes())
+            if frame.mask is not None:
+                digest.update(frame.mask.read_bytes())
         return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from fvgen.cameras import Cameras
 from fvgen.cameras.alignment import world_from_local
 from fvgen.devices import hardware
 from fvgen.errors import UserError
-from fvgen.evaluation.datasets import EvaluationScene
+from fvgen.evaluation.datasets import UNMASKED, EvaluationScene
 from fvgen.evaluation.protocols import Split, index_hash, index_text
 from fvgen.evaluation.scores import Scorer, mean_of_all, mean_of_means, means
 from fvgen.evaluation.store import Store, code_hash, key_of, pictures_hash, safe_name, software
@@ -117,6 +117,7 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
             "rounding": "8 bits, rounded to the nearest level, for every system and the truth",
             "lens": plan.lens,
             "given_photos": "whole, at their own size",
+            **({"masks": f"of given photos: what they hide gives no points; {UNMASKED}"} if _masked(plan) else {}),
         },
         **scorer.definition(),
         "metrics_absent": scorer.absent,
@@ -128,6 +129,11 @@ def evaluate(plan: Plan, systems: Sequence[System], scorer: Scorer, store: Store
         **({"mean_of_datasets": _mean_of_datasets(datasets, names)} if len(datasets) > 1 else {}),
         "splits": records,
     }
+
+
+def _masked(plan: Plan) -> bool:
+    frames = (frame for split in plan.splits for frame in plan.scenes[split.scene].frames)
+    return any(frame.mask is not None for frame in frames)
 
 
 class _Worker:

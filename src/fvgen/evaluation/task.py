@@ -250,13 +250,15 @@ class Task:
 
     @cached_property
     def photos(self) -> Photos:
-        """The given photos, whole, with their given cameras."""
+        """The given photos, whole, with their given cameras and masks."""
         shots = [self.source.read(i) for i in self.split.context]
         return Photos(
             names=[f.name + f.image.suffix for f in (self.source.frames[i] for i in self.split.context)],
             images=[shot.image for shot in shots],
             focals=[shot.focal for shot in shots],
+            cropped=[shot.cropped for shot in shots],
             cameras=join_cameras(shots),
+            masks=[shot.mask for shot in shots] if any(shot.mask is not None for shot in shots) else None,
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """What ``fvgen generate`` left in a folder, read and checked: frames, their cameras, what the guide covered, points."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from torch.nn.functional import interpolate
 from fvgen.cameras import Cameras
 from fvgen.cameras.alignment import Similarity
 from fvgen.errors import UserError
-from fvgen.evaluation.task import Framing
+from fvgen.evaluation.task import Framing, nearest
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.rendering.guide import resample_photo
 from fvgen.scene.formats.images import read_photo
 from fvgen.scene.formats.ply import read_ply
-from fvgen.scene.formats.record import CameraRecord, image_inside
+from fvgen.scene.formats.record import CameraRecord, image_inside, mask_inside
 from fvgen.scene.formats.transforms_json import read_records, read_transforms_json
 from fvgen.scene.photos import posed_shot
 
@@ -34,7 +34,7 @@ class Capture:
 
     Attributes:
         images: ``[F, H, W, 3]`` uint8.
-        covered: ``[F, H, W]`` bool, where the guide had points; everywhere in photographs.
+        covered: ``[F, H, W]`` bool, where the guide had points; in photographs what no mask hides.
         cameras: ``F`` cameras of one size.
         photo: for each frame the file name of the photograph it is, or ``None`` where it was generated.
         flight: how many of the frames, the first ones, are on the path; the rest are photographs beside it.
@@ -135,17 +135,21 @@ def read_capture(folder: str | Path) -> Capture:
     geometry = summary.get("geometry", "") if isinstance(summary, dict) else ""
     flight, beside = len(photo), folder / "transforms_photos.json"
     if beside.is_file():
-        for name, picture, camera in framed_shots(read_records(beside), folder, {p for p in photo if p}, size):
+        passed, entries = {p for p in photo if p}, read_records(beside)
+        for name, picture, camera, usable in framed_shots(entries, folder, passed, size):
             photo.append(name)
             images.append(to_bytes(picture))
-            covered.append(torch.ones_like(covered[0]))
+            covered.append(usable)
             cameras = Cameras.concatenate([cameras, camera])
+        masked = [entry for entry in entries if entry.raw.get("mask_path")]  # and those of frames of the path:
+        hidden = {name: usable for name, *_, usable in framed_shots(masked, folder, set(photo[flight:]), size)}
+        covered[:flight] = [hidden.get(name or "", own) for name, own in zip(photo, covered[:flight])]
     return Capture(torch.stack(images), torch.stack(covered), cameras, photo, flight, positions, colors, str(geometry))
 
 
 def framed_shots(
-    records: Iterable[CameraRecord], folder: Path, passed: set[str], size: tuple[int, int]
-) -> Iterator[tuple[str, Tensor, Cameras]]:
+    records: Iterable[CameraRecord], folder: Path, passed: Collection[str | None], size: tuple[int, int]
+) -> Iterator[tuple[str, Tensor, Cameras, Tensor]]:
     """Photographs of a ``transforms.json``, scaled and cut to a size.
 
     Args:
@@ -155,7 +159,7 @@ def framed_shots(
         size: (width, height).
 
     Yields:
-        File name, picture ``[H, W, 3]`` float 0..1 and camera of each.
+        File name, picture ``[H, W, 3]`` float 0..1, camera and what is to be used of it, ``[H, W]`` bool, of each.
 
     Raises:
         UserError: an entry without file or camera.
@@ -167,11 +171,12 @@ def framed_shots(
         path = image_inside(folder, record.file_path, record.where)
         if path.name in passed:
             continue
-        shot = posed_shot(record, path)
+        shot = posed_shot(record, path, mask_inside(folder, record))
         if shot.camera is None:
             raise UserError(f"{record.where}: no camera")
         camera, boxes = framing.cameras(shot.camera)
-        yield path.name, framing.picture(shot.image, boxes[0]), camera
+        usable = torch.ones(size[::-1], dtype=torch.bool) if shot.mask is None else nearest(shot.mask, boxes[0], size)
+        yield path.name, framing.picture(shot.image, boxes[0]), camera, usable
 
 
 def _photo_of(record: dict[str, Any], where: str) -> str | None:

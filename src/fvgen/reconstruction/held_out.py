@@ -46,7 +46,7 @@ def read_held_out(path: str | Path, capture: Capture) -> HeldOut:
     found = list(framed_shots(records, path.parent, used, capture.cameras.size))
     if not found:
         raise UserError(f"`truth` {path}: all of its frames are photographs that were used")
-    names, images, cameras = zip(*found)
+    names, images, cameras, _ = zip(*found)
     return HeldOut(list(names), torch.stack(images), Cameras.concatenate(list(cameras)))
 
 

@@ -78,7 +78,8 @@ class Optimisation:
         self.iteration = 0
         self.log: list[dict[str, float]] = []
         self._targets = capture.images.to(device).float() / 255
-        self._trust = torch.where(capture.covered, 1.0, settings.trust_holes).to(device)
+        self._covered = capture.covered.to(device)
+        self._trust = torch.where(self._covered, 1.0, settings.trust_holes)
         self._views = capture.cameras.camera_from_world.float().to(device)
         self._intrinsics = capture.cameras.intrinsics.float().to(device)
         self.corrections = Corrections(len(capture), self.depth).to(device)
@@ -162,13 +163,16 @@ class Optimisation:
             view = self.corrections.camera(frame, view)
         picture = self.renderer(self.gaussians, view, self._intrinsics[frame], self.capture.cameras.size)
         shown = picture.over(background)
+        target = self._targets[frame]
+        if not made:  # what a mask hides is no error, whatever is there
+            shown, target = (torch.where(self._covered[frame][..., None], one, 0.0) for one in (shown, target))
         if not made or settings.photo_share <= 0:
-            return photo_loss(shown, self._targets[frame], settings.dssim)
+            return photo_loss(shown, target, settings.dssim)
         if settings.colors:
             shown = self.corrections.color(frame, shown)
         penalty = self.corrections.penalty(frame, settings.color_penalty, settings.motion_penalty)
         trust = self._trust[frame]
-        return penalty + generated_loss(shown, self._targets[frame], trust, settings.dssim, settings.outlier)
+        return penalty + generated_loss(shown, target, trust, settings.dssim, settings.outlier)
 
     def _select(self, kept: Tensor) -> None:
         """Keep some Gaussians and what Adam knows of them."""

@@ -1,5 +1,6 @@
 """How data sets lay out their files: each layout finds the scenes in a folder, or nothing."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, read_colmap
+from fvgen.scene.formats.colmap import colmap_image_folder, colmap_mask, colmap_model_folder, read_colmap
 from fvgen.scene.formats.images import image_size, is_photo
-from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, natural_key
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, image_inside, mask_inside, natural_key
 from fvgen.scene.formats.transforms_json import in_order, read_records
+from fvgen.scene.types import listed
 
 MIPNERF360 = {
     **dict.fromkeys(("bonsai", "counter", "kitchen", "room"), 2),
@@ -107,6 +109,8 @@ class Found:
         record: its camera, at the size that the file claims.
         part: ``"train"`` or ``"test"`` where the layout tells them apart.
         pictures: the folder of the picture, such as ``images_4``, where the layout may have several sizes.
+        mask: the file that tells which of its pixels are not to be used, where there is one.
+        listed: how often the scene's files list the picture; it is used once.
     """
 
     name: str
@@ -114,6 +118,8 @@ class Found:
     record: CameraRecord
     part: str | None = None
     pictures: str = ""
+    mask: Path | None = None
+    listed: int = 1
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,30 @@ class Layout:
         return [scene for scene in scenes if scene[2]]
 
 
+def listed_again(frames: list[Found]) -> str:
+    """A line on the pictures that a scene's files list more than once; empty where there are none."""
+    again = [frame.image.name for frame in frames if frame.listed > 1]
+    return f"named more than once, used once: {listed(again)}" if again else ""
+
+
+def _once(frames: list[Found]) -> list[Found]:
+    """Each picture once: with the first camera that it is listed with, among the test pictures where it is there too,
+    so that nothing is shown that is asked for."""
+    kept: dict[str, Found] = {}
+    for frame in frames:
+        at = os.path.realpath(frame.image)
+        first = kept.get(at)
+        if first is None:
+            kept[at] = frame
+        else:
+            part = "test" if "test" in (first.part, frame.part) else first.part
+            kept[at] = replace(first, part=part, listed=first.listed + frame.listed)
+    return list(kept.values())
+
+
 def _told_apart(frames: list[Found]) -> list[Found]:
-    """Equal names (of several cameras' folders) made unique by their folders, or else by their numbers."""
+    """Each picture once; equal names (of several cameras' folders) made unique by their folders, or else numbers."""
+    frames = _once(frames)
     names = [frame.name for frame in frames]
     if len(set(names)) == len(names):
         return frames
@@ -157,7 +185,8 @@ def _colmap_frames(model: Path, images: Path) -> list[Found]:
     frames = []
     for record in sorted(read_colmap(model), key=lambda r: natural_key(r.file_path or "")):
         path = image_inside(images, record.file_path or "", record.where)
-        frames.append(Found(path.stem, path, record, pictures=images.name))
+        mask = colmap_mask(images, record.file_path or "")
+        frames.append(Found(path.stem, path, record, pictures=images.name, mask=mask))
     return _told_apart(frames)
 
 
@@ -251,13 +280,16 @@ def _dl3dv(folder: Path, wanted: Stored) -> list[Found]:
 def _json_frames(path: Path, images: Path | None = None) -> list[Found]:
     """Frames in the order of their names; pictures from where it says, or of the same names in ``images``."""
     frames = []
-    for record in in_order(read_records(path)):
+    records = in_order(read_records(path))
+    for record in records:
         if record.file_path is None:
             raise UserError(f"{record.where}: no file_path; each frame needs its picture")
         name = record.file_path if images is None else Path(record.file_path.replace("\\", "/")).name
         image = image_inside(path.parent if images is None else images, name, record.where)
-        frames.append(Found(image.stem, image, record, pictures=(images or image.parent).name))
-    if images is not None and len({frame.image for frame in frames}) < len(frames):
+        mask = mask_inside(path.parent, record)
+        frames.append(Found(image.stem, image, record, pictures=(images or image.parent).name, mask=mask))
+    named = {record.file_path for record in records}
+    if images is not None and len({frame.image for frame in frames}) < len(named):
         raise UserError(f"{path}: pictures of several folders have the same name; {images} cannot hold them")
     return _told_apart(frames)
 

@@ -16,12 +16,19 @@ from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.files import absent
 from fvgen.progress import track
-from fvgen.scene.formats.colmap import colmap_image_folder, colmap_model_folder, colmap_models, count_posed, read_colmap
+from fvgen.scene.formats.colmap import (
+    colmap_image_folder,
+    colmap_mask,
+    colmap_model_folder,
+    colmap_models,
+    count_posed,
+    read_colmap,
+)
 from fvgen.scene.formats.images import MIN_SIDE, UNREADABLE_SUFFIXES, StoredPhoto, is_photo, read_mask, read_photo
 from fvgen.scene.formats.lens import undistort
-from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, natural_key
+from fvgen.scene.formats.record import CameraRecord, image_inside, local_path, mask_inside, natural_key
 from fvgen.scene.formats.transforms_json import in_order, read_records
-from fvgen.scene.formats.video import VIDEO_SUFFIXES, hdr_transfer, sharp_frames
+from fvgen.scene.formats.video import VIDEO_SUFFIXES, hdr_note, sharp_frames
 from fvgen.scene.types import Dropped, Photos, listed
 
 VIDEO_FRAMES = 8
@@ -32,12 +39,14 @@ Q = TypeVar("Q")
 @dataclass(frozen=True)
 class Shot:
     """One photo, read: image ``[H, W, 3]`` uint8, focal length in pixels, its camera where one was given, and where
-    there is a mask, ``[H, W]`` bool, False for pixels that are not to be used."""
+    there is a mask, ``[H, W]`` bool, False for pixels that are not to be used; and whether it was cropped, so that
+    its focal length is a guess."""
 
     image: Tensor
     focal: float | None = None
     camera: Cameras | None = None
     mask: Tensor | None = None
+    cropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,12 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
     found = _Found()
     for source in sources:
         _find(source, max_photos, found)
-    entries, names, count = found.entries, _unique_names(found.entries), len(found.entries)
+    entries = _once(found)
+    names, count = _unique_names(entries), len(entries)
     if count < 2:
         entries[0].read()  # what is wrong with it comes before that it is alone
-        raise UserError(f"{sources[0]}: only one photo; at least two of the same place are needed")
+        again = f" (named {len(found.entries)} times)" if len(found.entries) > 1 else ""
+        raise UserError(f"{sources[0]}: only one photo{again}; at least two of the same place are needed")
     kept = list(range(count))
     if max_photos is not None and count > max_photos:
         kept = [round(i * (count - 1) / (max_photos - 1)) for i in range(max_photos)]
@@ -114,6 +125,9 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
     masks = [shot.mask for shot in shots]
     if not any(mask is None or bool(mask.any()) for mask in masks):
         raise UserError(f"{sources[0]}: the masks leave nothing of any photo; white is used, black is not")
+    guessed = [names[i] for i, shot in zip(kept, shots) if shot.cropped and not cameras]
+    if guessed:
+        found.notes.append(f"{listed(guessed)}: cropped, so that EXIF's focal length is uncertain; matches decide")
     passed = [Dropped(names[i], f"not among the {len(kept)} taken evenly of {count}") for i in rest]
     return Photos(
         names=[names[i] for i in kept],
@@ -124,7 +138,20 @@ def _load(sources: list[Path], max_photos: int | None) -> Photos:
         masks=masks if any(mask is not None for mask in masks) else None,
         notes=found.notes,
         files=[entries[i].file for i in kept],
-    )
+        cropped=[shot.cropped for shot in shots],
+    ).without_copies()
+
+
+def _once(found: _Found) -> list[_Entry]:
+    """The photos that were found, each file once; those that are named again are told."""
+    first: dict[str, _Entry] = {}
+    again: list[str] = []
+    for number, entry in enumerate(found.entries):
+        kept = first.setdefault(os.path.realpath(entry.file) if entry.file else str(number), entry)
+        if kept is not entry:
+            again.append(entry.name)
+    found.dropped += [Dropped(name, "named more than once, used once") for name in dict.fromkeys(again)]
+    return list(first.values())
 
 
 def _read(entries: list[_Entry]) -> list[Shot]:
@@ -178,9 +205,8 @@ def _find(source: Path, max_photos: int | None, found: _Found) -> None:
             raise UserError(f"{source}: {width} x {height} pixels is too small; {MIN_SIDE} are needed")
         folder = source.absolute().parent.name
         found.entries += [_Entry(f"{source.stem}_{n:05d}.png", folder, partial(Shot, image)) for n, image in frames]
-        transfer = hdr_transfer(source)
-        if transfer:
-            found.notes.append(f"{source.name}: filmed in HDR ({transfer}), tone-mapped to the colours of sRGB")
+        if note := hdr_note(source):
+            found.notes.append(f"{source.name}: {note}")
     else:
         paths = _photos_in(source, found.notes) if source.is_dir() else [source]
         folders = [path.absolute().parent.name for path in paths]
@@ -192,7 +218,10 @@ def _find_colmap(source: Path, model: Path, found: _Found) -> None:
     """Add the photos of a COLMAP model; what its folder holds besides is told: other models, photos without a pose."""
     records = sorted(read_colmap(model), key=lambda record: natural_key(record.file_path or ""))
     images = colmap_image_folder(model)
-    found.entries += _posed_entries(records, images)
+    masks = {record.file_path or "": colmap_mask(images, record.file_path or "") for record in records}
+    found.entries += _posed_entries(records, images, masks)
+    if masked := sum(mask is not None for mask in masks.values()):
+        found.notes.append(f"{images.parent / 'masks'}: masks of {masked} photos; what is black in them is not used")
     models = colmap_models(source)
     if len(models) > 1:
         used, *others = [f"{path.relative_to(source)} (photos: {count_posed(path)})" for path in models]
@@ -205,7 +234,7 @@ def _find_colmap(source: Path, model: Path, found: _Found) -> None:
 
 def _plain_shot(path: Path) -> Shot:
     photo = read_photo(path)
-    return Shot(photo.upright(), photo.focal)
+    return Shot(photo.upright(), photo.focal, cropped=photo.cropped)
 
 
 def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
@@ -235,18 +264,19 @@ def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
     return sorted(photos, key=lambda path: natural_key(path.name))
 
 
-def _posed_entries(records: list[CameraRecord], images: Path) -> list[_Entry]:
+def _posed_entries(
+    records: list[CameraRecord], images: Path, masks: dict[str, Path | None] | None = None
+) -> list[_Entry]:
     """Photos with cameras; each must be there, also those that ``max_photos`` will leave out."""
-    return _every(records, partial(_posed_entry, images=images), lambda record: Path(record.file_path or "?").name)
+    entry = partial(_posed_entry, images=images, masks=masks or {})
+    return _every(records, entry, lambda record: Path(record.file_path or "?").name)
 
 
-def _posed_entry(record: CameraRecord, images: Path) -> _Entry:
+def _posed_entry(record: CameraRecord, images: Path, masks: dict[str, Path | None]) -> _Entry:
     if record.file_path is None:
         raise UserError(f"{record.where}: no file_path; each frame needs its photo")
-    path, mask = image_inside(images, record.file_path, record.where), record.raw.get("mask_path")
-    if mask is not None and not isinstance(mask, str):
-        raise UserError(f"{record.where}: mask_path must be a name")
-    mask_path = image_inside(images, mask, record.where) if mask else None
+    path = image_inside(images, record.file_path, record.where)
+    mask_path = mask_inside(images, record) or masks.get(record.file_path)
     relative = Path(record.file_path.replace("\\", "/"))
     name = relative.name + ("" if relative.suffix else path.suffix)
     return _Entry(name, relative.parent.name, partial(posed_shot, record, path, mask_path), path)
@@ -272,7 +302,7 @@ def posed_shot(record: CameraRecord, path: Path, mask_path: Path | None = None) 
     claimed = record.size or stored
     upright = (stored[1], stored[0]) if photo.turns % 2 else stored
     if not _same_shape(stored, claimed) and _same_shape(upright, claimed):
-        photo = StoredPhoto(photo.upright(), photo.focal)
+        photo = StoredPhoto(photo.upright(), photo.focal, cropped=photo.cropped)
     elif not _same_shape(stored, claimed):
         raise UserError(
             f"{record.where}: the photo has {stored[0]} x {stored[1]} pixels, its camera {claimed[0]} x {claimed[1]}; "
@@ -296,11 +326,11 @@ def posed_shot(record: CameraRecord, path: Path, mask_path: Path | None = None) 
         camera = Cameras(camera.world_from_camera, intrinsics[None], camera.sizes)
     usable = None if mask is None else mask[..., 0] > 127
     if photo.mirrored:  # a mirrored camera is none; the picture stays as its camera saw it
-        return Shot(image, photo.focal, camera, usable)
+        return Shot(image, photo.focal, camera, usable, photo.cropped)
     for _ in range(photo.turns):
         image, camera = image.rot90(-1, (0, 1)), _turned_clockwise(camera)
     usable = None if usable is None else usable.rot90(-photo.turns, (0, 1)).contiguous()
-    return Shot(image.contiguous(), photo.focal, camera, usable)
+    return Shot(image.contiguous(), photo.focal, camera, usable, photo.cropped)
 
 
 def _turned_clockwise(cameras: Cameras) -> Cameras:

@@ -15,19 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.files import why_not_written, writing
 from fvgen.scene.geometry.result import Geometry
 from fvgen.scene.keypoints import refine_keypoints
-from fvgen.scene.matching import match_photos
+from fvgen.scene.matching import Features, match_photos
 from fvgen.scene.types import Dropped, Photos
 from fvgen.sfm.problem import REFERENCE, USUAL_FOCAL, USUAL_SPREAD, Pair, Problem
 
 _log = logging.getLogger(__name__)
 
 _EXIF_SPREAD = 0.05  # EXIF rounds, and lenses breathe
+_CROP_SPREAD = 0.2  # of a crop it is not known how much of the picture is left
 _SIGMA_ALIGNED, _SIGMA_DETECTED = 0.5, 1.0  # expected errors of keypoints in pixels of the reference size
 _ADVICE = "take photos that overlap by 60 to 80 %, from different places, of a still and textured scene"
 
@@ -70,17 +72,23 @@ def place(photos: Photos, device: str = "cpu", seed: int = 0) -> Geometry:
 
 
 def observe(photos: Photos, device: str = "cpu", seed: int = 0) -> Problem:
-    """What the photos say about their cameras: keypoints, matches and expected focal lengths."""
+    """What the photos say about their cameras: keypoints, matches (not of masked pixels), expected focal lengths."""
     features, pairs = match_photos(photos.images, device)
+    if photos.masks is not None:
+        pairs = _unmasked(pairs, features, photos.masks)
     points, aligned = refine_keypoints(photos.images, features, pairs)
     sizes = np.array([f.size for f in features])
-    kinds = [(min(size), max(size), round(focal or 0)) for size, focal in zip(sizes.tolist(), photos.focals)]
+    cropped = photos.cropped or [False] * len(photos)
+    told = zip(sizes.tolist(), photos.focals, cropped)
+    kinds = [(min(size), max(size), round(focal or 0), crop) for size, focal, crop in told]
     known = sorted(set(kinds))
     return Problem(
         sizes=sizes,
         group=np.array([known.index(kind) for kind in kinds]),
-        focal_prior=np.array([focal or USUAL_FOCAL * longer for _, longer, focal in known], dtype=float),
-        focal_spread=np.array([_EXIF_SPREAD if focal else USUAL_SPREAD for _, _, focal in known]),
+        focal_prior=np.array([focal or USUAL_FOCAL * longer for _, longer, focal, _ in known], dtype=float),
+        focal_spread=np.array(
+            [(_CROP_SPREAD if crop else _EXIF_SPREAD) if focal else USUAL_SPREAD for _, _, focal, crop in known]
+        ),
         points=points,
         sigma=[
             np.where(good, _SIGMA_ALIGNED, _SIGMA_DETECTED) * (size.max() / REFERENCE)
@@ -89,6 +97,19 @@ def observe(photos: Photos, device: str = "cpu", seed: int = 0) -> Problem:
         pairs=pairs,
         seed=seed,
     )
+
+
+def _unmasked(pairs: list[Pair], features: list[Features], masks: list[Tensor | None]) -> list[Pair]:
+    """The matches of which no keypoint is on a pixel that is not to be used."""
+    usable = []
+    for found, mask in zip(features, masks):
+        if mask is None:
+            usable.append(np.ones(len(found), dtype=bool))
+        else:
+            x, y = (found.points[:, k].long().clamp(0, mask.shape[1 - k] - 1) for k in (0, 1))
+            usable.append(mask[y, x].numpy())
+    kept = [usable[pair.first][pair.indices[:, 0]] & usable[pair.second][pair.indices[:, 1]] for pair in pairs]
+    return [replace(p, indices=p.indices[use], scores=p.scores[use]) for p, use in zip(pairs, kept)]
 
 
 def solve(problem: Problem, names: list[str]) -> dict[str, Any]:

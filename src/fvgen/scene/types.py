@@ -43,6 +43,7 @@ class Photos:
             ``None`` for a photo without a mask. A photo that is a frame of the path keeps all of its pixels.
         notes: what else was done to the photos that the user should know, a line each.
         files: ``N`` files that they were read from, ``None`` for frames of a video; empty where none is known.
+        cropped: ``N``, whether a photo was cropped after EXIF was written: its focal length is a guess; empty: none.
     """
 
     names: list[str]
@@ -53,6 +54,7 @@ class Photos:
     masks: list[Tensor | None] | None = None
     notes: list[str] = field(default_factory=list)
     files: list[Path | None] = field(default_factory=list)
+    cropped: list[bool] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,6 +69,7 @@ class Photos:
             cameras=None if self.cameras is None else self.cameras[index],
             masks=None if self.masks is None else [self.masks[i] for i in index],
             files=[self.files[i] for i in index] if self.files else [],
+            cropped=[self.cropped[i] for i in index] if self.cropped else [],
         )
 
     def remarks(self) -> list[str]:

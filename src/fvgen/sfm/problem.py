@@ -109,21 +109,38 @@ def turning_error(problem: Problem, pair: Pair, focal: np.ndarray) -> float:
 
     The rotation is the best one for the rays at focal lengths ``[G]`` (Kabsch), re-weighted against wrong matches.
     """
+    return _turned(problem, pair, focal)[0]
+
+
+def _turned(problem: Problem, pair: Pair, focal: np.ndarray) -> tuple[float, np.ndarray]:
+    """`turning_error`, and the rotation ``[3, 3]`` from the first camera to the second."""
     if len(pair.indices) == 0:
-        return 0.0
+        return 0.0, np.eye(3)
     rays = []
     for photo, column in ((pair.first, 0), (pair.second, 1)):
         f = focal[problem.group[photo]]
         plane = problem.centred(photo, pair.indices[:, column]) / f
         ray = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
         rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
-    weight = error = np.ones(len(rays[0]))
+    rotation, weight = np.eye(3), np.ones(len(rays[0]))
+    error = weight
     for _ in range(10):
         left, _, right = np.linalg.svd((rays[1] * weight[:, None]).T @ rays[0])
         rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
         error = np.linalg.norm(rays[1] - rays[0] @ rotation.T, axis=1)
         weight = 1 / np.maximum(error, 1e-5)
-    return float(np.median(error) * focal[problem.group[pair.second]] / problem.unit(pair.second))
+    pixels = float(np.median(error) * focal[problem.group[pair.second]] / problem.unit(pair.second))
+    return pixels, rotation
+
+
+def homography_error(problem: Problem, pair: Pair, homography: np.ndarray) -> float:
+    """Median error in reference pixels of a pair's matches, of which ``homography [3, 3]`` takes pixels of the first
+    photo to those of the second; infinite where it takes most of them behind the camera."""
+    first = problem.points[pair.first][pair.indices[:, 0]]
+    seen = np.concatenate([first, np.ones((len(first), 1))], axis=1) @ homography.T
+    ahead = seen[:, 2] > 1e-9
+    off = seen[:, :2] / np.where(ahead, seen[:, 2], 1.0)[:, None] - problem.points[pair.second][pair.indices[:, 1]]
+    return float(np.median(np.where(ahead, np.linalg.norm(off, axis=1), np.inf)) / problem.unit(pair.second))
 
 
 _TURN_FOCALS = (0.4, 1.7)  # times the longer side; with a longer lens a turn looks like a step along a wall
@@ -133,29 +150,39 @@ _AS_WELL = 3.5  # times the epipolar error: errors in the plane are 2.5 times th
 _NOTHING = 0.5  # reference pixels that say nothing, however exact the matches are
 
 
-def is_turn(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> bool:
-    """Whether a turn of the camera, at any focal lengths, explains a pair's matches as well as a motion does.
+def turn_limit(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> float:
+    """The median error in reference pixels up to which a turn explains matches as well as ``relative [3, 4]`` does."""
+    epipolar = np.median(epipolar_errors(problem, pair, relative, focal)) / problem.unit(pair.second)
+    return max(_NOTHING, _AS_WELL * float(epipolar))
+
+
+def find_turn(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarray) -> np.ndarray | None:
+    """The turn of the camera, at any focal lengths, that explains a pair's matches as well as a motion does.
 
     The motion of photos from one spot fits any noise, and its focal lengths may be any: those of the turn are sought.
 
     Args:
-        problem, pair: the matches.
+        problem, pair: the matches, one at least.
         relative: ``[3, 4]`` the motion, from the first camera to the second.
         focal: ``[G]`` the motion's focal lengths in pixels.
+
+    Returns:
+        ``[3, 3]`` from pixels of the first photo to those of the second, or ``None`` where there is no such turn.
     """
-    if len(pair.indices) == 0:
-        return True
     chosen = slice(None, None, max(1, len(pair.indices) // _TURN_MATCHES))
     few = Pair(pair.first, pair.second, pair.indices[chosen], pair.scores[chosen])
-    epipolar = np.median(epipolar_errors(problem, few, relative, focal)) / problem.unit(pair.second)
-    limit = max(_NOTHING, _AS_WELL * float(epipolar))
-    groups = problem.group[[pair.first, pair.second]]
+    limit = turn_limit(problem, few, relative, focal)
+    photos = [pair.first, pair.second]
+    groups = problem.group[photos]
     separate = bool(groups[0] != groups[1])
 
+    def tried(logs: np.ndarray) -> np.ndarray:
+        lenses = focal.copy()
+        lenses[groups] = np.exp(logs) * problem.sizes[photos].max(1)
+        return lenses
+
     def error(logs: np.ndarray) -> float:
-        tried = focal.copy()
-        tried[groups] = np.exp(logs) * problem.sizes[[pair.first, pair.second]].max(1)
-        return turning_error(problem, few, tried)
+        return turning_error(problem, few, tried(logs))
 
     lows, highs = np.log(_TURN_FOCALS)
     starts = np.linspace(lows, highs, 13)
@@ -171,4 +198,11 @@ def is_turn(problem: Problem, pair: Pair, relative: np.ndarray, focal: np.ndarra
             least, logs = found, place
         else:
             step /= 2
-    return least < limit
+    if least >= limit:
+        return None
+    lenses = tried(logs)
+    first, second = (
+        np.array([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]])
+        for f, (width, height) in zip(lenses[groups], problem.sizes[photos])
+    )
+    return second @ _turned(problem, few, lenses)[1] @ np.linalg.inv(first)

@@ -138,6 +138,14 @@ def colmap_image_folder(model: str | Path) -> Path:
     )
 
 
+def colmap_mask(images: Path, name: str) -> Path | None:
+    """The mask of an image, in ``masks`` beside the folder of ``images``: ``a/b.jpg.png`` for ``a/b.jpg``, as COLMAP
+    names it, or ``a/b.png``; ``None`` where there is none."""
+    relative = Path(name.replace("\\", "/"))
+    candidates = (images.parent / "masks" / path for path in (f"{relative}.png", relative.with_suffix(".png")))
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def _around(model: Path) -> list[Path]:
     """Folders that may hold the images of a model, last that where they belong."""
     workspace = model

@@ -37,6 +37,7 @@ MIN_SIDE = 64
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "TGA")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
+_SHAPES, _SAME_SHAPE = (1.0, 4 / 3, 3 / 2, 16 / 9), 0.02  # of pictures as cameras and phones make them
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _EXIF_IFD = 0x8769
 _ORIENTATION, _FOCAL_MM, _FOCAL_35MM = 0x0112, 0x920A, 0xA405
@@ -57,12 +58,14 @@ class StoredPhoto:
         focal: focal length in pixels of ``image`` from EXIF, ``None`` where unknown.
         turns: quarter turns clockwise that make it upright, by EXIF.
         mirrored: whether it must be mirrored (left to right, before turning).
+        cropped: whether its shape tells that it was cropped after EXIF was written: ``focal`` is a guess.
     """
 
     image: Tensor
     focal: float | None
     turns: int = 0
     mirrored: bool = False
+    cropped: bool = False
 
     def upright(self) -> Tensor:
         """The picture turned as EXIF says: ``[H', W', 3]`` uint8."""
@@ -94,7 +97,8 @@ def read_photo(path: str | Path) -> StoredPhoto:
         exif = _exif(image)
         turns, mirrored = _TURNS.get(exif.get(_ORIENTATION, 1), (0, False))
         pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8))
-        return StoredPhoto(pixels, focal_from_exif(exif, *rgb.size), turns, mirrored)
+        focal = focal_from_exif(exif, *rgb.size)
+        return StoredPhoto(pixels, focal, turns, mirrored, focal is not None and is_cropped(exif, *rgb.size))
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -149,29 +153,51 @@ def focal_from_exif(exif: Mapping[int, Any], width: int, height: int) -> float |
 
     ``FocalLengthIn35mmFilm`` compares diagonals (CIPA DCG-001): ``f = f35 * hypot(width, height) / hypot(36, 24)``.
     ``FocalLength`` with ``FocalPlaneXResolution`` is exact where a camera writes both truly, so it is used where it
-    agrees with the former within a tenth, or stands alone. ``None`` where neither is usable, or where the shape of
-    the picture shows that it was cropped after the camera wrote the tags.
+    agrees with the former within a tenth, or stands alone. ``None`` where neither is usable. Of a picture that was
+    cropped (`is_cropped`) it is that of the whole one: of the size in EXIF, if the crop was not scaled, or else of the
+    smallest around it of a shape between 3:2 and 4:3.
 
     Args:
         exif: tag number to value, main and Exif directories joined.
         width: of the image in pixels.
         height: of the image in pixels.
     """
-    native_width, native_height = _positive(exif.get(_WIDTH)), _positive(exif.get(_HEIGHT))
-    scale = 1.0
-    if native_width and native_height:
-        short, long = sorted((native_width, native_height))
-        if abs(long / short * min(width, height) / max(width, height) - 1) > 0.02:
-            return None
-        scale = max(width, height) / long
+    native, cropped = _native_size(exif), is_cropped(exif, width, height)
+    short, long = sorted((width, height))
+    scale, diagonal = 1.0, math.hypot(width, height)
+    if cropped:
+        scale = max(1.0, short / native[0], long / native[1]) if native else 1.0
+        diagonal = scale * math.hypot(*native) if native else max(math.sqrt(1.5) * long, math.sqrt(3.0) * short)
+    elif native:
+        scale = long / native[1]
     film = _positive(exif.get(_FOCAL_35MM))
-    from_film = _plausible(film * math.hypot(width, height) / _FILM_DIAGONAL_MM if film else None, width, height)
+    from_film = _plausible(film * diagonal / _FILM_DIAGONAL_MM if film else None, width, height)
     mm, density = _positive(exif.get(_FOCAL_MM)), _positive(exif.get(_PLANE_X))
     unit = _UNIT_MM.get(exif.get(_PLANE_UNIT, 2))
     from_plane = _plausible(mm * density / unit * scale if mm and density and unit else None, width, height)
     if from_film and from_plane:
         return from_plane if abs(from_plane / from_film - 1) < 0.1 else from_film
     return from_film or from_plane
+
+
+def is_cropped(exif: Mapping[int, Any], width: int, height: int) -> bool:
+    """Whether a picture has another shape than the one that EXIF tells of, or, where it tells none, than cameras make.
+
+    Args:
+        exif: see `focal_from_exif`.
+        width: of the image in pixels.
+        height: of the image in pixels.
+    """
+    native = _native_size(exif)
+    shapes = [native[1] / native[0]] if native else _SHAPES
+    own = max(width, height) / min(width, height)
+    return all(abs(own / shape - 1) > _SAME_SHAPE for shape in shapes)
+
+
+def _native_size(exif: Mapping[int, Any]) -> tuple[float, float] | None:
+    """Shorter and longer side of the picture that the camera made, in pixels."""
+    width, height = _positive(exif.get(_WIDTH)), _positive(exif.get(_HEIGHT))
+    return (min(width, height), max(width, height)) if width and height else None
 
 
 def write_png(path: str | Path, image: Tensor) -> None:

@@ -125,6 +125,18 @@ def image_inside(folder: Path, file_path: str, where: str) -> Path:
     raise UserError(missing)
 
 
+def mask_inside(folder: Path, record: CameraRecord) -> Path | None:
+    """The mask that a frame of a ``transforms.json`` in ``folder`` names (``mask_path``), ``None`` where it has none.
+
+    Raises:
+        UserError: see `image_inside`; also where it is no name.
+    """
+    mask = record.raw.get("mask_path")
+    if mask is not None and not isinstance(mask, str):
+        raise UserError(f"{record.where}: mask_path must be a name")
+    return image_inside(folder, mask, record.where) if mask else None
+
+
 def local_path(source: str | Path) -> Path:
     """A path that a user names, ``~`` expanded.
 

@@ -118,14 +118,15 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
     return torch.stack(frames), rate
 
 
-def hdr_transfer(path: str | Path) -> str | None:
-    """``"PQ"`` or ``"HLG"`` where the pictures of a video are coded so, and are tone-mapped when they are read.
+def hdr_note(path: str | Path) -> str:
+    """A line on what is done to the pictures of an HDR video (PQ, HLG) when they are read; empty for others.
 
     Raises:
         UserError: not a video.
     """
     with _opened(Path(path)) as (_, stream):
-        return TRANSFERS.get(int(stream.codec_context.color_trc))
+        transfer = TRANSFERS.get(int(stream.codec_context.color_trc))
+    return f"filmed in HDR ({transfer}), tone-mapped to the colours of sRGB" if transfer else ""
 
 
 def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], fps: float) -> None:
