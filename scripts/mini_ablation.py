@@ -30,8 +30,9 @@ from fvgen.evaluation.metrics import gradient_energy, psnr
 from fvgen.models import Condition, VideoModel, preset
 from fvgen.progress import track
 from fvgen.training.engine_config import EngineConfig
-from fvgen.training.logs import read_log, sheet
+from fvgen.training.logs import sheet
 from fvgen.training.recipes import XS_STUDENT, TeacherRecipe, variant
+from fvgen.training.run_folder import read_log
 from fvgen.training.student import distill
 from fvgen.training.teacher import batch_condition, train_teacher
 

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -23,6 +24,7 @@ from fvgen import __version__
 from fvgen.cli import main as cli
 from fvgen.cli.generate import Generate
 from fvgen.cli.registry import COMMANDS, HEADINGS, Command
+from fvgen.cli.unknown import _CALLED_ELSEWHERE
 from fvgen.errors import UserError
 from fvgen.files import SCENE
 from fvgen.outputs import write_photos
@@ -149,14 +151,69 @@ def cli_help(name: str, capsys: pytest.CaptureFixture[str]) -> str:
             "reconstruct here -o out.ply --renderer gsplat",
             "--renderer gsplat needs the package gsplat: pip install ",
         ),
+        ("train depth -o here", "--output here holds other things, and no run to go on with; choose another folder"),
+        ("train depth -o run --start no", "no: no such file or folder"),
+        ("train autoencoder -o run --textures no", "no: no such file or folder"),
+        ("train teacher --model no --data procedural:1 -o run", "model 'no' is neither one of the package"),
+        (
+            "train teacher --model mini --data here -o run",
+            "--data here: no training pairs there; make some with",
+        ),
+        (
+            "train teacher --model mini --data procedural:1 -o here/file",
+            "--output here/file: cannot be written (not",
+        ),
+        (
+            "train teacher --model mini --data procedural:1 -o run --tensorboard",
+            "--tensorboard needs the package",
+        ),
+        ("train all -o run --footage no", "no: no such file or folder"),
+        ("distill mini --data no -o run", "--data no: no training pairs there"),
+        ("distill mini --data procedural:1 --teacher no -o run", "model 'no' is neither one of the package"),
+        (
+            "distill mini --data procedural:1 -o student",
+            "--output student holds a run of another kind (teacher",
+        ),
+        (
+            "distill toy -o /proc/run",
+            "--output /proc/run: cannot be written (no such file or directory)",
+        ),
+        ("export here -o model", "here is not a distillation's run with a checkpoint"),
+        ("plot here", "here is not a training run: it has no log.jsonl"),
+        ("convert no.ckpt -o model", "no.ckpt: no such file or folder"),
+        ("convert here -o model", "here: a folder; name the checkpoint's file"),
+        ("convert here/file -o here", "output folder here is not empty; choose another, or add --overwrite"),
+        (
+            "convert here --to viewcrafter -o m.ckpt",
+            "here was not converted from a ViewCrafter checkpoint: it has",
+        ),
+        ("convert here/file --text no -o model", "no: no such file or folder"),
+        (
+            "prepare here -o student",
+            "--output student holds a run of another kind (teacher, not pairs)",
+        ),
+        ("data here", "here holds no training pairs: it has neither train/ nor heldout/"),
+        ("benchmark data here", "here holds no training pairs: it has neither train/ nor heldout/"),
+        ("benchmark stages no.jpg", "no.jpg: no such file or folder"),
+        ("benchmark stages --models no:4", "model 'no' is neither one of the package"),
+        ("benchmark count no", "model 'no' is neither one of the package"),
+        ("benchmark count -o here/file/x.json", "--output here/file/x.json: cannot be written (not a directory)"),
+        ("render no.ply -o x.mp4", "no.ply: no such file or folder"),
+        ("splats here/file -o x.xyz", "--output x.xyz: name a file that ends in .ply, .spz, .glb, .gltf"),
+        ("reconstruct here -o here/file/x.ply", "--output here/file/x.ply: cannot be written (not a directory)"),
+        ("evaluate here -o out --models no --baselines guide", "model 'no' is neither one of the package"),
+        ("tables no -o out", "no: no such file or folder"),
         ("view here", 'fvgen view needs the package viser: pip install "fvgen[viewer]"'),
         ("page no -o out.html", "no: no such folder; name what fvgen generate wrote"),
     ],
 )
 def test_what_is_missing_is_told_before_torch_is_imported(tmp_path: Path, arguments: str, line: str) -> None:
-    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "folder").mkdir(parents=True)
     (tmp_path / "here" / "file").touch()
-    absent = "cv2 gsplat ray viser mini_dust3r depth_anything_3"
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "run.json").write_text('{"identity": {"task": "teacher"}}')
+    before = sorted(tmp_path.rglob("*"))
+    absent = "tensorboard cv2 gsplat ray viser mini_dust3r depth_anything_3"
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys({absent.split()!r}))
@@ -167,7 +224,7 @@ sys.exit("torch imported" if "torch" in sys.modules else code)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.stderr.startswith("fvgen: error: " + line.format(here=tmp_path / "here"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +266,8 @@ def test_a_group_of_commands_has_its_own_list(failing: None, capsys: pytest.Capt
         ("generate a.jpg --num-frames 3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
         ("generate a.jpg --num_frames=3", "there is no option --num-frames: did you mean --frames? (see fvgen gen"),
         ("prepare a --least-covrage 1", "there is no option --least-covrage: did you mean --least-coverage?"),
+        ("generate a.jpg --verbose", "there is no option --verbose (see fvgen generate --help)"),
+        ("evaluate a --batch-size 4", "there is no option --batch-size (see fvgen evaluate --help)"),
         ("generate a.jpg", "Missing from fvgen generate: -o FOLDER, --output FOLDER"),
     ],
 )
@@ -222,6 +281,57 @@ def test_wrong_arguments(
     assert err.startswith(f"fvgen: error: {line}")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+ELSEWHERE = """
+train teacher --learning-rate 1e-4: --lr
+train teacher --batch_size 4: --batch
+train teacher --max-grad-norm 1: --adam.clip
+train depth --num-workers 2: --workers
+train all --gpus 2: --device
+distill mini --gradient_accumulation_steps 4: --accumulate
+distill mini --gradient-checkpointing: --recompute
+distill mini --train-data-dir pairs: --data
+distill viewcrafter-512-lora --rank 16: --lora.rank
+generate a.jpg --num-inference-steps 4: --steps
+generate a.jpg --width 640: --size
+generate a.jpg --cfg-scale=3: --guidance-scale
+generate a.jpg --enable-model-cpu-offload: --offload
+generate a.jpg --force: --overwrite
+generate a.jpg -n 30: --frames
+reconstruct out --max-steps 300: --iterations
+reconstruct out --init_num_pts 300: --gaussians
+reconstruct out --data-factor 4: --longest
+render a.ply --camera-path-filename path.json: --path
+view out --viewer.websocket-port 7007: --port
+evaluate out --model mini: --models
+prepare out --resolution 512x320: --size
+benchmark stages --num-threads 2: --threads
+convert a.ckpt --out model: --output
+generate --image_path photos: named without an option
+splats --input a.ply: named without an option
+"""
+
+
+@pytest.mark.parametrize("typed", ELSEWHERE.strip().splitlines())
+def test_options_of_other_programs_name_ours(capsys: pytest.CaptureFixture[str], typed: str) -> None:
+    """Before anything that is missing."""
+    arguments, own = typed.split(": ")
+    assert cli.main(arguments.split()) == 2
+    err = capsys.readouterr().err
+    option = re.search(r" (--?[a-z][\w.-]*)", arguments.replace("_", "-"))
+    assert option is not None
+    start = f"fvgen: error: there is no option {option[1]}: "
+    said = start + (f"did you mean {own}? (see fvgen " if own.startswith("--") else "what is read is named without")
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_what_others_call_our_options_are_no_options_of_ours_twice() -> None:
+    """A name that points to two of ours points to those of different commands: the first that a command has is told."""
+    for own, others in _CALLED_ELSEWHERE.items():
+        assert own not in others.split()
+        assert others == " ".join(dict.fromkeys(others.split()))
 
 
 def test_options_reach_the_command() -> None:

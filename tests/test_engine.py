@@ -21,13 +21,13 @@ from fvgen import charts
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
 from fvgen.models.unet import Stage
-from fvgen.training import checkpoints
-from fvgen.training.checkpoints import note_run
+from fvgen.training import checkpoints, run_folder
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
-from fvgen.training.logs import RunLog, read_log
+from fvgen.training.logs import RunLog
 from fvgen.training.recipes import StudentRecipe
+from fvgen.training.run_folder import note_run, read_log
 from fvgen.training.toy import Mixture, ToyAblation, ToyDenoiser, energy_distance, measure, run_toy, toy_task
 
 # Both stages, a batch that two processes can share, and two figures in the log.
@@ -96,11 +96,11 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
 def test_a_checkpoint_holds_everything(tmp_path):
     trainer = trainer_of(tmp_path)
     trainer.run()
-    newest = checkpoints.whole_checkpoints(tmp_path)[-1]
+    newest = run_folder.whole_checkpoints(tmp_path)[-1]
     kinds = {".".join(name.split(".")[:2]) for name in checkpoints.names_in(newest)}
     expected = {f"{r}.{k}" for r in trainer.roles for k in ("weights", "exp_avg", "exp_avg_sq", "step")}
     assert kinds == expected | {"student.average", "random.0"}
-    facts = checkpoints.facts_of(newest)
+    facts = run_folder.facts_of(newest)
     assert facts["counts"] == {"student": [12, 0, 0], "fake_score": [16, 0, 0], "head": [24, 0, 0]}
     assert facts["recipe"]["distillation"]["divergence"] == "softened_reverse_kl"
     assert facts["step"] == 12
@@ -136,7 +136,7 @@ def test_what_is_measured_now_and_then_is_logged_whatever_the_interval(tmp_path)
 def test_the_last_good_ones_are_kept_and_half_ones_ignored(tmp_path):
     trainer = trainer_of(tmp_path, engine=replace(ENGINE, save_every=0.0))
     trainer.run()
-    assert [p.name for p in checkpoints.whole_checkpoints(tmp_path)] == ["step-00000011", "step-00000012"]
+    assert [p.name for p in run_folder.whole_checkpoints(tmp_path)] == ["step-00000011", "step-00000012"]
     half = tmp_path / "checkpoints" / "step-00000099.partial"
     half.mkdir()
     (half / "junk").write_text("junk")
@@ -254,20 +254,20 @@ def test_what_may_change_is_noted_with_its_step(tmp_path):
         {"step": 5, "field": "recipe.lr", "from": 1e-3, "to": 5e-4},
     ]
     assert told["free"]["recipe"]["lr"] == 5e-4
-    assert checkpoints.facts_of(checkpoints.whole_checkpoints(tmp_path)[-1])["recipe"]["lr"] == 5e-4
+    assert run_folder.facts_of(run_folder.whole_checkpoints(tmp_path)[-1])["recipe"]["lr"] == 5e-4
 
 
 def test_scenes_may_be_added_to_a_runs_data_but_not_go(tmp_path):
     identity = {"data": {"scenes": {"train/a.tar": "1", "train/b.tar": "2"}}}
-    checkpoints.note_run(tmp_path, "x", identity, {}, 0)
+    run_folder.note_run(tmp_path, "x", identity, {}, 0)
     more = {"data": {"scenes": {**identity["data"]["scenes"], "train/c.tar": "3"}}}
-    checkpoints.check_run(tmp_path, "x", more)
-    checkpoints.note_run(tmp_path, "x", more, {}, 7)
+    run_folder.check_run(tmp_path, "x", more)
+    run_folder.note_run(tmp_path, "x", more, {}, 7)
     assert json.loads((tmp_path / "run.json").read_text())["changes"] == [
         {"step": 7, "field": "scenes", "from": 2, "to": 3}
     ]
     with pytest.raises(UserError, match="1 scenes of its training data are gone or changed"):
-        checkpoints.check_run(tmp_path, "x", identity)
+        run_folder.check_run(tmp_path, "x", identity)
 
 
 def test_trajectories_are_used_again_only_by_who_would_make_the_same(tmp_path):
@@ -308,7 +308,7 @@ def test_killed_at_random_moments_it_can_always_be_resumed(tmp_path):
     for _ in range(20):
         process = in_a_process(save_all_the_time, tmp_path)
         deadline = time.monotonic() + 600
-        while len(checkpoints.whole_checkpoints(tmp_path)) < 1 and time.monotonic() < deadline:
+        while len(run_folder.whole_checkpoints(tmp_path)) < 1 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(generator.uniform(0.0, 1.5))
         process.kill()

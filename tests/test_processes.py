@@ -18,14 +18,14 @@ from fvgen.data.recipe import ClipDraw
 from fvgen.data.samples import Sample
 from fvgen.data.shards import write_manifest, write_scene
 from fvgen.models import Condition, VideoModel, preset
-from fvgen.training import checkpoints
+from fvgen.training import run_folder
 from fvgen.training.distributed import DistributedContext, joined
 from fvgen.training.engine import Trainer
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.export import export_student, remember_teacher
 from fvgen.training.held_out import HeldOutRecord
-from fvgen.training.logs import read_log
 from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, HeldOut, variant
+from fvgen.training.run_folder import read_log
 from fvgen.training.student import VideoDistillationTask
 from fvgen.training.teacher import TeacherTask
 
@@ -133,7 +133,7 @@ def test_two_processes_killed_and_resumed_equal_one(inputs, tmp_path, kind):
     start = weights_of(trainer)
     trainer.run()
     assert together(kind, inputs, shared, kill_at=2) == [-signal.SIGKILL] * 2
-    assert checkpoints.facts_of(checkpoints.whole_checkpoints(shared)[-1])["step"] == 2
+    assert run_folder.facts_of(run_folder.whole_checkpoints(shared)[-1])["step"] == 2
     assert together(kind, inputs, shared) == [0, 0]
     one, two = (
         weights_of(trainer_of(kind, inputs, alone, DistributedContext())),
@@ -157,7 +157,7 @@ def test_two_processes_killed_and_resumed_equal_one(inputs, tmp_path, kind):
         assert held == {"held_psnr_student", "held_psnr_teacher_4", "held_psnr_teacher_3"}
         pictures = [sorted(p.name for p in (f / "pictures").rglob("*.png")) for f in (alone, shared)]
         assert pictures[0] == pictures[1] == ["000000.png", "000002.png", "000003.png"]
-        best = [checkpoints.facts_of(checkpoints.whole_checkpoints(f / "best")[-1]) for f in (alone, shared)]
+        best = [run_folder.facts_of(run_folder.whole_checkpoints(f / "best")[-1]) for f in (alone, shared)]
         assert best[0]["step"] == best[1]["step"]
         assert best[0]["figure"] == pytest.approx(best[1]["figure"], abs=1e-3)
 

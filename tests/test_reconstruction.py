@@ -31,7 +31,8 @@ from fvgen.reconstruction.held_out import read_held_out, render_all
 from fvgen.reconstruction.losses import dissimilarity, generated_loss, photo_loss, rigid
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import project, sh_basis, splat_gsplat, splat_torch, view_colors
-from fvgen.reconstruction.run import check_output, reconstruct
+from fvgen.reconstruction.run import reconstruct
+from fvgen.reconstruction.targets import check_scene
 from fvgen.scene.formats.colmap import write_colmap
 from fvgen.scene.formats.images import read_photo, write_png
 from fvgen.scene.formats.ply import write_ply
@@ -549,13 +550,13 @@ def test_an_incomplete_output_is_refused_in_one_line(
 
 def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in \.ply, \.spz, \.glb, \.gltf"):
-        check_output(tmp_path / "scene.splat", False)
+        check_scene(tmp_path / "scene.splat", False)
     (tmp_path / "scene.mp4").touch()
     with pytest.raises(UserError, match="there already"):
-        check_output(tmp_path / "scene.ply", False)
-    assert check_output(tmp_path / "scene.ply", True) == tmp_path / "scene.ply"
-    with pytest.raises(UserError, match="below a file"):
-        check_output(tmp_path / "scene.mp4" / "scene.ply", True)
+        check_scene(tmp_path / "scene.ply", False)
+    assert check_scene(tmp_path / "scene.ply", True) == tmp_path / "scene.ply"
+    with pytest.raises(UserError, match="not a directory"):
+        check_scene(tmp_path / "scene.mp4" / "scene.ply", True)
 
 
 def test_true_frames_of_another_world_are_refused(tmp_path: Path) -> None:
@@ -1062,10 +1063,13 @@ def test_another_program_reads_our_gltf(tmp_path: Path, node: Callable[..., str]
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("no.ply -o s.spz", "no.ply: no such file"),
+        ("no.ply -o s.spz", "no.ply: no such file or folder"),
         ("scene.ply -o s.splat", "--output s.splat: name a file that ends in .ply, .spz, .glb, .gltf"),
         ("scene.ply -o taken.spz", "--output taken.spz is there already; choose another, or add --overwrite"),
-        ("scene.ply -o no/s.spz", "--output no/s.spz: cannot be written (No such file or directory); choose another"),
+        (
+            "scene.ply -o taken.spz/s.spz",
+            "--output taken.spz/s.spz: cannot be written (not a directory); choose another place",
+        ),
         ("none.ply -o s.glb", "there are no Gaussians to write"),
     ],
 )

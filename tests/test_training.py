@@ -22,8 +22,8 @@ from fvgen.models.sampling import sample_latents
 from fvgen.procedural.textures import KINDS, procedural_texture
 from fvgen.training.checkpoints import fingerprint
 from fvgen.training.engine_config import EngineConfig
-from fvgen.training.logs import read_log
 from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, TeacherRecipe
+from fvgen.training.run_folder import read_log
 from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher, velocity_loss
 
@@ -104,8 +104,9 @@ def test_everything_trains_and_loads(trained):
 
 
 def test_footage_is_refused_where_nothing_is_made_of_it(tmp_path, capsys):
-    run = tmp_path / "run"
-    assert main(["train", "all", "--preset", "mini-xs", "--footage", "walk.mp4", "--output", str(run)]) == 2
+    run, walk = tmp_path / "run", tmp_path / "walk.mp4"
+    walk.touch()
+    assert main(["train", "all", "--preset", "mini-xs", "--footage", str(walk), "--output", str(run)]) == 2
     assert "--footage: mini-xs is made of procedural scenes alone" in capsys.readouterr().err
     assert not run.exists()
 

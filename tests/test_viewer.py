@@ -679,7 +679,7 @@ def test_the_map_shows_cameras_where_they_stand(out: Path) -> None:
     [
         ("page nothing -o r.html", "nothing: no such folder; name what fvgen generate wrote"),
         ("page . -o r.html", ". is incomplete: summary.json is missing; run fvgen generate again"),
-        ("page . -o .", "--output .: a folder; name a file such as result.html"),
+        ("page . -o .", "--output .: a folder; name a file"),
         ("page . -o taken.html", "--output taken.html is there already; choose another, or add --overwrite"),
         ("page . -o r.html --megabytes 0", "--megabytes 0: choose 0.5 to 500"),
         ("view", "nothing to view: name what fvgen generate wrote, or photos"),

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -44,6 +45,47 @@ def absent(path: Path) -> str:
     return f"{blocked} is a file, not a folder (it may have been a link)" if blocked else ""
 
 
+def check_folder(folder: Path, called: str) -> None:
+    """Say at once whether a folder, which need not be there, can be written into. It is tried, and nothing is left.
+
+    Raises:
+        UserError: it cannot; ``called`` is what the line says, such as ``output folder out``.
+    """
+    try:
+        above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=above):
+            pass
+    except OSError as error:
+        reason = why_not_written(error, folder) or f"cannot be written ({os.strerror(error.errno or 0).lower()})"
+        raise UserError(f"{called}: {reason}; choose another place") from None
+
+
+def check_file(path: Path, overwrite: bool = False, called: str = "`output`") -> None:
+    """Say at once whether an output file can be written. Its folder need not be there.
+
+    Raises:
+        UserError: it is a folder, is there already and not to be replaced, or its folder refuses.
+    """
+    if path.is_dir():
+        raise UserError(f"{called} {path}: a folder; name a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{called} {path} is there already; choose another, or add `overwrite`")
+    check_folder(path.parent, f"{called} {path}")
+
+
+@contextlib.contextmanager
+def output_file(path: Path, called: str = "`output`") -> Iterator[Path]:
+    """A file's place as `whole_file` gives it, its folder made, and what keeps it from being written as one line.
+
+    Raises:
+        UserError: the disk is full, a limit is reached, or the folder refuses.
+    """
+    with writing(path.parent, f"{called} {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            yield unfinished
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal digest of a file."""
     with path.open("rb") as file:
@@ -60,6 +102,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that takes the name ``path`` once the block ends well, in place of what is there, else it goes.
+
+    Raises:
+        UserError: the disk is full, a limit is reached, or the folder refuses.
+    """
+    partial = path.parent / f".{path.name}.{secrets.token_hex(6)}.partial"
+    old = partial.with_suffix(".old")
+    try:
+        with writing(path.parent, str(path)):
+            partial.mkdir(parents=True)
+            yield partial
+            if path.exists():
+                path.rename(old)
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

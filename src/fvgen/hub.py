@@ -61,3 +61,17 @@ def find_model(folder: str | Path) -> Path:
             f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
         )
     return path
+
+
+def model_and_steps(text: str) -> tuple[str, int | None]:
+    """A model written ``MODEL`` or ``MODEL:STEPS``, and its steps where they are said.
+
+    Raises:
+        UserError: no model, or more than that.
+    """
+    model, colon, steps = text.rpartition(":")
+    if not colon or not steps.isdigit():
+        model, steps = text, ""
+    if not model or model.endswith(":"):
+        raise UserError(f"`models` {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
+    return model, int(steps) if steps else None

@@ -26,7 +26,7 @@ def require(module: str, what: str, otherwise: str = "") -> None:
     Raises:
         UserError: it is not installed, naming the command that installs it.
     """
-    if not _installed(module):
+    if not installed(module):
         package, extra = _OPTIONAL[module]
         then = f", or {otherwise}" if otherwise else ""
         raise UserError(f'{what} needs the package {package}: pip install "fvgen[{extra}]"{then}')
@@ -41,6 +41,16 @@ def require_inpainting() -> None:
     require("cv2", "an inpainted baseline", "choose other `baselines`")
 
 
+def require_renderer(name: str) -> None:
+    """Refuse to go on without gsplat where it is the renderer; the others need no package.
+
+    Raises:
+        UserError: as `require`.
+    """
+    if name == "gsplat":
+        require("gsplat", "`renderer` gsplat", "choose torch")
+
+
 def require_estimator(*names: str) -> None:
     """Refuse to go on without the package of an estimator among ``names``; others need none.
 
@@ -48,7 +58,7 @@ def require_estimator(*names: str) -> None:
         UserError: as `require`.
     """
     asked = [name for name in dict.fromkeys(names) if name in ESTIMATORS]
-    if len(asked) == 1 and not _installed(ESTIMATORS[asked[0]][0]):  # two exclude each other, which is told later
+    if len(asked) == 1 and not installed(ESTIMATORS[asked[0]][0]):  # two exclude each other, which is told later
         raise UserError(f"{asked[0]} needs the package {ESTIMATORS[asked[0]][1]}: {estimator_command(asked[0])}")
 
 
@@ -57,5 +67,6 @@ def estimator_command(name: str) -> str:
     return f'pip install "fvgen[{name}]" && pip install --no-deps {ESTIMATORS[name][1]}'
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Whether a module could be imported, without doing so."""
     return sys.modules[module] is not None if module in sys.modules else find_spec(module) is not None

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from fvgen.charts import markdown_table
+from fvgen.data.folders import check_pairs
 from fvgen.errors import UserError
+from fvgen.files import check_file, must_exist, output_file, write_json
+from fvgen.hub import find_model, model_and_steps
+from fvgen.training.run_folder import appetite_of
 
 if TYPE_CHECKING:
     from fvgen.models.model import ModelConfig
@@ -39,13 +44,15 @@ class Data:
 
     def run(self) -> None:
         """Measure and print."""
-        from fvgen.data.speed import latent_speed, pairs_facts, shard_speed
-        from fvgen.evaluation.benchmark.report import markdown
-
         if not self.workers or min(self.workers) < 1 or self.seconds <= 0:
             raise UserError("--workers and --seconds must be positive")
         _check_file(self.output)
-        appetite = run_appetite(self.training) if self.training is not None else self.appetite
+        check_pairs(self.folder)
+        if self.latents is not None:
+            find_model(self.latents)
+        appetite = appetite_of(self.training) if self.training is not None else self.appetite
+        from fvgen.data.speed import latent_speed, pairs_facts, shard_speed
+
         pairs = pairs_facts(self.folder)
         found = [("shards", workers, shard_speed(self.folder, workers, self.seconds)) for workers in self.workers]
         if self.latents is not None:
@@ -54,7 +61,7 @@ class Data:
         if appetite:
             head.append("of the appetite")
             cells = [[*row, f"{speed / appetite:.1f} x"] for row, (_, _, speed) in zip(cells, found)]
-        print(markdown(head, cells))
+        print(markdown_table(head, cells))
         rows = [{"what": w, "workers": n, "clips_per_second": round(speed, 2)} for w, n, speed in found]
         _write(self.output, {"pairs": pairs, "appetite_clips_per_second": appetite, "rows": rows})
 
@@ -161,6 +168,11 @@ class Stages:
             raise UserError("--preset measures on random pictures: leave the photos out")
         if not self.ways:
             raise UserError("no ways: name one at least, such as plain")
+        must_exist(*self.photos)
+        names = [model_and_steps(text)[0] for text in self.models] if self.preset is None else []
+        for name in names:
+            if name != "none":  # which is told later to have no stages
+                find_model(name)
         _check_file(self.output)
 
 
@@ -205,15 +217,15 @@ class Count:
         if not _positive(self.frames, self.clips, self.steps):
             raise UserError("--frames, --clips and --steps are at least 1")
         _check_file(self.output)
+        folder = find_model(self.model or "mini") if self.preset is None else None
         import torch
 
         from fvgen.evaluation.benchmark.count import count_model
         from fvgen.evaluation.benchmark.report import MIB, count_table
-        from fvgen.hub import find_model
         from fvgen.models.model import read_config
         from fvgen.models.presets import preset
 
-        shape = preset(self.preset) if self.preset is not None else read_config(find_model(self.model or "mini"))
+        shape = read_config(folder) if folder is not None else preset(str(self.preset))
         frames, steps = self.frames or shape.frames, self.steps or shape.sampling.steps
         if shape.unet.per_frame_image_tokens and frames > shape.frames:
             raise UserError(
@@ -247,31 +259,12 @@ def _model_size(text: str | None, config: "ModelConfig") -> tuple[int, int]:
 
 def _check_file(path: Path | None) -> None:
     """Say before the work that a file cannot be written after it."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise UserError(f"--output {path}: name a file in a folder that exists")
+    if path is not None:
+        check_file(path, overwrite=True)
 
 
 def _write(path: Path | None, figures: dict[str, Any]) -> None:
     """Write figures as JSON, if there is a file to write."""
     if path is not None:
-        from fvgen.files import write_json
-
-        write_json(path, figures)
-
-
-def run_appetite(run: Path) -> float:
-    """Clips per second that a training run uses for one batch a step, from its log and its newest checkpoint.
-
-    A distillation draws a batch more for each turn of its critics; these are not counted.
-
-    Raises:
-        UserError: it is no training run, or has fewer than two logged steps or no checkpoint.
-    """
-    from fvgen.training.checkpoints import facts_of, whole_checkpoints
-    from fvgen.training.logs import read_log
-
-    lines, saved = read_log(run), whole_checkpoints(run)
-    if len(lines) < 2 or not saved:
-        raise UserError(f"{run}: too short a run; two logged steps and a checkpoint are needed")
-    steps, seconds = (lines[-1][name] - lines[0][name] for name in ("step", "seconds"))
-    return facts_of(saved[-1])["recipe"]["batch"] * steps / seconds
+        with output_file(path) as unfinished:
+            write_json(unfinished, figures)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import check_file, must_exist
+from fvgen.models.viewcrafter.record import check_converted
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,25 @@ class Convert:
     """Replace what is there."""
 
     def run(self) -> None:
-        """Convert and say what went where."""
-        from fvgen.models.viewcrafter import Choice, from_viewcrafter, to_viewcrafter
-        from fvgen.outputs import output_folder
-
+        """Check what can be checked at once, convert, and say what went where."""
+        must_exist(self.source, self.config, self.text)
         if self.to == "viewcrafter":
-            if self.output.is_dir() or (self.output.exists() and not self.overwrite):
-                raise UserError(f"{self.output} exists already: name another file, or replace it with --overwrite")
-            if not self.output.parent.is_dir():
-                raise UserError(f"{self.output}: there is no folder {self.output.parent}")
+            check_converted(self.source)
+            check_file(self.output, self.overwrite)
+            from fvgen.models.viewcrafter import to_viewcrafter
+
             print("\n".join(to_viewcrafter(self.source, self.output)))
             return
+        if self.source.is_dir():
+            raise UserError(f"{self.source}: a folder; name the checkpoint's file (--to viewcrafter: back to one)")
+        from fvgen.outputs import output_folder
+
         per_frame = None if self.image_tokens == "preset" else self.image_tokens == "per-frame"
-        choice = Choice(self.preset, self.config, self.frames, per_frame, self.text)
         inputs = [self.source, *(file for file in (self.config, self.text) if file is not None)]
         with output_folder(self.output, self.overwrite, inputs) as folder:
+            from fvgen.models.viewcrafter import Choice, from_viewcrafter
+
+            choice = Choice(self.preset, self.config, self.frames, per_frame, self.text)
             report = from_viewcrafter(self.source, folder, choice)
         print("\n".join(report))
         print(f"model in {self.output}")

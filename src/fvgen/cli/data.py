@@ -6,7 +6,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from fvgen.data.folders import check_pairs
 from fvgen.errors import UserError
+from fvgen.files import check_file, output_file
+from fvgen.hub import find_model
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,17 @@ class Data:
 
     def run(self) -> None:
         """Show."""
+        if self.clips < 1:
+            raise UserError(f"--clips {self.clips}: at least one")
+        check_pairs(self.folder)
+        if self.latents is not None:
+            find_model(self.latents)
+        if self.sheet is not None:
+            check_file(self.sheet, overwrite=True, called="--sheet")
         from fvgen.data.shards import write_manifest
         from fvgen.data.summary import check, describe, summarise
 
-        if self.clips < 1:
-            raise UserError(f"--clips {self.clips}: at least one")
         if self.manifest:
-            summarise(self.folder)  # refuses what is no folder of pairs
             write_manifest(self.folder)
         print(describe(summarise(self.folder)))
         if self.sheet is not None:
@@ -66,10 +73,9 @@ class Data:
 
         from fvgen.data.summary import sheet
 
-        try:
-            Image.fromarray(sheet(self.folder, self.clips)).save(path, format="PNG")
-        except OSError as error:
-            raise UserError(f"--sheet {path}: cannot be written ({error.strerror or error})") from None
+        picture = Image.fromarray(sheet(self.folder, self.clips))
+        with output_file(path, "--sheet") as unfinished:
+            picture.save(unfinished, format="PNG")
         print(f"contact sheet in {path}")
 
     def _encode(self, name: str) -> None:

@@ -7,9 +7,14 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from fvgen.cli.train import check_run
+from fvgen.data.folders import check_data
 from fvgen.data.recipe import ProceduralRecipe
 from fvgen.distillation.config import RECIPES, TOY_METHODS
 from fvgen.errors import UserError
+from fvgen.files import check_file, output_file
+from fvgen.hub import find_model
+from fvgen.models.weight_files import EFFICIENTNET_LITE1, Weights
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import (
     MINI_STUDENT,
@@ -22,6 +27,7 @@ from fvgen.training.recipes import (
     StudentRecipe,
     variant,
 )
+from fvgen.training.run_folder import check_distilled, read_log
 
 Recipe = Annotated[StudentRecipe, arg(name="")]
 Engine = Annotated[EngineConfig, arg(name="")]
@@ -49,10 +55,13 @@ class _Distill:
     """How procedural pairs are made."""
 
     def run(self) -> None:
-        """Distil."""
-        from fvgen.data.corpus import check_data, open_corpus
-
+        """Check what can be checked at once, then distil."""
         check_data(self.data)
+        find_model(self.teacher)
+        check_run(self.output, self.engine, "distillation", "teacher.json")
+        if self.recipe.distillation.anchor.perceptual:
+            Weights().find(EFFICIENTNET_LITE1)
+        from fvgen.data.corpus import open_corpus
         from fvgen.models.model import VideoModel
         from fvgen.training.distributed import joined
         from fvgen.training.student import distill
@@ -138,16 +147,17 @@ class Toy:
     """How each student is distilled; its method and seed are replaced."""
 
     def run(self) -> None:
-        """Distil and measure."""
+        """Check what can be checked at once, then distil and measure."""
         if self.seeds < 1:
             raise UserError(f"--seeds {self.seeds}: at least one")
-        from fvgen.training.toy import ToyAblation, run_toy
-
         for name in self.methods:
             if name.partition("+")[0] not in RECIPES:
                 choice = ", ".join(RECIPES)
                 raise UserError(f"--methods {name}: choose from {choice}, each also with +step or +loraRANK")
             variant(self.recipe, name, 0)
+        check_run(self.output, EngineConfig(), "toy", "teacher.json")
+        from fvgen.training.toy import ToyAblation, run_toy
+
         seeds = tuple(range(self.seeds))
         ablation = ToyAblation(recipe=self.recipe, methods=self.methods, seeds=seeds, teacher_steps=self.teacher_steps)
         run_toy(ablation, self.output)
@@ -174,11 +184,15 @@ class Export:
     """Of a low-rank run, write only the low-rank parts: a small folder, to be used where the teacher's folder is."""
 
     def run(self) -> None:
-        """Export."""
+        """Check what can be checked at once, then export."""
         from fvgen.outputs import output_folder
-        from fvgen.training.export import export_student
 
+        check_distilled(self.folder)
+        if self.teacher is not None:
+            find_model(self.teacher)
         with output_folder(self.output) as folder:
+            from fvgen.training.export import export_student
+
             export_student(self.folder, folder, self.teacher, self.adapter)
         print(f"student in {self.output}")
 
@@ -198,8 +212,9 @@ class Plot:
         if not self.runs:
             raise UserError("no runs: name the folders of training runs")
         from fvgen.charts import curves
-        from fvgen.training.logs import read_log
 
-        output = self.output or self.runs[0] / "curves.svg"
-        output.write_text(curves({str(run): read_log(run) for run in self.runs}))
+        output, logs = self.output or self.runs[0] / "curves.svg", {str(run): read_log(run) for run in self.runs}
+        check_file(output, overwrite=True)
+        with output_file(output) as unfinished:
+            unfinished.write_text(curves(logs))
         print(output)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
-from fvgen.files import must_exist
+from fvgen.files import check_folder, must_exist
+from fvgen.hub import find_model, model_and_steps
 from fvgen.packages import require_estimator, require_inpainting
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class Evaluate:
         require_estimator(self.depth, self.geometry if self.poses == "estimated" else "")
         if not self.handout and (self.baselines is None or any("telea" in name for name in self.baselines)):
             require_inpainting()
+        for name in self.models if not self.handout else ():
+            find_model(model_and_steps(name)[0])
+        check_folder(self.output, f"output folder {self.output}")
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol
         from fvgen.evaluation.store import Store

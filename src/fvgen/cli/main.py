@@ -11,12 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from fvgen import __version__
 from fvgen.cli.registry import COMMANDS, HEADINGS
+from fvgen.cli.unknown import unknown_option
 from fvgen.errors import UserError
-from fvgen.files import why_not_written
+from fvgen.files import why_not_written, writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +63,9 @@ def _run(arguments: list[str]) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up like Ctrl-C
     command = _parse(name, arguments[words:])
-    with _lines(getattr(command, "quiet", False)):
+    output = getattr(command, "output", None)
+    told = contextlib.nullcontext() if output is None else writing(Path(output), f"--output {output}")
+    with _lines(getattr(command, "quiet", False)), told:
         command.run()
 
 
@@ -116,19 +120,8 @@ def _parse(name: str, arguments: list[str]) -> Any:
         page = io.StringIO()
         with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
             parse(["--help"])
-        what = _unknown_option(arguments, page.getvalue()) or _plain(complaint.getvalue())
+        what = unknown_option(arguments, page.getvalue()) or _plain(complaint.getvalue())
         raise UserError(f"{what} (see fvgen {name} --help)") from None
-
-
-def _unknown_option(arguments: list[str], page: str) -> str | None:
-    """What is said of the first option that a command's ``--help`` does not know; it comes before all else."""
-    known = re.findall(r"(?<![\w-])--[a-z][\w.-]*", page)
-    for argument in arguments:
-        option = argument.partition("=")[0].replace("_", "-")
-        if re.fullmatch(r"--[a-zA-Z][\w.-]*", option) and option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            return f"there is no option {option}" + (f": did you mean {near[0]}?" if near else "")
-    return None
 
 
 def _leave_out_no_defaults(command: type[Any]) -> None:

@@ -6,10 +6,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from fvgen.data.folders import SPLITS
 from fvgen.data.recipe import PrepareRecipe
 from fvgen.errors import UserError
 from fvgen.files import must_exist
 from fvgen.packages import require, require_estimator
+from fvgen.training.run_folder import check_run_folder
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class Prepare:
         if self.workers < 1:
             raise UserError(f"--workers {self.workers}: at least one")
         width, height = parse_size(self.size) or (512, 320)
-        must_exist(*(source for source in self.sources if not source.startswith("procedural:")))
+        must_exist(*(source for source in self.sources if not source.startswith("procedural:")), *self.recipe.textures)
         require_estimator(self.recipe.geometry, self.recipe.depth)
         if self.ray_address:
             require("ray", "--ray-address")
+        check_run_folder(self.output, "pairs", *SPLITS)
         from fvgen.data.farm import prepare_pairs
         from fvgen.data.summary import describe, summarise
 

@@ -8,7 +8,8 @@ from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
 from fvgen.files import must_exist
-from fvgen.packages import require
+from fvgen.packages import require_renderer
+from fvgen.reconstruction.targets import check_scene
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Reconstruct:
         if not self.out.is_dir():
             raise UserError(f"{self.out}: there is no such folder; name one that fvgen generate wrote")
         must_exist(self.truth)
-        if self.renderer == "gsplat":
-            require("gsplat", "--renderer gsplat", "choose torch")
+        require_renderer(self.renderer)
+        check_scene(self.output, self.overwrite)
         from fvgen.reconstruction.run import reconstruct
 
         summary = reconstruct(

@@ -9,6 +9,9 @@ from tyro.conf import Positional, arg
 
 from fvgen.cli.generate import parse_size
 from fvgen.errors import UserError
+from fvgen.files import check_file, must_exist
+from fvgen.packages import require_renderer
+from fvgen.reconstruction.targets import check_flight, check_suffix
 
 _COLORS = {"black": "#000000", "grey": "#808080", "white": "#ffffff"}
 
@@ -72,6 +75,9 @@ class Render:
         color = re.fullmatch("#([0-9a-fA-F]{6})", _COLORS.get(self.background, self.background))
         if color is None:
             raise UserError(f"--background {self.background}: choose {', '.join(_COLORS)}, or #rrggbb")
+        must_exist(self.splats, self.scene)
+        require_renderer(self.renderer)
+        check_flight(self.output, self.overwrite, [self.splats])
         import torch
 
         from fvgen.reconstruction.flight import render_scene
@@ -112,6 +118,9 @@ class Splats:
 
     def run(self) -> None:
         """Check what can be checked at once, then read and write."""
+        must_exist(self.splats)
+        check_suffix(self.output)
+        check_file(self.output, self.overwrite)
         from fvgen.reconstruction.exports import convert
 
         print(f"{convert(self.splats, self.output, self.overwrite)} Gaussians in {self.output}")

@@ -8,6 +8,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.outputs import output_folder, prepare_output
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Tables:
 
     def run(self) -> None:
         """Read, fill, write, print."""
-        from fvgen.evaluation.paper import DATASETS, fill_tables, latex, markdown, read_source
-        from fvgen.outputs import output_folder
-
         if not self.results:
             raise UserError("no results: name folders that fvgen evaluate wrote")
+        must_exist(*self.results)
+        prepare_output(self.output, inputs=self.results)
         rows, datasets = _named("--rows", self.rows), _named("--datasets", self.datasets)
+        from fvgen.evaluation.paper import DATASETS, fill_tables, latex, markdown, read_source
+
         for name, paper in datasets.items():
             if paper not in DATASETS:
                 raise UserError(f"--datasets {name}={paper}: the paper's are {' and '.join(DATASETS)}")

@@ -7,10 +7,16 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from fvgen.data.folders import check_data
 from fvgen.data.recipe import ProceduralRecipe
 from fvgen.errors import UserError
+from fvgen.files import must_exist
+from fvgen.hub import find_model
+from fvgen.models.weight_files import EFFICIENTNET_LITE0, Weights
+from fvgen.packages import require
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import MINI_TEACHER, VIEWCRAFTER_ENGINE, VIEWCRAFTER_TEACHER, DepthRecipe, TeacherRecipe
+from fvgen.training.run_folder import check_run_folder, whole_checkpoints
 
 Recipe = Annotated[TeacherRecipe, arg(name="")]
 Engine = Annotated[EngineConfig, arg(name="")]
@@ -45,12 +51,16 @@ class Depth:
     """Processes that make scenes."""
 
     def run(self) -> None:
-        """Train."""
+        """Check what can be checked at once, then train."""
+        if self.scenes < 1 or self.workers < 1:
+            raise UserError("--scenes and --workers are at least 1")
+        must_exist(*self.textures, None if self.start == Path("packaged") else self.start)
+        check_run(self.output, self.engine, "depth", "scenes", "held")
+        if self.start is None and not whole_checkpoints(self.output):
+            Weights().find(EFFICIENTNET_LITE0)
         from fvgen.models.depth import WEIGHTS
         from fvgen.training.depth import train_depth
 
-        if self.scenes < 1 or self.workers < 1:
-            raise UserError("--scenes and --workers are at least 1")
         start = WEIGHTS if self.start == Path("packaged") else self.start
         path = train_depth(self.output, self.scenes, self.textures, self.recipe, self.engine, self.workers, start)
         print(f"depth network in {path}")
@@ -79,13 +89,15 @@ class Autoencoder:
     """Compute in bfloat16."""
 
     def run(self) -> None:
-        """Train."""
+        """Check what can be checked at once, then train."""
+        preset, engine = _known(self.preset), EngineConfig(device=self.device, bf16=self.bf16)
+        must_exist(*self.textures)
+        check_run(self.output, engine, "autoencoder")
         from fvgen.training.autoencoder import train_autoencoder
         from fvgen.training.release import RELEASES
 
-        recipe = RELEASES[_known(self.preset)].autoencoder
+        recipe = RELEASES[preset].autoencoder
         recipe = replace(recipe, steps=recipe.steps if self.steps is None else self.steps)
-        engine = EngineConfig(device=self.device, bf16=self.bf16)
         train_autoencoder(self.preset, self.textures, recipe, self.output, engine)
         print(f"autoencoder in {self.output / 'model'}")
 
@@ -113,13 +125,15 @@ class Teacher:
     """How procedural pairs are made."""
 
     def run(self) -> None:
-        """Train."""
-        from fvgen.data.corpus import check_data, open_corpus
+        """Check what can be checked at once, then train."""
+        check_data(self.data)
+        find_model(self.model)
+        check_run(self.output, self.engine, "teacher")
+        from fvgen.data.corpus import open_corpus
         from fvgen.models.model import VideoModel
         from fvgen.training.distributed import joined
         from fvgen.training.teacher import train_teacher
 
-        check_data(self.data)
         with joined(self.engine.device) as world:
             model = VideoModel.load(self.model)
             with closing(open_corpus(self.data, model, self.procedural, world.device)) as corpus:
@@ -161,12 +175,23 @@ class Everything:
     """What trains: auto (a GPU where there is one), cpu, cuda, or cuda:N."""
 
     def run(self) -> None:
-        """Train."""
+        """Check what can be checked at once, then train."""
+        name = _known(self.preset)
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers}: at least one")
+        must_exist(*self.footage, *self.textures)
+        check_run(self.output, EngineConfig(), "everything", "pairs")
         from fvgen.training.release import train_everything
 
-        name = _known(self.preset)
         train_everything(name, self.output, self.footage, self.textures, self.workers, self.device)
         print(f"models in {self.output / self.preset} and {self.output / (self.preset + '-teacher')}")
+
+
+def check_run(output: Path, engine: EngineConfig, task: str, *begun: str) -> None:
+    """Say at once what would keep a run from its folder, see `check_run_folder`, or from its logs."""
+    if engine.tensorboard:
+        require("tensorboard", "--tensorboard")
+    check_run_folder(output, task, *begun)
 
 
 def _known(preset: str) -> str:

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from fvgen.cli.generate import view_size
 from fvgen.errors import UserError
-from fvgen.files import must_exist
+from fvgen.files import check_file, must_exist
 from fvgen.packages import require, require_estimator
 
 
@@ -114,10 +114,8 @@ class Page:
         """Check what can be checked at once, then read and write."""
         if not 0.5 <= self.megabytes <= 500:
             raise UserError(f"--megabytes {self.megabytes:g}: choose 0.5 to 500")
-        if self.output.is_dir():
-            raise UserError(f"--output {self.output}: a folder; name a file such as {self.output / 'result.html'}")
-        if self.output.exists() and not self.overwrite:
-            raise UserError(f"--output {self.output} is there already; choose another, or add --overwrite")
+        check_file(self.output, self.overwrite)
+        must_exist(self.splats)
         if not self.out.is_dir():
             raise UserError(f"{self.out}: no such folder; name what fvgen generate wrote")
         from fvgen.viewer.page import write_page

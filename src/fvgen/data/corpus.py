@@ -1,17 +1,16 @@
 """Where trainings get clips from: a folder of pairs, procedural scenes made on the way, or both."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fvgen.data.folders import check_data
 from fvgen.data.latent_cache import LatentClip
 from fvgen.data.latents import Corpus, LatentCorpus
 from fvgen.data.procedural_corpus import ProceduralCorpus
 from fvgen.data.recipe import ClipDraw, ProceduralRecipe
-from fvgen.errors import UserError
 from fvgen.models.model import VideoModel
 
 
@@ -64,28 +63,6 @@ class MixedCorpus(Corpus):
         """End what runs in the background of both."""
         self.filmed.close()
         self.procedural.close()
-
-
-def check_data(data: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """The folders of pairs and the seeds of procedural scenes that some names stand for, at most one of each.
-
-    Raises:
-        UserError: nothing, two folders, a folder without pairs, a seed that is no number.
-    """
-    folders, seeds = list[Path](), list[int]()
-    for name in data:
-        kind, _, seed = name.partition(":")
-        if kind != "procedural":
-            if not any(Path(name).glob("train/*.tar")):
-                raise UserError(f"`data` {name}: no training pairs there; make some with 'fvgen prepare'")
-            folders.append(Path(name))
-        elif name == "procedural" or seed.isdigit():
-            seeds.append(int(seed or 0))
-        else:
-            raise UserError(f"`data` {name}: write procedural or procedural:SEED, such as procedural:7")
-    if not data or len(folders) > 1 or len(seeds) > 1:
-        raise UserError("`data`: name one folder of training pairs, procedural:SEED, or both")
-    return folders, seeds
 
 
 def open_corpus(

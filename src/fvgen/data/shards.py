@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fvgen.data.folders import SPLITS
 from fvgen.data.samples import FORMAT, MEMBERS, DamagedSample, Sample, canonical, encode_sample, read_record
 from fvgen.data.tarball import DamagedTar, Member, read_member, scan_tar, write_tar
 from fvgen.errors import UserError
 from fvgen.files import clear_partials, sha256_of, write_whole
 
-SPLITS = ("train", "heldout")
 MANIFEST = "manifest.json"
 _SCENE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 

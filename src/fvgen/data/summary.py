@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fvgen.data.folders import SPLITS, check_pairs
 from fvgen.data.reader import PairShards
 from fvgen.data.samples import DamagedSample
-from fvgen.data.shards import SPLITS, drops, read_scene, remarks
+from fvgen.data.shards import drops, read_scene, remarks
 from fvgen.errors import UserError
 from fvgen.files import sha256_of
 from fvgen.progress import track
@@ -56,8 +57,7 @@ def open_splits(folder: Path) -> dict[str, PairShards]:
     Raises:
         UserError: it is not a folder of pairs.
     """
-    if not any((folder / split).is_dir() for split in SPLITS):
-        raise UserError(f"{folder} holds no training pairs: it has neither train/ nor heldout/")
+    check_pairs(folder)
     return {split: PairShards(folder, split) for split in SPLITS}
 
 

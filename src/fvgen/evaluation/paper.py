@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from fvgen.charts import markdown_table
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
 from fvgen.evaluation.report import (
@@ -15,7 +16,6 @@ from fvgen.evaluation.report import (
     Column,
     Row,
     machine_of,
-    markdown_table,
     marked,
     size_text,
     tabular,

@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fvgen.charts import colour_of, frame_plot
+from fvgen.charts import colour_of, frame_plot, markdown_table
 from fvgen.errors import UserError
 from fvgen.evaluation.store import Store, safe_name
-from fvgen.files import write_json, write_text
+from fvgen.files import whole_file, write_json, write_text
 from fvgen.pages import chips, data_uri, filled, script_json
 from fvgen.progress import track
 
@@ -130,11 +130,6 @@ def marked(
         [forms[p.get((dataset, system))].format(c.text(figures.get(c.name)) or none) for c, p in zip(columns, places)]
         for dataset, system, figures in rows
     ]
-
-
-def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, without a line break at its end."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *lines))
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -391,6 +386,7 @@ def write_report(store: Store, results: dict[str, Any], megabytes: float) -> str
         for system in (*results["systems"], "truth"):
             pictures = [store.load_frame(system, split, record["names"][row]) for row in rows]
             clips[system] = torch.stack([picture for picture in pictures if picture is not None])
-        Image.fromarray(contact_sheet(clips)).save(store.folder / "sheets" / f"{safe_name(split)}.png")
+        with whole_file(store.folder / "sheets" / f"{safe_name(split)}.png") as unfinished:
+            Image.fromarray(contact_sheet(clips)).save(unfinished, format="PNG")
     write_text(store.folder / "index.html", page(results, store, megabytes))
     return table

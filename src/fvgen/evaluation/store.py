@@ -17,7 +17,7 @@ from torch import Tensor
 from fvgen import __version__
 from fvgen.errors import UserError
 from fvgen.evaluation.protocols import read_json
-from fvgen.files import write_json
+from fvgen.files import whole_file, write_json
 from fvgen.scene.formats.images import read_photo, write_png
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -245,7 +245,8 @@ class Store:
         for path in folder.glob("*.png"):
             path.unlink()
         for name, picture in zip(names, pictures):
-            write_png(folder / f"{safe_name(name)}.png", picture)
+            with whole_file(folder / f"{safe_name(name)}.png") as unfinished:
+                write_png(unfinished, picture)
         return like
 
     def load_frames(

@@ -12,6 +12,7 @@ from torch import Tensor
 from fvgen.errors import UserError
 from fvgen.evaluation.store import read_frames, read_seconds, safe_name
 from fvgen.evaluation.task import Framing, Task
+from fvgen.hub import model_and_steps
 from fvgen.models.model import ModelConfig
 from fvgen.packages import require_inpainting
 from fvgen.pictures import to_bytes
@@ -96,20 +97,6 @@ class Baseline:
 
             pictures = torch.from_numpy(gaussian_filter(pictures.numpy(), (0, self._sigma, self._sigma, 0)))
         return to_bytes(pictures), {"render": task.seconds["render"], "fill": time.perf_counter() - start}
-
-
-def model_and_steps(text: str) -> tuple[str, int | None]:
-    """A model written ``MODEL`` or ``MODEL:STEPS``, and its steps where they are said.
-
-    Raises:
-        UserError: no model, or more than that.
-    """
-    model, colon, steps = text.rpartition(":")
-    if not colon or not steps.isdigit():
-        model, steps = text, ""
-    if not model or model.endswith(":"):
-        raise UserError(f"`models` {text}: write MODEL or MODEL:STEPS, such as mini-teacher:50")
-    return model, int(steps) if steps else None
 
 
 def checked_steps(text: str, config: ModelConfig, steps: int | None) -> int:

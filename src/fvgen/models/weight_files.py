@@ -1,19 +1,23 @@
 """Published files of weights: where they are looked for, and what to do where they are absent."""
 
+from __future__ import annotations
+
 import importlib.util
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeVar
 
 from fvgen.errors import UserError
 from fvgen.files import genuine, sha256_of
 
-N = TypeVar("N", bound=nn.Module)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+N = TypeVar("N", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Weights:
         Raises:
             UserError: if it is nowhere; the line says where to get it and where to put it.
         """
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        cache = _torch_home() / "hub" / "checkpoints"
         places = [folder / file.name for folder in (self.folder, cache) if folder is not None]
         for inside in file.packages:  # found without importing the package, whose own dependencies may be broken
             package, _, rest = inside.partition("/")
@@ -133,7 +137,15 @@ class Weights:
                 f"not {file.sha256}; {file.get} again"
             )
         self.used[file.name] = digest
+        import torch
+
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _torch_home() -> Path:
+    """The folder of torch's caches, as `torch.hub` finds it."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser()
 
 
 class Networks:
@@ -145,6 +157,8 @@ class Networks:
     """
 
     def __init__(self, weights: Weights, device: str | torch.device = "cpu"):
+        import torch
+
         self.weights = weights
         self.device = torch.device(device)
         self._built: dict[Callable[..., nn.Module], nn.Module] = {}
@@ -162,4 +176,6 @@ class Networks:
 
 def exact_convolutions() -> AbstractContextManager[None]:
     """On CUDA: convolutions in whole float32, the same every time (by default they round to TF32's 10 bits)."""
+    import torch
+
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

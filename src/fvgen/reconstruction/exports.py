@@ -23,9 +23,10 @@ from fvgen import __version__
 from fvgen.cameras import Cameras
 from fvgen.cameras.alignment import world_from_local
 from fvgen.errors import UserError
-from fvgen.files import whole_file
+from fvgen.files import check_file, output_file
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians, write_gaussians
 from fvgen.reconstruction.render import sh_basis
+from fvgen.reconstruction.targets import SUFFIXES, check_suffix
 from fvgen.scene.formats.ply import number_of
 
 _TURN = torch.tensor([1.0, -1.0, -1.0])  # half a turn about x, of vectors
@@ -197,22 +198,9 @@ def _linear(colors: Tensor) -> Tensor:
     return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
-WRITERS: dict[str, Callable[[str | Path, Gaussians], None]] = {
-    ".ply": write_gaussians,
-    ".spz": write_spz,
-    ".glb": write_gltf,
-    ".gltf": partial(write_gltf, text=True),
-}
-
-
-def check_suffix(output: Path) -> None:
-    """Check that there is a writer.
-
-    Raises:
-        UserError: there is none for this suffix.
-    """
-    if output.suffix.lower() not in WRITERS:
-        raise UserError(f"`output` {output}: name a file that ends in {', '.join(WRITERS)}")
+WRITERS: dict[str, Callable[[str | Path, Gaussians], None]] = dict(
+    zip(SUFFIXES, (write_gaussians, write_spz, write_gltf, partial(write_gltf, text=True)))
+)
 
 
 def convert(scene: str | Path, output: str | Path, overwrite: bool = False) -> int:
@@ -226,14 +214,10 @@ def convert(scene: str | Path, output: str | Path, overwrite: bool = False) -> i
     """
     output = Path(output)
     check_suffix(output)
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise UserError(f"`output` {output} is there already; choose another, or add `overwrite`")
+    check_file(output, overwrite)
     gaussians = read_gaussians(scene)
     if not fits(output.suffix, gaussians):
         raise UserError(f"{scene}: its world is too far out, too large or too small for {output.suffix}; write a .ply")
-    try:
-        with whole_file(output) as unfinished:
-            WRITERS[output.suffix.lower()](unfinished, gaussians)
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"`output` {output}: cannot be written ({error.strerror}); choose another") from None
+    with output_file(output) as unfinished:
+        WRITERS[output.suffix.lower()](unfinished, gaussians)
     return len(gaussians)

@@ -15,13 +15,14 @@ from fvgen.cameras.paths import path_dolly, path_orbit, path_spiral, path_throug
 from fvgen.cameras.poses import look_at, rotation_exp
 from fvgen.devices import find_device
 from fvgen.errors import UserError
-from fvgen.files import whole_file
-from fvgen.outputs import output_folder, prepare_output
+from fvgen.files import output_file
+from fvgen.outputs import output_folder
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.exports import brought_near
 from fvgen.reconstruction.gaussians import Gaussians, read_gaussians
 from fvgen.reconstruction.render import Renderer, find_renderer
+from fvgen.reconstruction.targets import check_flight
 from fvgen.scene.formats.colmap import colmap_model_folder, read_colmap
 from fvgen.scene.formats.images import PngWriter
 from fvgen.scene.formats.record import natural_key
@@ -83,16 +84,7 @@ def render_scene(
         UserError: for everything that the caller can mend, before anything is written.
     """
     start, target = time.perf_counter(), Path(output)
-    video = target.suffix.lower() == ".mp4"
-    if video:
-        if target.is_dir():
-            raise UserError(f"`output` {target}: a folder; name a video such as {target / 'flight.mp4'}")
-        if target.exists() and not overwrite:
-            raise UserError(f"`output` {target} is there already; choose another, or add `overwrite`")
-    elif target.suffix and not target.is_dir():
-        raise UserError(f"`output` {target}: name a video that ends in .mp4, or a folder")
-    else:
-        prepare_output(target, overwrite, [scene])
+    video = check_flight(target, overwrite, [scene])
     place = find_device(device)
     draw = find_renderer(renderer, place)
     gaussians = read_gaussians(scene)
@@ -102,12 +94,8 @@ def render_scene(
     near, seen_from = brought_near(gaussians, cameras)
     pictures = map(to_bytes, render_each(near.each(lambda value: value.to(place)), seen_from, draw, background))
     if video:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(target) as partial:
-                write_video(partial, pictures, fps)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise UserError(f"`output` {target}: cannot be written ({error.strerror}); choose another") from None
+        with output_file(target) as unfinished:
+            write_video(unfinished, pictures, fps)
         return len(cameras)
     with output_folder(target, overwrite, [scene]) as folder:
         with PngWriter(folder / "images") as images:

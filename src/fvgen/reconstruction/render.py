@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fvgen.errors import UserError
+from fvgen.packages import installed, require_renderer
 from fvgen.reconstruction.gaussians import DEGREES, SH0, Gaussians
 
 NEAR = 0.01  # world units; nearer Gaussians are not drawn
@@ -402,12 +403,9 @@ def find_renderer(name: str, device: torch.device) -> Renderer:
         return splat_torch
     if device.type != "cuda":
         raise UserError(f"`renderer` gsplat runs on CUDA only, not on {device}; choose torch")
-    try:
-        import gsplat  # noqa: F401
-    except ImportError:
-        if name == "auto":
-            return splat_torch
-        raise UserError("`renderer` gsplat: install it with pip install 'fvgen[gs]', or choose torch") from None
+    if name == "auto" and not installed("gsplat"):
+        return splat_torch
+    require_renderer("gsplat")
     return splat_gsplat
 
 

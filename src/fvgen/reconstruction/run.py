@@ -26,39 +26,20 @@ from fvgen.files import write_whole, writing
 from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.reconstruction.capture import Capture, read_capture
-from fvgen.reconstruction.exports import WRITERS, check_suffix, fits
+from fvgen.reconstruction.exports import WRITERS, fits
 from fvgen.reconstruction.held_out import read_held_out, render_all, score
 from fvgen.reconstruction.optimise import Optimisation, Settings
 from fvgen.reconstruction.render import Renderer, find_renderer
+from fvgen.reconstruction.targets import BESIDE, check_scene
 from fvgen.scene.formats.video import write_video
 
 _log = logging.getLogger(__name__)
-_BESIDE = (".mp4", ".svg", ".json")
-_LONGEST = 200  # bytes of a name: others are made of it
 _EVERY = 50  # iterations from one checkpoint to the next
 
 
 def default_settings(device: torch.device) -> Settings:
     """What a CPU does in a few minutes, or a GPU in one."""
     return Settings(iterations=3000, longest=1600, gaussians=200_000) if device.type == "cuda" else Settings()
-
-
-def check_output(output: str | Path, overwrite: bool) -> Path:
-    """Say at once whether a scene may be written there.
-
-    Raises:
-        UserError: a suffix that nothing here writes, or a file that is there already.
-    """
-    output = Path(output)
-    check_suffix(output)
-    if len(os.fsencode(output.name)) > _LONGEST:
-        raise UserError(f"`output` {output}: a name too long for a file")
-    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
-        raise UserError(f"`output` {output}: it is a folder or lies below a file; name a file")
-    there = [p for p in (output, *(output.with_suffix(s) for s in _BESIDE)) if p.exists()]
-    if there and not overwrite:
-        raise UserError(f"{there[0]} is there already; choose another name, or add `overwrite`")
-    return output
 
 
 def reconstruct(
@@ -99,7 +80,7 @@ def reconstruct(
     from fvgen.charts import curves
 
     start = time.perf_counter()
-    target = check_output(output, overwrite)
+    target = check_scene(output, overwrite)
     place = find_device(device)
     draw = find_renderer(renderer, place)
     settings = replace(default_settings(place), **(options or {}))
@@ -143,11 +124,11 @@ def reconstruct(
         (work / target.with_suffix(".svg").name).write_text(curves({"fit": fit.log}), encoding="utf-8")
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
         (work / target.with_suffix(".json").name).write_text(text + "\n", encoding="utf-8")
-        for file in (*(target.with_suffix(s) for s in _BESIDE), target):
+        for file in (*(target.with_suffix(s) for s in BESIDE), target):
             os.replace(work / file.name, file)
     if not keep_work:
         shutil.rmtree(work)
-    _log.info("wrote %s, and beside it %s", target, ", ".join(_BESIDE))
+    _log.info("wrote %s, and beside it %s", target, ", ".join(BESIDE))
     return summary
 
 
@@ -162,10 +143,7 @@ def _work_folder(target: Path) -> Iterator[Path]:
     missing = [p for p in (work, *work.parents) if not p.exists()]
     try:
         with writing(target.parent, f"`output` {target}"):
-            try:
-                work.mkdir(parents=True, exist_ok=True)
-            except FileNotFoundError as error:  # as in /proc
-                raise UserError(f"`output` {target}: its folder cannot be made ({error.strerror})") from None
+            work.mkdir(parents=True, exist_ok=True)
             yield work
     except BaseException as error:
         for file in work.glob("*"):

@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvgen.diffusion.random import BatchRandom
+from fvgen.files import whole_folder
 from fvgen.models import preset
 from fvgen.models.autoencoder import FrameAutoencoder, start_from_principal_components
 from fvgen.models.model import VideoModel
 from fvgen.procedural.textures import TextureBank
-from fvgen.training.checkpoints import whole_checkpoints
 from fvgen.training.distributed import DistributedContext, device_named
 from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import AutoencoderRecipe, split_recipe
+from fvgen.training.run_folder import whole_checkpoints
 
 
 def reconstruction_loss(predicted: Tensor, target: Tensor, gradient_weight: float) -> Tensor:
@@ -105,5 +106,6 @@ def train_autoencoder(
         images = pictures(bank, np.random.default_rng((recipe.seed, 1 << 30)), 32, recipe.crop)
         spread = model.vae.encode(model.fold(images)).latent_dist.mode().std().item()
     model.vae.register_to_config(scaling_factor=1.0 / spread)
-    whole.save(folder / "model", torch.float32)
+    with whole_folder(folder / "model") as model_folder:
+        whole.save(model_folder, torch.float32)
     return whole

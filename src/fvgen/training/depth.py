@@ -11,15 +11,17 @@ from torch.nn import functional as F
 
 from fvgen.data.depths import DepthSample, DepthScenes, augmented
 from fvgen.diffusion.random import BatchRandom
+from fvgen.files import output_file
 from fvgen.models.depth import FLOOR, DepthNetwork
 from fvgen.models.efficientnet import LITE0, EfficientNetLite
 from fvgen.models.weight_files import Weights
 from fvgen.scene.prior import network_inputs
-from fvgen.training.checkpoints import fingerprint, whole_checkpoints
+from fvgen.training.checkpoints import fingerprint
 from fvgen.training.distributed import DistributedContext, device_named
 from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import DepthRecipe, split_recipe
+from fvgen.training.run_folder import whole_checkpoints
 
 Batch = tuple[Tensor, ...]  # the network's four inputs and the target, `[B, ...]`
 _FIRST = 100_000  # seed of the first scene
@@ -187,5 +189,6 @@ def train_depth(
     task = DepthTask(network, made, held, recipe, world, start_name)
     task.average.to(world.device)
     Trainer(task, folder, engine, world).run()
-    task.average.cpu().save(folder / "depth.safetensors")
+    with output_file(folder / "depth.safetensors") as unfinished:
+        task.average.cpu().save(unfinished)
     return folder / "depth.safetensors"

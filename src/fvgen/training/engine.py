@@ -28,7 +28,7 @@ from fvgen import __version__
 from fvgen.diffusion.random import BatchRandom
 from fvgen.errors import UserError
 from fvgen.progress import track
-from fvgen.training import checkpoints
+from fvgen.training import checkpoints, run_folder
 from fvgen.training.distributed import DistributedContext, local
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.logs import RunLog, peak_memory
@@ -180,7 +180,7 @@ class Trainer:
         self.task, self.folder, self.config, self.world = task, folder, config, world
         for step in (0, task.steps - 1):
             world.share(task.rows(step), 0, config.accumulate)
-        checkpoints.check_run(folder, task.name, task.identity)
+        run_folder.check_run(folder, task.name, task.identity)
         for role in task.roles.values():
             world.place(role.module, config.recompute, role.sharded)
             if role.average is not None:
@@ -195,7 +195,7 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence((task.seed, world.rank)).generate_state(1)[0]))  # of dropout
         self._resume()
         if world.rank == 0:
-            checkpoints.note_run(folder, task.name, task.identity, {"engine": asdict(config), **task.free}, self.step)
+            run_folder.note_run(folder, task.name, task.identity, {"engine": asdict(config), **task.free}, self.step)
         self.log = RunLog(folder, self.step, config.tensorboard, writes=world.rank == 0)
 
     @property
@@ -314,10 +314,10 @@ class Trainer:
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        whole = checkpoints.whole_checkpoints(self.folder)
+        whole = run_folder.whole_checkpoints(self.folder)
         if not whole:
             return
-        facts, stored = checkpoints.facts_of(whole[-1]), checkpoints.names_in(whole[-1])
+        facts, stored = run_folder.facts_of(whole[-1]), checkpoints.names_in(whole[-1])
         tensors = self._tensors()
         missing = {name for name in tensors if name not in stored and not name.startswith("random")}
         if missing:

@@ -7,11 +7,13 @@ import torch
 
 from fvgen import __version__
 from fvgen.errors import UserError
+from fvgen.files import write_json
 from fvgen.models.lora import adapted, merge, trainable
 from fvgen.models.model import VideoModel
-from fvgen.training.checkpoints import facts_of, fingerprint, whole_checkpoints
+from fvgen.training.checkpoints import fingerprint
 from fvgen.training.held_out import BEST, chosen_best, student_config
 from fvgen.training.recipes import StudentRecipe, recipe_of
+from fvgen.training.run_folder import check_distilled, facts_of, whole_checkpoints
 from fvgen.training.teacher import load_average
 
 
@@ -51,7 +53,7 @@ def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
     noted = {"teacher": name or known.get("teacher", ""), "fingerprint": fingerprint(teacher.denoiser)}
     if known and known["fingerprint"] != noted["fingerprint"]:
         raise UserError(f"{folder} is a run with another teacher: choose another output folder")
-    path.write_text(json.dumps(noted, indent=1))
+    write_json(path, noted)
 
 
 def write_provenance(folder: Path, student: VideoModel, output: Path) -> None:
@@ -91,8 +93,7 @@ def export_student(folder: Path, output: Path, teacher: str | None = None, adapt
         UserError: if the folder is no distillation with a checkpoint, the teacher is not the run's, or there are no
             low-rank parts.
     """
-    if not (folder / "teacher.json").is_file() or not whole_checkpoints(folder):
-        raise UserError(f"{folder} is not a distillation's run with a checkpoint")
+    check_distilled(folder)
     noted = json.loads((folder / "teacher.json").read_text())
     recipe = recipe_of(StudentRecipe, facts_of(whole_checkpoints(folder)[-1])["recipe"])
     if adapter and not recipe.lora.rank:

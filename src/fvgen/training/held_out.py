@@ -18,7 +18,7 @@ from fvgen.models.model import ModelConfig, VideoModel
 from fvgen.models.sampling import sample_latents
 from fvgen.models.weight_files import Weights
 from fvgen.progress import track
-from fvgen.training import checkpoints
+from fvgen.training import checkpoints, run_folder
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.perceptual import clip_figures
 from fvgen.training.recipes import StudentRecipe
@@ -36,7 +36,7 @@ def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
 
 def chosen_best(folder: Path, export: str) -> bool:
     """Whether a run's student is the best average that was measured."""
-    return export != "newest" and bool(checkpoints.whole_checkpoints(folder / BEST))
+    return export != "newest" and bool(run_folder.whole_checkpoints(folder / BEST))
 
 
 class HeldOutRecord:
@@ -67,13 +67,13 @@ class HeldOutRecord:
         self.clips = min(config.clips, len(corpus.held))
         steps = (recipe.distillation.steps, config.teacher_steps)
         told = {"clips": corpus.held[: self.clips], "frames": recipe.clips.frames, "steps": steps}
-        self.key = checkpoints.flat({**told, "features": self.network is not None})
+        self.key = run_folder.flat({**told, "features": self.network is not None})
         path = folder / "held_out.json"
         stored = json.loads(path.read_text()) if path.is_file() else {}
         # What an earlier sitting measured, where it is of these clips; and its best, where it was chosen as now.
         self.teacher: dict[str, float] = stored["teacher"] if stored.get("key") == self.key else {}
-        whole = checkpoints.whole_checkpoints(folder / BEST)
-        facts = checkpoints.facts_of(whole[-1]) if whole else {}
+        whole = run_folder.whole_checkpoints(folder / BEST)
+        facts = run_folder.facts_of(whole[-1]) if whole else {}
         same = bool(facts) and (facts["by"], facts["held_out"]["clips"]) == (config.export, config.clips)
         self.best: float | None = facts["figure"] if same else None
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fvgen.errors import UserError
-from fvgen.files import write_text
+from fvgen.files import whole_file, write_text
 from fvgen.packages import require
+from fvgen.training.run_folder import read_log
 
 
 def peak_memory(device: torch.device) -> float:
@@ -25,18 +25,6 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's ``log.jsonl``.
-
-    Raises:
-        UserError: if there is none.
-    """
-    path = folder / "log.jsonl"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a training run: it has no log.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
 class RunLog:
@@ -94,7 +82,8 @@ class RunLog:
             pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(0, -1).cpu().numpy()
             path = self.folder / "pictures" / name / f"{step:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+            with whole_file(path) as unfinished:
+                Image.fromarray(np.ascontiguousarray(pixels)).save(unfinished, format="PNG")
             if self.board is not None:
                 self.board.add_image(name, pixels, step, dataformats="HWC")
 

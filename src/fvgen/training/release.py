@@ -8,6 +8,7 @@ from fvgen.data.farm import prepare_pairs
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
 from fvgen.errors import UserError
+from fvgen.files import whole_folder
 from fvgen.models.efficientnet import LITE1
 from fvgen.models.weight_files import Weights
 from fvgen.training.autoencoder import train_autoencoder
@@ -110,5 +111,6 @@ def train_everything(
         teacher = train_teacher(model, LatentCorpus(pairs, model), release.teacher, run, engine, world)
         corpus, teacher_name = LatentCorpus(pairs, teacher), str(run / "model")
         student = distill(teacher, corpus, release.student, folder / "student", engine, world, teacher_name)
-    teacher.save(folder / f"{name}-teacher")
-    student.save(folder / name)
+    for model, result in ((teacher, folder / f"{name}-teacher"), (student, folder / name)):
+        with whole_folder(result) as model_folder:
+            model.save(model_folder)

@@ -16,10 +16,11 @@ from fvgen.diffusion import few_step_sample
 from fvgen.diffusion.random import BatchRandom
 from fvgen.distillation.critic import QUANTILES, CriticHead, CriticRecord
 from fvgen.distillation.methods import Clips, Denoiser, Method, Roles, Stage, stages
+from fvgen.files import whole_folder
 from fvgen.models.denoiser import VideoDenoiser
 from fvgen.models.lora import adapted, trainable
 from fvgen.models.model import VideoModel
-from fvgen.training.checkpoints import check_run, fingerprint
+from fvgen.training.checkpoints import fingerprint
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Role, Task, Trainer, Turn, falling
 from fvgen.training.engine_config import EngineConfig
@@ -28,6 +29,7 @@ from fvgen.training.held_out import HeldOutRecord, chosen_best
 from fvgen.training.logs import sheet
 from fvgen.training.perceptual import PerceptualLoss
 from fvgen.training.recipes import StudentRecipe, split_recipe
+from fvgen.training.run_folder import check_run
 from fvgen.training.teacher import batch_condition
 from fvgen.training.trajectories import TrajectoryStore, trajectories
 
@@ -367,6 +369,7 @@ def distill(
     whole = model if base is None else VideoModel(model.config, model.autoencoder, model.conditioner, base)
     student = student_of(folder, whole, recipe, chosen_best(folder, recipe.held_out.export))
     if world.rank == 0:
-        student.save(folder / "model", torch.float32)
-        write_provenance(folder, student, folder / "model")
+        with whole_folder(folder / "model") as model_folder:
+            student.save(model_folder, torch.float32)
+            write_provenance(folder, student, model_folder)
     return student

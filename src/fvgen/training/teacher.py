@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from fvgen.data.latents import ClipBatch, Corpus, check_size
 from fvgen.diffusion.random import BatchRandom
+from fvgen.files import whole_folder
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
-from fvgen.training.checkpoints import fingerprint, load, whole_checkpoints
+from fvgen.training.checkpoints import fingerprint, load
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Role, Task, Trainer, Turn, warmed_cosine
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import TeacherRecipe, split_recipe
+from fvgen.training.run_folder import whole_checkpoints
 
 
 def batch_condition(model: VideoModel, batch: ClipBatch) -> Condition:
@@ -218,5 +220,6 @@ def train_teacher(
     load_average(folder, "teacher", trained_parts(trained, recipe.vision))
     trained.cpu().eval()
     if world.rank == 0:
-        trained.save(folder / "model", torch.float32)
+        with whole_folder(folder / "model") as model_folder:
+            trained.save(model_folder, torch.float32)
     return trained

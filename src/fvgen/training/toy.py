@@ -1,7 +1,6 @@
 """Two dimensions, a mixture whose truth is known: every method in seconds, measured against that truth."""
 
 import copy
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,14 +18,15 @@ from fvgen.diffusion import NoiseSchedule, ScheduleConfig, ddim_sample, few_step
 from fvgen.distillation.config import TOY_METHODS
 from fvgen.distillation.critic import StepAware
 from fvgen.distillation.methods import Clips, Roles
-from fvgen.files import write_json
+from fvgen.files import write_json, write_text
 from fvgen.models.unet import sinusoidal_embedding
 from fvgen.progress import track
-from fvgen.training.checkpoints import fingerprint, same_or_refuse
+from fvgen.training.checkpoints import fingerprint
 from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine import Trainer
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import StudentRecipe, variant
+from fvgen.training.run_folder import same_or_refuse
 from fvgen.training.student import DistillationTask, low_rank_roles, needs_trajectories
 from fvgen.training.trajectories import TrajectoryStore
 
@@ -291,9 +291,9 @@ def run_toy(ablation: ToyAblation, folder: Path) -> dict[str, Any]:
         shown.setdefault(method, samples)
         rows.setdefault(method, []).append(measure(mixture, samples, truth) | {"seconds": trainer.age})
     table = {"ablation": asdict(ablation), "results": rows}
-    (folder / "ablation.json").write_text(json.dumps(table, indent=1) + "\n")
-    (folder / "ablation.md").write_text(table_of(rows))
-    (folder / "samples.svg").write_text(_scatter(mixture, shown))
+    write_json(folder / "ablation.json", table, finite=False)
+    write_text(folder / "ablation.md", table_of(rows))
+    write_text(folder / "samples.svg", _scatter(mixture, shown))
     return table
 
 
@@ -315,11 +315,10 @@ def _teacher(ablation: ToyAblation, folder: Path) -> ToyDenoiser:
 def table_of(rows: dict[str, list[dict[str, float]]]) -> str:
     """A table in Markdown: the mean of each figure and, over several seeds, its standard deviation."""
     names = ("modes", "on_modes", "weights_off", "spread", "energy", "seconds")
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for method, measured in rows.items():
-        cells = [_cell([m[name] for m in measured if name in m]) for name in names]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    cells = [
+        [method, *(_cell([m[name] for m in each if name in m]) for name in names)] for method, each in rows.items()
+    ]
+    return charts.markdown_table(["", *names], cells) + "\n"
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -17,8 +17,8 @@ from fvgen.errors import UserError
 from fvgen.files import write_json, write_whole
 from fvgen.models.denoiser import Condition
 from fvgen.progress import track
-from fvgen.training.checkpoints import same_or_refuse
 from fvgen.training.distributed import DistributedContext
+from fvgen.training.run_folder import same_or_refuse
 
 _CONDITION = ("concat", "context", "null_context", "fs")
 

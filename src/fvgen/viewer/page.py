@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fvgen import __version__
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
-from fvgen.files import write_whole
+from fvgen.files import check_file, output_file
 from fvgen.pages import chips, data_uri, duration, filled, script_json
 from fvgen.progress import track
 from fvgen.reconstruction.exports import brought_near, pack_spz
@@ -111,6 +111,7 @@ def write_page(
     Raises:
         UserError: an incomplete result, no Gaussians, or a file that cannot be written.
     """
+    check_file(output, overwrite=True)
     gaussians = None if splats is None else read_gaussians(splats)
     if gaussians is not None and len(gaussians) == 0:
         raise UserError(f"`splats` {splats}: no Gaussians in it")
@@ -118,10 +119,8 @@ def write_page(
     times = frame_times(out / "views.mp4")
     rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 10.0
     page = render_page(result, rate, title or result.name, megabytes, gaussians).encode()
-    try:
-        write_whole(output, lambda file: file.write(page))
-    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
-        raise UserError(f"`output` {output}: cannot be written ({error.strerror}); choose another") from None
+    with output_file(output) as unfinished:
+        unfinished.write_bytes(page)
     return len(page)
 
 

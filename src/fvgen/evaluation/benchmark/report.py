@@ -4,17 +4,12 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from fvgen.charts import markdown_table
 from fvgen.evaluation.benchmark.systems import System
 
 STAGES = ("geometry", "render", "encode", "denoise", "decode", "compose", "write")
 PER_STEP, APART, ALL = "denoise, per step", "all but geometry", "all"
 MIB = 2**20
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def count_table(works: Mapping[str, dict[str, int]]) -> str:
@@ -24,7 +19,7 @@ def count_table(works: Mapping[str, dict[str, int]]) -> str:
         sizes = [f"{work[name] / MIB:,.0f}" for name in ("activations", "weights")]
         gflop = work["flop"] / 1e9
         rows.append([stage, f"{gflop:,.0f}" if gflop >= 1000 else f"{gflop:.4g}", *sizes, f"{work['parameters']:,}"])
-    return markdown(["stage", "GFLOP", "activations, MiB", "weights, MiB", "parameters"], rows)
+    return markdown_table(["stage", "GFLOP", "activations, MiB", "weights, MiB", "parameters"], rows)
 
 
 def rows_of(system: System) -> dict[str, list[float]]:
@@ -86,7 +81,7 @@ def table(found: dict[str, Any]) -> str:
                 peak = system[f"peak_{kind}_bytes"].get(name)
                 row += [_told(system["seconds"].get(name)), f"{peak / MIB:,.0f}" if peak else ""]
             rows.append([*row, *(_told(ratio.get(name)) for ratio in against)])
-    return markdown([*head, *(f"{ratio['of']} / {ratio['to']}" for ratio in against)], rows)
+    return markdown_table([*head, *(f"{ratio['of']} / {ratio['to']}" for ratio in against)], rows)
 
 
 def _told(found: dict[str, float] | None) -> str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fvgen.errors import UserError
-from fvgen.evaluation.systems import checked_steps, model_and_steps
+from fvgen.evaluation.systems import checked_steps
+from fvgen.hub import model_and_steps
 from fvgen.models.model import ModelConfig, SamplingConfig, VideoModel
 from fvgen.models.presets import preset as find_preset
 from fvgen.models.speed import Speed

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.utils import CallbackIOWrapper
 
 from fvgen.errors import UserError
-from fvgen.files import genuine, write_whole
+from fvgen.files import genuine, write_whole, writing
 from fvgen.progress import bar
 
 _DEEPSPEED = "_forward_module."
@@ -109,8 +109,6 @@ def write_checkpoint(tensors: dict[str, Tensor], form: Form, path: Path) -> None
     }
     content = {form.container: state} if form.container else state
     size = sum(value.nbytes for value in tensors.values())
-    try:
-        with bar(size, "write") as progress:
-            write_whole(path, lambda file: torch.save(content, CallbackIOWrapper(progress.update, file, "write")))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    with bar(size, "write") as progress, writing(path.parent, f"`output` {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: torch.save(content, CallbackIOWrapper(progress.update, file, "write")))

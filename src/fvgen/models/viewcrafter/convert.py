@@ -21,10 +21,10 @@ from fvgen.models.presets import preset
 from fvgen.models.viewcrafter.checkpoint import Checkpoint, Form, read_checkpoint, write_checkpoint
 from fvgen.models.viewcrafter.config import model_config, read_config
 from fvgen.models.viewcrafter.keys import BUFFERS, SCHEDULE, UNUSED, place, schedule_buffers
+from fvgen.models.viewcrafter.record import RECORD, check_converted
 from fvgen.models.viewcrafter.text import PROMPT, TextConfig, build_text_tower, embed_prompts
 from fvgen.progress import bar, track
 
-RECORD = "conversion.json"
 _TEXT = "text_encoder"
 _CACHED = ("prompt", "empty_prompt")  # of the conditioner; computed, not in the checkpoint
 
@@ -251,8 +251,7 @@ def to_viewcrafter(folder: Path, target: Path) -> list[str]:
     Raises:
         UserError: the folder was not converted from ViewCrafter, or is incomplete, or ``target`` cannot be written.
     """
-    if not (folder / RECORD).is_file():
-        raise UserError(f"{folder} was not converted from a ViewCrafter checkpoint: it has no {RECORD}")
+    check_converted(folder)
     try:
         record = json.loads((folder / RECORD).read_text())
         config = config_from_dict(json.loads((folder / "model_index.json").read_text()))
