@@ -205,6 +205,21 @@ def test_the_range_is_that_of_what_is_seen_when_the_camera_walks_ahead() -> None
         assert 0.95 / truth.min() < high < 2 / truth.min()
 
 
+def test_pictures_are_compared_only_where_points_do_not_tell_the_range() -> None:
+    """Two photos of the wall without points, and two back to back, which share nothing, with points before them."""
+    quarter = torch.pi / 2
+    cameras = _cameras([*CENTERS, [50, 0, 0], [50, 0, 0.2]], [*YAW, quarter, -quarter])
+    pictures = [*(_picture(cameras[i])[0] for i in range(2)), *torch.full((2, HEIGHT, WIDTH, 3), 99, dtype=torch.uint8)]
+    views = [depth._view(p.movedim(-1, 0).float() / 255, cameras[i], 128) for i, p in enumerate(pictures)]
+    spread = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    points = torch.cat([spread + torch.tensor([54.0, 0, 0]), spread + torch.tensor([42.0, 0, 0])])
+    near = [[1], [0], [3], [2]]
+    *without, ahead, behind = depth._ranges(views, near, points)
+    assert without == depth._ranges(views[:2], near[:2], None)
+    assert ahead[0] < 1 / 5 < 1 / 3 < ahead[1]
+    assert behind[0] < 1 / 9 < 1 / 7 < behind[1]
+
+
 def _views_of_a_wall(count: int, apart: float) -> list[DepthMap]:
     """Small exact depth maps of one wall along a walk past it, of random confidence."""
     generator = torch.Generator().manual_seed(0)

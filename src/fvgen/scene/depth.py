@@ -15,12 +15,23 @@ from fvgen.pictures import to_bytes
 from fvgen.progress import track
 from fvgen.scene.completion import TRUSTED, complete
 from fvgen.scene.prior import Prior, ask, gather_evidence
-from fvgen.scene.sweep import Winners, agreement, grey_of, inside, resampled, signs_of, sweep, transfer, trust_of
+from fvgen.scene.sweep import (
+    Winners,
+    agreement,
+    grey_of,
+    inside,
+    parallax,
+    resampled,
+    signs_of,
+    sweep,
+    transfer,
+    trust_of,
+)
 
 _COARSE_SIDE = 128
 _COARSE_PLANES = 64
 _RESCALED = 3.0  # a surface that another photo shows larger or smaller by this is not matched
-_MAX_PLANES = 128
+_MIN_PLANES, _MAX_PLANES = 24, 128
 _SOURCES = 4
 _AROUND = 16
 _NEARER = 1.25  # times the largest matched inverse depth: the network may expect surfaces nearer than that
@@ -137,7 +148,9 @@ def depths_and_signs(
     results = []
     for i in track(range(len(full)), "depth"):
         sources = [full[j] for j in near[i]]
-        planes = _planes(full[i], sources, *ranges[i], _MAX_PLANES)
+        apart = parallax(views[i], [s.camera for s in sources], torch.tensor(ranges[i], device=full[i].grey.device))
+        count = int(min(max(apart, _MIN_PLANES), _MAX_PLANES))  # about a pixel of parallax from each to the next
+        planes = torch.linspace(*ranges[i], count, device=full[i].grey.device)
         results.append(sweep(full[i].grey, full[i].camera, [(s.grey, s.camera) for s in sources], planes))
     for i, view in enumerate(full):
         agreed = agreement(i, views, [r.inverse_depth for r in results], near[i])
@@ -193,16 +206,16 @@ def _seen(view: _View, source: _View, w: Tensor) -> Tensor:
 def _ranges(views: list[_View], near: list[list[int]], points: Tensor | None) -> list[tuple[float, float]]:
     """Smallest and largest inverse depth in each photo: of the points, else of what small pictures agree on."""
     known = [None if points is None else _range_of_points(view, points) for view in views]
-    if all(known):
-        return [found for found in known if found]
-    won = [_coarse(views[i], [views[j] for j in near[i][:2]]) for i in range(len(views))]
-    cameras, inverse = [v.camera for v in views], [w.inverse_depth for w in won]
+    asked = {j for i, found in enumerate(known) if not found for j in (i, *near[i][:2])}
+    won = {i: _coarse(views[i], [views[j] for j in near[i][:2]]) for i in sorted(asked)}
+    cameras, inverse = [v.camera for v in views], {i: w.inverse_depth for i, w in won.items()}
     ranges = []
     for i, found in enumerate(known):
-        sure = agreement(i, cameras, inverse, near[i][:2]) * trust_of(won[i])
-        least = min(0.3, sure.flatten().quantile(0.9).item())  # where hardly anything agrees, of the best tenth
-        low, high = (inverse[i][sure >= least].quantile(q).item() for q in (0.01, 0.99))
-        ranges.append(found or _widened(low, high))
+        if not found:
+            sure = agreement(i, cameras, inverse, near[i][:2]) * trust_of(won[i])
+            least = min(0.3, sure.flatten().quantile(0.9).item())  # where hardly anything agrees, of the best tenth
+            found = _widened(*(inverse[i][sure >= least].quantile(q).item() for q in (0.01, 0.99)))
+        ranges.append(found)
     return ranges
 
 
@@ -232,17 +245,3 @@ def _range_of_points(view: _View, points: Tensor) -> tuple[float, float] | None:
 def _widened(low: float, high: float) -> tuple[float, float]:
     margin = 0.2 * (high - low) + 0.02 * high
     return max(low - margin, 1e-3 * high), high + margin
-
-
-def _planes(view: _View, sources: list[_View], low: float, high: float, most: int) -> Tensor:
-    """Planes uniform in inverse depth, about one pixel of parallax apart."""
-    ends = torch.tensor([low, high], device=view.grey.device)
-    height, width = view.grey.shape
-    widest = 0.0
-    for source in sources:
-        pixels, z = transfer(view.camera, source.camera, ends[:, None, None].expand(-1, height, width))
-        moved = (pixels[1] - pixels[0]).norm(dim=-1)[(z > 0.05).all(0)]
-        if len(moved):
-            widest = max(widest, moved.median().item())
-    count = int(min(max(widest, 24), most))
-    return torch.linspace(low, high, count, device=view.grey.device)

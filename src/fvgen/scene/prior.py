@@ -19,6 +19,7 @@ from fvgen.scene.sweep import (
     agreement,
     grey_of,
     inside,
+    parallax,
     pixel_centers,
     resampled,
     similarity_volume,
@@ -136,23 +137,18 @@ def gather_evidence(
         whole = complete(winners.inverse_depth, trust, small[k])
         ts = (scaled(inverse, highs[k]) for inverse in (whole, winners.inverse_depth))
         matched = torch.stack([*ts, winners.similarity, winners.distinctness, agreed, trust])
-        seen, shift = _seen(views[k], [views[j] for j in neighbours[k]], highs[k], greys[k])
+        sources, levels = [views[j] for j in neighbours[k]], whole.new_tensor([0.0, *_LEVELS]) * highs[k]
+        seen, shift = _seen(views[k], sources, levels[1:]), parallax(views[k], sources, levels[[0, -1]])
         found.append(Evidence(small[k], views[k], highs[k], volumes[k], matched, seen, shift))
     return found
 
 
-def _seen(camera: Cameras, sources: list[Cameras], high: float, like: Tensor) -> tuple[Tensor, float]:
-    """`Evidence.seen` and `Evidence.shift`."""
-    height, width = like.shape
-    levels = like.new_tensor([0.0, *_LEVELS]) * high
-    seen, moved = [], [0.0]
-    for source in sources:
-        pixels, z = transfer(camera, source, levels[:, None, None].expand(-1, height, width))
-        seen.append(inside(pixels[1:], z[1:], source).float())
-        way = (pixels[-1] - pixels[0]).norm(dim=-1)[(z[0] > 0.05) & (z[-1] > 0.05)]
-        if len(way):
-            moved.append(way.median().item())
-    return F.avg_pool2d(torch.stack(seen).mean(0)[None], 2)[0], max(moved)
+def _seen(camera: Cameras, sources: list[Cameras], levels: Tensor) -> Tensor:
+    """`Evidence.seen`, at inverse depths ``levels [3]``."""
+    width, height = camera.size
+    there = levels[:, None, None].expand(-1, height, width)
+    seen = [inside(*transfer(camera, source, there), source).float() for source in sources]
+    return F.avg_pool2d(torch.stack(seen).mean(0)[None], 2)[0]
 
 
 def network_inputs(one: Evidence) -> tuple[Tensor, Tensor, Tensor, Tensor]:

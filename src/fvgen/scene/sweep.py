@@ -69,6 +69,18 @@ def transfer(reference: Cameras, source: Cameras, inverse_depth: Tensor) -> tupl
     return torch.stack([x * scale, y * scale], -1), z
 
 
+def parallax(camera: Cameras, sources: Sequence[Cameras], ends: Tensor) -> float:
+    """Pixels that half of the picture moves by between inverse depths ``ends [2]``, in the source that moves most."""
+    width, height = camera.size
+    moved = [0.0]
+    for source in sources:
+        pixels, z = transfer(camera, source, ends[:, None, None].expand(-1, height, width))
+        way = (pixels[1] - pixels[0]).norm(dim=-1)[(z > 0.05).all(0)]
+        if len(way):
+            moved.append(way.median().item())
+    return max(moved)
+
+
 def sample(image: Tensor, pixels: Tensor) -> Tensor:
     """Bilinear ``image [C, h, w]`` at ``pixels [D, H, W, 2]``, borders repeated: ``[D, C, H, W]``."""
     size = torch.tensor([image.shape[-1], image.shape[-2]], device=image.device, dtype=pixels.dtype)
@@ -236,13 +248,15 @@ def trust_of(won: Winners) -> Tensor:
     return similar.sqrt() * distinct.sqrt()
 
 
-def agreement(i: int, cameras: Sequence[Cameras], inverse_depths: Sequence[Tensor], others: Sequence[int]) -> Tensor:
+def agreement(
+    i: int, cameras: Sequence[Cameras], inverse_depths: Sequence[Tensor] | dict[int, Tensor], others: Sequence[int]
+) -> Tensor:
     """1 where another photo's own depth brings a pixel back to where it started, falling to 0 at 3 pixels.
 
     Args:
         i: the photo.
         cameras: of all photos.
-        inverse_depths: ``[h, w]`` of each.
+        inverse_depths: ``[h, w]`` of each that is asked for.
         others: the photos to compare with.
 
     Returns:
