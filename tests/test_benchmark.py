@@ -335,6 +335,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path, two_photo
     monkeypatch.setattr("fvgen.scene.photos.load_photos", lambda *_, **__: two_photos)
     monkeypatch.setattr("fvgen.evaluation.benchmark.systems.default_photos", lambda: (two_photos, "made up"))
     monkeypatch.setattr("fvgen.models.speed.compile_unet", lambda unet, **_: None)
+    (tmp_path / "photos").mkdir()
     return tmp_path
 
 

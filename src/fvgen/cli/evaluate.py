@@ -131,8 +131,10 @@ class Evaluate:
         require_estimator(self.depth, self.geometry if self.poses == "estimated" else "")
         if not self.handout and (self.baselines is None or any("telea" in name for name in self.baselines)):
             require_inpainting()
-        for name in self.models if not self.handout else ():
-            find_model(model_and_steps(name)[0])
+        wanted = () if self.handout else (model_and_steps(name)[0] for name in self.models)
+        for name in wanted:
+            if name != "none":
+                find_model(name)
         check_folder(self.output, f"output folder {self.output}")
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol
