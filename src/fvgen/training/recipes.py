@@ -255,7 +255,7 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
 
 
 MINI_TEACHER = TeacherRecipe(
-    steps=4000, lr=5e-4, full_from=0.85, terminal=0.2, clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75)
+    steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75)
 )
 MINI_STUDENT = StudentRecipe(
     init_steps=700,
