@@ -555,6 +555,9 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path: Pa
     with pytest.raises(UserError, match="there already"):
         check_scene(tmp_path / "scene.ply", False)
     assert check_scene(tmp_path / "scene.ply", True) == tmp_path / "scene.ply"
+    (tmp_path / "other.json").mkdir()
+    with pytest.raises(UserError, match=r"other\.json: a folder"):  # before the fit, not when it is put there
+        check_scene(tmp_path / "other.ply", True)
     with pytest.raises(UserError, match="not a directory"):
         check_scene(tmp_path / "scene.mp4" / "scene.ply", True)
 

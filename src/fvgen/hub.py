@@ -63,6 +63,17 @@ def find_model(folder: str | Path) -> Path:
     return path
 
 
+def check_models(texts: Sequence[str]) -> None:
+    """Say at once which of some models, written as :func:`model_and_steps` reads them, there is not; ``none`` is one.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in (model_and_steps(text)[0] for text in texts):
+        if name != "none":
+            find_model(name)
+
+
 def model_and_steps(text: str) -> tuple[str, int | None]:
     """A model written ``MODEL`` or ``MODEL:STEPS``, and its steps where they are said.
 

@@ -10,7 +10,7 @@ from fvgen.charts import markdown_table
 from fvgen.data.folders import check_pairs
 from fvgen.errors import UserError
 from fvgen.files import check_file, must_exist, output_file, write_json
-from fvgen.hub import find_model, model_and_steps
+from fvgen.hub import check_models, find_model
 from fvgen.training.run_folder import appetite_of
 
 if TYPE_CHECKING:
@@ -169,10 +169,7 @@ class Stages:
         if not self.ways:
             raise UserError("no ways: name one at least, such as plain")
         must_exist(*self.photos)
-        names = [model_and_steps(text)[0] for text in self.models] if self.preset is None else []
-        for name in names:
-            if name != "none":  # which is told later to have no stages
-                find_model(name)
+        check_models(self.models if self.preset is None else ())  # `none` is told later to have no stages
         _check_file(self.output)
 
 

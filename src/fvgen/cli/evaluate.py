@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from fvgen.errors import UserError
 from fvgen.files import check_folder, must_exist
-from fvgen.hub import find_model, model_and_steps
+from fvgen.hub import check_models
 from fvgen.packages import require_estimator, require_inpainting
 
 if TYPE_CHECKING:
@@ -131,10 +131,7 @@ class Evaluate:
         require_estimator(self.depth, self.geometry if self.poses == "estimated" else "")
         if not self.handout and (self.baselines is None or any("telea" in name for name in self.baselines)):
             require_inpainting()
-        wanted = () if self.handout else (model_and_steps(name)[0] for name in self.models)
-        for name in wanted:
-            if name != "none":
-                find_model(name)
+        check_models(() if self.handout else self.models)
         check_folder(self.output, f"output folder {self.output}")
         from fvgen.cli.generate import parse_size
         from fvgen.evaluation.protocols import find_protocol

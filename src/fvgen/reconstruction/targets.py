@@ -38,9 +38,7 @@ def check_scene(output: str | Path, overwrite: bool) -> Path:
     if len(os.fsencode(output.name)) > _LONGEST:
         raise UserError(f"`output` {output}: a name too long for a file")
     for file in (output, *(output.with_suffix(suffix) for suffix in BESIDE)):
-        if file.exists() and not file.is_dir() and not overwrite:
-            raise UserError(f"{file} is there already; choose another name, or add `overwrite`")
-    check_file(output, overwrite)
+        check_file(file, overwrite)
     return output
 
 
