@@ -104,6 +104,7 @@ def random_state(config: ModelConfig, text: TextConfig) -> dict[str, Tensor]:
     for key in checkpoint_keys(parts):
         where = place(key, len(config.autoencoder.channels))
         state[key] = where.join([parts[where.component][name] for name in where.names])
+    assert config.vision is not None
     return state | _leftovers(state, text.width, config.vision.hidden_size)
 
 

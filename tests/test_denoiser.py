@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from fvgen.models import Condition, VideoModel, preset
+from fvgen.models.conditioner import ImageConditioner
 from fvgen.models.denoiser import GuideVariance
 from fvgen.models.model import SamplingConfig
+from fvgen.models.resampler import ResamplerConfig
 from fvgen.models.sampling import sample_latents
 
 
@@ -94,3 +96,32 @@ def test_decoding_around_the_guide_keeps_what_the_model_leaves_alone():
         assert torch.allclose(model.decode(changed, concat, guide, some), (guide + difference)[0, 1:], atol=1e-5)
         model.config = replace(model.config, guide_variance=None)
         assert torch.equal(model.decode(changed, concat, guide, every), model.autoencoder.decode(changed)[0])
+
+
+def test_where_the_guide_was_measured_a_share_of_the_change_is_taken():
+    """Far from the border between the two it is the share itself, where nothing was measured everything."""
+    torch.manual_seed(0)
+    model = VideoModel.build(preset("mini-xs"))
+    model.config = replace(model.config, sampling=replace(model.config.sampling, measured_share=0.25))
+    guide = torch.rand(1, 2, 3, 32, 64) * 2 - 1
+    coverage = torch.zeros(1, 2, 32, 64, dtype=torch.bool)
+    coverage[..., :32] = True
+    concat = model.concat_condition(guide, coverage)
+    with torch.no_grad():
+        changed = concat[:, :12] + 0.1
+        difference = (model.autoencoder.decode(changed) - model.autoencoder.decode(concat[:, :12]))[0, 1:]
+        made = model.decode(changed, concat, guide, torch.tensor([1])) - guide[0, 1:]
+    assert torch.allclose(made[..., :28], 0.25 * difference[..., :28], atol=1e-5)
+    assert torch.allclose(made[..., 36:], difference[..., 36:], atol=1e-5)
+
+
+def test_without_a_tower_tokens_are_the_same_for_every_image_and_learn():
+    conditioner = ImageConditioner(None, ResamplerConfig(num_queries=3, output_dim=8), 2)
+    context, null = conditioner(torch.rand(2, 3, 0, 0))
+    assert context.shape == null.shape == (2, 5, 8)
+    assert torch.equal(context[0], context[1])
+    assert torch.equal(context[:, 2:], null[:, 2:])
+    assert not torch.equal(context[:, :2], null[:, :2])
+    context.square().sum().backward()
+    assert conditioner.image_tokens.grad is not None
+    assert {name for name, _ in conditioner.named_parameters()} == {"prompt", "empty_prompt", "image_tokens"}

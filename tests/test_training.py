@@ -14,6 +14,7 @@ from fvgen.data.latents import ClipBatch, LatentCorpus
 from fvgen.data.pairs import procedural_pair
 from fvgen.data.recipe import ClipDraw
 from fvgen.distillation.config import RECIPES
+from fvgen.errors import UserError
 from fvgen.hub import find_model
 from fvgen.models import VideoModel, preset
 from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_from_principal_components
@@ -187,6 +188,14 @@ def test_a_frozen_image_tower_stays_as_it_was(trained, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.split(".")[0] for name in changed} == {"denoiser", "conditioner"}
     assert all(name.startswith("conditioner.resampler.") for name in changed if name.startswith("conditioner"))
+
+
+def test_a_tower_that_is_not_there_cannot_be_frozen(trained, tmp_path):
+    start = VideoModel.load(trained / "mini-xs-teacher")
+    start.conditioner.tower = None
+    with pytest.raises(UserError, match="no image tower"):
+        train_teacher(start, LatentCorpus(trained / "pairs", start), TeacherRecipe(vision="frozen"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

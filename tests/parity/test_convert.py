@@ -271,7 +271,7 @@ BROKEN = {
     "text": "damaged or not a PyTorch checkpoint",
     "empty": "damaged or not a PyTorch checkpoint",
     "a list": "holds a list",
-    "absent": "there is no such checkpoint",
+    "absent": "no such file or folder",
 }
 
 

@@ -32,7 +32,8 @@ class LatentClip:
     Attributes:
         latents: ``[C, T, h, w]`` means of the truth.
         concat: ``[Cc, T, h, w]`` means of the guide, and its coverage.
-        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame of the guide, as in use.
+        images: ``[T, 3, s, s]`` uint8, what the image tower would see of each frame of the guide, as in use; ``s`` is
+            0 for a model without one.
         photo: ``[T]`` bool, whether the guide of a frame is the photograph itself.
         deviation, guide_deviation: ``[C, T, h, w]`` standard deviations of the truth's and the guide's latents.
     """
@@ -68,7 +69,8 @@ def encode_pair(model: VideoModel, pair: Pair) -> LatentClip:
     mean, deviation = model.autoencoder.posterior(truth[None])
     guide_mean, guide_deviation = model.autoencoder.posterior(shown[None])
     concat = model.with_coverage(guide_mean, torch.from_numpy(pair.coverage).to(device)[None])
-    small = squared(shown, model.config.vision.image_size, model.config.vision.resize)
+    vision = model.config.vision
+    small = squared(shown, vision.image_size, vision.resize) if vision else shown[..., :0, :0]
     images = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
     latents, concat, deviation, guide_deviation = (
         x[0].half().cpu() for x in (mean, concat, deviation, guide_deviation)

@@ -31,7 +31,7 @@ class ClipBatch:
     Attributes:
         latents: ``[B, C, T, h, w]``, the truth, unscaled ``x0``.
         concat: ``[B, Cc, T, h, w]``.
-        images: ``[B, 3, s, s]`` in -1..1, the first frame of each clip's guide.
+        images: ``[B, 3, s, s]`` in -1..1, the first frame of each clip's guide, as :class:`LatentClip` has it.
     """
 
     latents: Tensor

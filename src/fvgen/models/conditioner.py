@@ -1,8 +1,9 @@
-"""Tokens for cross-attention: a fixed text embedding and the resampled CLIP tokens of one image."""
+"""Tokens for cross-attention: a fixed text embedding, and the resampled CLIP tokens of one image or fixed ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,15 +80,26 @@ class ImageConditioner(nn.Module):
     """CLIP's image tower, a resampler, and the cached embeddings of the fixed prompt and of the empty one; untrained.
 
     Args:
-        vision: shape of the tower; all its tokens are used, before the final norm and projection.
+        vision: shape of the tower; all its tokens are used, before the final norm and projection. ``None``: there is
+            no tower, and the image tokens are parameters, the same for every image.
         resampler: shape of what maps them to context tokens.
         text_tokens: number of text tokens.
     """
 
-    def __init__(self, vision: VisionConfig, resampler: ResamplerConfig, text_tokens: int) -> None:
+    def __init__(self, vision: VisionConfig | None, resampler: ResamplerConfig, text_tokens: int) -> None:
+        super().__init__()
+        self.tower: Any = None
+        if vision is None:
+            self.image_tokens = nn.Parameter(torch.randn(resampler.num_queries, resampler.output_dim) * 0.02)
+        else:
+            self._build_tower(vision)
+            self.resampler = Resampler(resampler)
+        self.prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
+        self.empty_prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
+
+    def _build_tower(self, vision: VisionConfig) -> None:
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
-        super().__init__()
         self.resize = vision.resize
         self.tower = CLIPVisionModel(
             CLIPVisionConfig(
@@ -103,28 +115,26 @@ class ImageConditioner(nn.Module):
         # Not among the weights: it must be real even where the network is built without memory for them.
         positions = torch.arange(self.tower.embeddings.num_positions, device="cpu")[None]
         self.tower.embeddings.register_buffer("position_ids", positions, persistent=False)
-        self.resampler = Resampler(resampler)
-        self.prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
-        self.empty_prompt = nn.Parameter(torch.randn(text_tokens, resampler.output_dim) * 0.02)
 
     def preprocess(self, image: Tensor) -> Tensor:
         """``[B, 3, H, W]`` in -1..1 -> the tower's input ``[B, 3, S, S]``: a square, normalised like CLIP."""
-        size = int(self.tower.config.image_size)  # type: ignore[arg-type]
+        size = int(self.tower.config.image_size)
         mean, std = (image.new_tensor(v)[:, None, None] for v in (_MEAN, _STD))
         return ((squared(image, size, self.resize) + 1) / 2 - mean) / std
 
-    def _tokens(self, pixels: Tensor) -> Tensor:
-        hidden = self.tower(pixel_values=pixels.to(self.prompt.dtype), output_hidden_states=True).hidden_states[-1]
-        return self.resampler(hidden)
+    def _tokens(self, image: Tensor) -> Tensor:
+        if self.tower is None:
+            return self.image_tokens.expand(len(image), -1, -1)
+        pixels = self.preprocess(image).to(self.prompt.dtype)
+        return self.resampler(self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1])
 
     def context(self, image: Tensor) -> Tensor:
         """The prompt's tokens and those of images ``[B, 3, H, W]`` in -1..1: ``[B, L, D]``."""
-        tokens = self._tokens(self.preprocess(image))
-        return torch.cat([self.prompt.expand(len(image), -1, -1), tokens], dim=1)
+        return torch.cat([self.prompt.expand(len(image), -1, -1), self._tokens(image)], dim=1)
 
     def null_context(self, image: Tensor) -> Tensor:
         """The empty prompt's tokens and a grey image's, for each of the images ``[B, 3, H, W]``: ``[B, L, D]``."""
-        tokens = self._tokens(self.preprocess(torch.zeros_like(image[:1])))
+        tokens = self._tokens(torch.zeros_like(image[:1]))
         return torch.cat([self.empty_prompt[None], tokens], dim=1).expand(len(image), -1, -1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

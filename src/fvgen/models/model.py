@@ -39,6 +39,8 @@ class SamplingConfig:
         temperature: below 1, a model that predicts around its guide stays nearer to it (``VideoDenoiser.prior``).
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
         sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
+        measured_share: how much of its change of the guide is taken where the guide was measured, by a model that
+            predicts around its guide; where nothing was, all of it is.
     """
 
     steps: int = 50
@@ -48,6 +50,7 @@ class SamplingConfig:
     temperature: float = 1.0
     few_step: bool = False
     sample_guide: bool = False
+    measured_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class ModelConfig:
             ``"points"``, the splatting of points over black that ViewCrafter's models learnt from.
         coverage_channel: the share of covered pixels is one more input channel.
         guide_variance: error of the guide around which the network predicts, or ``None`` (see :class:`VideoDenoiser`).
+        vision: the image tower, or ``None``: image tokens are then the same for every image.
     """
 
     width: int = 256
@@ -71,7 +75,7 @@ class ModelConfig:
     guide_variance: GuideVariance | None = field(default_factory=GuideVariance)
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
+    vision: VisionConfig | None = field(default_factory=VisionConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -165,7 +169,8 @@ class VideoModel(nn.Module):
         """Decode the wanted frames of a batch of clips.
 
         A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
-        guide, and the autoencoder's own error is left out of the picture.
+        guide, and the autoencoder's own error is left out of the picture. Where the guide was measured only the
+        ``measured_share`` of the change is taken.
 
         Args:
             latents: ``[B, C, T, h, w]`` of the clips.
@@ -179,7 +184,14 @@ class VideoModel(nn.Module):
         frames = self._decoded(latents, wanted)
         if self.config.guide_variance is None:
             return frames
-        return guide.flatten(0, 1)[wanted].float() + frames - self._decoded(concat[:, : latents.shape[1]], wanted)
+        channels, left_out = latents.shape[1], 1 - self.config.sampling.measured_share
+        change = frames - self._decoded(concat[:, :channels], wanted)
+        if left_out:
+            measured = concat[:, channels].flatten(0, 1)[wanted, None].float() / 2 + 0.5
+            change = change * (
+                1 - left_out * nn.functional.interpolate(measured, size=frames.shape[2:], mode="bilinear")
+            )
+        return guide.flatten(0, 1)[wanted].float() + change
 
     def _decoded(self, latents: Tensor, wanted: Tensor) -> Tensor:
         chosen = latents.transpose(1, 2).flatten(0, 1)[wanted]  # F C h w

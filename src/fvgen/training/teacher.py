@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fvgen.data.latents import ClipBatch, Corpus, check_size
 from fvgen.diffusion.random import BatchRandom
+from fvgen.errors import UserError
 from fvgen.files import whole_folder
 from fvgen.models.denoiser import Condition
 from fvgen.models.model import VideoModel
@@ -113,6 +114,8 @@ class TeacherTask(Task):
     name = "teacher"
 
     def __init__(self, model: VideoModel, corpus: Corpus, recipe: TeacherRecipe, world: DistributedContext) -> None:
+        if recipe.vision == "frozen" and model.conditioner.tower is None:
+            raise UserError("`vision` frozen: this model has no image tower")
         self.model, self.corpus, self.recipe, self.world = model, corpus, recipe, world
         self.steps, self.seed = recipe.steps, recipe.seed
         model.to(world.device).requires_grad_(False)
