@@ -160,6 +160,7 @@ BAD_FRAMES = {
     "degrees": (good_frame(fl_x=..., camera_angle_x=60.0), "radians"),
     "half a centre": (good_frame(cx=3), "come together"),
     "model": (good_frame(camera_model="EQUIRECTANGULAR"), "EQUIRECTANGULAR"),
+    "models": (good_frame(camera_model=["OPENCV"]), "camera_model .'OPENCV'. is not supported"),
     "path": (good_frame(file_path=7), "file_path"),
     "list": ([1], "expected an object"),
 }
@@ -612,6 +613,16 @@ def test_ply_points_of_other_programs(tmp_path: Path, caplog: pytest.LogCaptureF
     positions, colors = read_ply(path)
     assert (positions.tolist(), colors.tolist()) == ([[1, 2, 3]], [[255, 0, 51]])
     assert "p.ply: 2 of 3 points left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "most"), [("int", 255), ("uint", 255), ("short", 255), ("ushort", 65535), ("float", 1)]
+)
+def test_ply_colours_of_every_number(tmp_path: Path, number: str, most: int) -> None:
+    head = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+    head += "".join(f"property {number} {name}\n" for name in ("red", "green", "blue"))
+    (tmp_path / "p.ply").write_text(f"{head}end_header\n1 2 3 {most} 0 {most}\n")
+    assert read_ply(tmp_path / "p.ply")[1].tolist() == [[255, 0, 255]]
 
 
 def test_png_round_trip(tmp_path: Path) -> None:

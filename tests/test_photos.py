@@ -392,14 +392,17 @@ def colmap_text(folder: Path, count: int, blank: bool, name: str = "{}.png") -> 
     (folder / "images.txt").write_text(lines)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("blank", [True, False])
-def test_colmap_texts_may_lack_empty_lines(tmp_path: Path, blank: bool) -> None:
+def test_colmap_texts_may_lack_empty_lines(tmp_path: Path, blank: bool, end: str) -> None:
     """Names that look like numbers are names all the same."""
     posed_scene(tmp_path, 5)
     (tmp_path / "transforms.json").unlink()
     for i in range(5):
         (tmp_path / f"images/{i}.png").rename(tmp_path / f"images/2024 05 {i}.png")
     colmap_text(tmp_path / "sparse/0", 5, blank, "2024 05 {}.png")
+    for file in (tmp_path / "sparse/0").iterdir():
+        file.write_bytes(file.read_bytes().replace(b"\n", end.encode()))
     photos = load_photos(tmp_path)
     assert photos.names == [f"2024 05 {i}.png" for i in range(5)]
     assert photos.cameras is not None
@@ -421,6 +424,26 @@ def test_the_largest_of_several_models_is_used_and_the_rest_told(tmp_path: Path)
         f"{tmp_path}: used the model sparse/1 (photos: 4); not used: sparse/0 (photos: 2), sparse/10 (photos: 1)",
     ]
     assert load_photos(tmp_path / "sparse/0").names == ["0.png", "1.png"]
+
+
+def test_models_may_have_any_name(tmp_path: Path) -> None:
+    """In ``sparse`` and beside each other; of equally large ones the numbered is used, and the others are told."""
+    cameras = posed_scene(tmp_path, 5)
+    (tmp_path / "transforms.json").unlink()
+    points, colors = torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8)
+    for name, own in (("sparse", [0]), ("sparse/aligned", [0, 1]), ("sparse/2", [3, 4])):
+        (tmp_path / name).mkdir()
+        write_colmap(tmp_path / name, cameras[own], [f"{i}.png" for i in own], points, colors)
+    photos = load_photos(tmp_path)
+    assert photos.names == ["3.png", "4.png"]
+    assert (
+        "used the model sparse/2 (photos: 2); not used: sparse/aligned (photos: 2), sparse (photos: 1)"
+        in photos.notes[0]
+    )
+    for name in ("sparse/2", "sparse"):
+        for file in (tmp_path / name).glob("*.bin"):
+            file.unlink()
+    assert load_photos(tmp_path).names == ["0.png", "1.png"]
 
 
 def test_links_in_the_users_folder_are_followed(tmp_path: Path) -> None:
@@ -476,6 +499,13 @@ def test_blender_scenes_read_their_train_split(tmp_path: Path) -> None:
     assert photos.names == ["0.png", "1.png", "2.png"]
     assert photos.cameras is not None
     assert photos.notes == [f"{tmp_path / 'lego'}: used transforms_train.json; not used: transforms_test.json"]
+
+
+def test_a_folder_is_not_recommended_without_its_cameras(tmp_path: Path) -> None:
+    posed_scene(tmp_path)
+    (tmp_path / "transforms.json").rename(tmp_path / "transforms_test.json")
+    assert failing(tmp_path).endswith("no photos in this folder; name its cameras transforms_test.json")
+    assert load_photos(tmp_path / "transforms_test.json").cameras is not None
 
 
 def test_a_photo_that_is_named_again_is_used_once(tmp_path: Path) -> None:
@@ -557,6 +587,21 @@ def test_masks_are_turned_and_scaled_like_their_photos(tmp_path: Path) -> None:
     assert "leaves its folder" in failing(tmp_path)
     edit(tmp_path / "transforms.json", lambda top: top["frames"][0].update(mask_path="masks/none.png"))
     assert "there is no image" in failing(tmp_path)
+
+
+def test_a_mask_may_be_one_for_all_frames(tmp_path: Path) -> None:
+    posed_scene(tmp_path)
+    mask = np.full((72, 96), 255, np.uint8)
+    mask[50:] = 0
+    Image.fromarray(mask).save(tmp_path / "car.png")
+    edit(tmp_path / "transforms.json", lambda top: top.update(mask_path="car.png"))
+    edit(tmp_path / "transforms.json", lambda top: top["frames"][1].update(mask_path=None))
+    photos = load_photos(tmp_path)
+    assert photos.masks is not None
+    assert photos.masks[1] is None
+    for shared in (photos.masks[0], photos.masks[2]):
+        assert shared is not None
+        assert torch.equal(shared, torch.from_numpy(mask > 0))
 
 
 MASKS: dict[str, Callable[[Image.Image], Image.Image]] = {  # of one with 0 and 255, mode L

@@ -250,7 +250,10 @@ def _photos_in(folder: Path, notes: list[str]) -> list[Path]:
     if not photos:
         videos = [path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
         below = [path.name for path in inside if path.is_dir()]
-        hint = f"; name its video {min(videos)}" if videos else f"; name its folder {min(below)}" if below else ""
+        cameras = [path.name for path in files if path.name.startswith("transforms") and path.suffix == ".json"]
+        hint = f"; name its folder {min(below)}" if below else ""
+        hint = f"; name its video {min(videos)}" if videos else hint
+        hint = f"; name its cameras {min(cameras)}" if cameras else hint  # the folder alone would lose them
         raise UserError(f"{folder}: no photos in this folder{hint}")
     stems = {photo.stem for photo in photos}  # a phone's live photo lies beside its still one
     passed = [p.name for p in files if p.suffix.lower() in VIDEO_SUFFIXES and p.stem not in stems]

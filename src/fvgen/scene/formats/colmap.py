@@ -20,7 +20,7 @@ from torch import Tensor
 from fvgen.cameras import Cameras
 from fvgen.errors import UserError
 from fvgen.scene.formats.lens import Lens
-from fvgen.scene.formats.record import CameraRecord, checked_rigid, printable
+from fvgen.scene.formats.record import CameraRecord, checked_rigid, natural_key, printable
 
 _PINHOLE = 1
 
@@ -81,13 +81,14 @@ class _Camera:
 def colmap_models(folder: str | Path) -> list[Path]:
     """Folders with ``cameras.bin`` or ``.txt`` in or below a COLMAP workspace, that with most photos first.
 
-    They are the folder itself or, where it is none, the numbered ones of ``sparse``, ``sparse`` itself, the same of
-    ``colmap/sparse`` (nerfstudio's place), or the numbered ones of the folder. COLMAP writes several where it cannot
-    join all photos in one.
+    They are the folder itself or, where it is none, those in ``sparse`` with ``sparse`` itself, the same of
+    ``colmap/sparse`` (nerfstudio's place), or the numbered ones of the folder. COLMAP writes several where it
+    cannot join all photos in one; of equally large ones the numbered come first.
     """
     folder = Path(folder)
     sparse, nested = folder / "sparse", folder / "colmap" / "sparse"
-    for candidates in ([folder], _numbered(sparse), [sparse], _numbered(nested), [nested], _numbered(folder)):
+    numbered = [path for path in _inside(folder) if path.name.isdecimal()]
+    for candidates in ([folder], [*_inside(sparse), sparse], [*_inside(nested), nested], numbered):
         models = [path for path in candidates if _is_model(path)]
         if models:
             return models if len(models) == 1 else sorted(models, key=count_posed, reverse=True)
@@ -99,9 +100,10 @@ def colmap_model_folder(folder: str | Path) -> Path | None:
     return next(iter(colmap_models(folder)), None)
 
 
-def _numbered(folder: Path) -> list[Path]:
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds, numbers first."""
     inside = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in inside if path.name.isdecimal()), key=lambda path: int(path.name))
+    return sorted(inside, key=lambda path: (not path.name.isdecimal(), natural_key(path.name)))
 
 
 def _is_model(folder: Path) -> bool:
@@ -347,4 +349,4 @@ def _are_points(line: str) -> bool:
 def _lines(path: Path) -> list[str]:
     """Lines of a text file but comments; names are those of the disk, in whatever encoding."""
     text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    return [line for line in re.split(r"\r?\n", text) if not line.startswith("#")]
+    return [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith("#")]

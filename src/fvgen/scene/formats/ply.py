@@ -99,8 +99,9 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def rgb(table: np.ndarray) -> np.ndarray:
-    """``[V, 3]`` uint8 colours of vertices; numbers with fractions count from 0 to 1, 16 bits to 65535."""
-    most = {"f": 1.0, "u": 65535.0}[table.dtype["red"].kind] if table.dtype["red"].itemsize > 1 else 255.0
+    """``[V, 3]`` uint8 colours of vertices: fractions count from 0 to 1, ``ushort`` to 65535, other integers to 255."""
+    number = table.dtype["red"]
+    most = 1.0 if number.kind == "f" else 65535.0 if number.kind == "u" and number.itemsize == 2 else 255.0
     return (columns(table, _CHANNELS) * (255 / most)).round().clip(0, 255).astype(np.uint8)
 
 

@@ -139,6 +139,8 @@ def _records(path: Path, top: dict[str, Any]) -> list[CameraRecord]:
     for i, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise UserError(f"{path}, frame {i}: expected an object with file_path and transform_matrix")
+        if "mask_path" in shared:  # one of all frames, such as of the car that carries the camera
+            frame = {"mask_path": shared["mask_path"], **frame}
         records.append(_record({**shared, **frame}, frame, f"{path}, frame {i}"))
     return records
 
@@ -271,8 +273,9 @@ def _matrix(frame: dict[str, Any], where: str) -> Tensor:
 
 def _lens(values: dict[str, Any], k: dict[str, float], where: str) -> Lens:
     model = values.get("camera_model") or ("OPENCV_FISHEYE" if values.get("is_fisheye") else "OPENCV")
-    if model not in _PERSPECTIVE | _FISHEYE:
-        raise UserError(f"{where}: camera_model {model!r} is not supported; undistort the images to a pinhole camera")
+    if not isinstance(model, str) or model not in _PERSPECTIVE | _FISHEYE:
+        shown = printable(repr(model)[:40])
+        raise UserError(f"{where}: camera_model {shown} is not supported; undistort the images to a pinhole camera")
     if model in _FISHEYE:
         return Lens(radial=(k["k1"], k["k2"], k["k3"], k["k4"]), fisheye=True)
     # Plain OPENCV files often carry a k4 of 0 for fisheye readers; only the full model has a denominator.
