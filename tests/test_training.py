@@ -99,6 +99,10 @@ def test_everything_trains_and_loads(trained):
     for name, few in (("mini-xs-teacher", False), ("mini-xs", True)):
         model = VideoModel.load(trained / name)
         assert model.config.sampling.few_step is few
+    told = json.loads((trained / "mini-xs" / "provenance.json").read_text())
+    assert told["teacher"] == "mini-xs-teacher"
+    assert told["fingerprint"] == fingerprint(VideoModel.load(trained / "mini-xs-teacher").denoiser)
+    assert told["recipe"]["init_steps"] == XS_STUDENT.init_steps
     logs = [json.loads(line) for line in (trained / "student" / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in logs] == [1, 1, 2, 2]
     assert all(np.isfinite(v) for line in logs for v in line.values())

@@ -1,6 +1,7 @@
 """The student of a distillation's run as a model, and as a model folder that says where it comes from."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -56,11 +57,11 @@ def remember_teacher(folder: Path, teacher: VideoModel, name: str) -> None:
     write_json(path, noted)
 
 
-def write_provenance(folder: Path, student: VideoModel, output: Path) -> None:
+def write_provenance(folder: Path, student: VideoModel, output: Path, teacher: Mapping[str, str] | None = None) -> None:
     """Write ``provenance.json`` beside the weights of a run's student.
 
     It carries the time grid and guidance that it was distilled for, and which teacher, recipe, and how many updates
-    made it, and what was changed meanwhile.
+    made it, and what was changed meanwhile. ``teacher`` is told in the place of the teacher that the run remembers.
     """
     facts = facts_of(whole_checkpoints(folder)[-1])
     run = json.loads((folder / "run.json").read_text())
@@ -69,7 +70,7 @@ def write_provenance(folder: Path, student: VideoModel, output: Path) -> None:
     told = {
         "times": student.denoiser.schedule.trailing_timesteps(steps),
         "guidance_scale": student.config.sampling.guidance_scale,
-        **json.loads((folder / "teacher.json").read_text()),
+        **(teacher or json.loads((folder / "teacher.json").read_text())),
         "updates": {name: counts[0] for name, counts in facts["counts"].items()},
         "average": "newest" if best is None else {name: best[name] for name in ("by", "figure", "step")},
         "changes": run["changes"],

@@ -255,7 +255,12 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
 
 
 MINI_TEACHER = TeacherRecipe(
-    steps=6000, lr=5e-4, full_from=0.85, terminal=0.2, clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75)
+    steps=4000,
+    lr=5e-4,
+    full_from=0.85,
+    terminal=0.2,
+    clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75),
+    held_every=1000,
 )
 MINI_STUDENT = StudentRecipe(
     init_steps=700,
