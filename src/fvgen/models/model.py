@@ -188,9 +188,7 @@ class VideoModel(nn.Module):
         change = frames - self._decoded(concat[:, :channels], wanted)
         if left_out:
             measured = concat[:, channels].flatten(0, 1)[wanted, None].float() / 2 + 0.5
-            change = change * (
-                1 - left_out * nn.functional.interpolate(measured, size=frames.shape[2:], mode="bilinear")
-            )
+            change = change - left_out * change * nn.functional.interpolate(measured, frames.shape[2:], mode="bilinear")
         return guide.flatten(0, 1)[wanted].float() + change
 
     def _decoded(self, latents: Tensor, wanted: Tensor) -> Tensor:
