@@ -414,6 +414,39 @@ sys.exit(main(["slow"]))
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_while_python_ends_makes_no_traceback(kill: signal.Signals) -> None:
+    script = """
+import atexit, dataclasses, sys, time
+from fvgen.cli.main import main
+from fvgen.cli.registry import COMMANDS, Command
+sys.modules["slow"] = sys.modules["__main__"]
+COMMANDS["slow"] = Command("slow", "Slow", "waits")
+atexit.register(lambda: (print("ending", flush=True), time.sleep(60)))
+@dataclasses.dataclass
+class Slow:
+    "Waits."
+    def run(self):
+        print("ready", flush=True)
+        time.sleep(60)
+sys.exit(main(["slow"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(kill, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    for line in ("ready\n", "ending\n"):
+        assert process.stdout.readline() == line
+        time.sleep(0.1)
+        process.send_signal(kill)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (-kill, "fvgen: error: interrupted\n")
+
+
 @pytest.fixture(scope="module")
 def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three photos of a wall, with their cameras."""

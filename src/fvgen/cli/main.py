@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(as_flags(str(error)), 2)
     except KeyboardInterrupt:
+        _end_at_once_from_now_on()
         return _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
@@ -191,6 +192,13 @@ def as_flags(message: str) -> str:
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _end_at_once_from_now_on() -> None:
+    """All is cleaned up: a signal that comes while Python itself ends shall end it, not make a traceback there."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
