@@ -211,6 +211,14 @@ def test_networks_say_what_can_be_sharded_or_computed_again():
     assert toy.blocks() == [toy.net]
 
 
+def test_a_folder_that_another_training_uses_is_refused(tmp_path):
+    first = trainer_of(tmp_path)
+    with pytest.raises(UserError, match="another training is running there"):
+        trainer_of(tmp_path)
+    first.run()
+    assert trainer_of(tmp_path).step == RECIPE.init_steps + RECIPE.match_steps
+
+
 def test_another_runs_folder_is_refused(tmp_path):
     trainer_of(tmp_path).run()
     torch.manual_seed(0)

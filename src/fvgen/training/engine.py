@@ -173,7 +173,7 @@ class Trainer:
         world: the processes.
 
     Raises:
-        UserError: the folder holds another run, or a batch that cannot be shared out to the processes.
+        UserError: the folder holds another run, or is in use by one, or a batch cannot be shared out to the processes.
     """
 
     def __init__(self, task: Task, folder: Path, config: EngineConfig, world: DistributedContext) -> None:
@@ -181,6 +181,7 @@ class Trainer:
         for step in (0, task.steps - 1):
             world.share(task.rows(step), 0, config.accumulate)
         run_folder.check_run(folder, task.name, task.identity)
+        self.alone = run_folder.occupied(folder) if world.rank == 0 else None
         for role in task.roles.values():
             world.place(role.module, config.recompute, role.sharded)
             if role.average is not None:
@@ -210,8 +211,14 @@ class Trainer:
             KeyboardInterrupt: after saving, when a signal asked for it.
             UserError: when a role's gradients were not finite too often in a row.
         """
-        if self.step >= self.task.steps:
-            return
+        try:
+            if self.step < self.task.steps:
+                self._run()
+        finally:
+            if self.alone is not None:
+                self.alone.release()
+
+    def _run(self) -> None:
         batches = self._batches()
         with _signals() as asked, self.log:
             steps = range(self.step, self.task.steps)

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fvgen.errors import UserError
 from fvgen.files import check_folder, write_json
 
@@ -102,6 +104,21 @@ def check_run(folder: Path, task: str, identity: dict[str, Any]) -> None:
     known = same_or_refuse(folder / "run.json", {"task": task, **identity}, "a run")
     if known is None and (whole_checkpoints(folder) or (folder / "state.pt").exists()):
         raise UserError(f"{folder} holds a run of an earlier version: choose another output folder")
+
+
+def occupied(folder: Path) -> FileLock:
+    """Take a run's folder for this process alone, until the lock is released or the process ends.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another training is running there; wait for it, or stop it first") from None
+    return lock
 
 
 def note_run(folder: Path, task: str, identity: dict[str, Any], free: dict[str, Any], step: int) -> None:
