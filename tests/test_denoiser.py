@@ -98,21 +98,20 @@ def test_decoding_around_the_guide_keeps_what_the_model_leaves_alone():
         assert torch.equal(model.decode(changed, concat, guide, every), model.autoencoder.decode(changed)[0])
 
 
-def test_where_the_guide_was_measured_a_share_of_the_change_is_taken():
-    """Far from the border between the two it is the share itself, where nothing was measured everything."""
+def test_a_training_looks_at_what_users_are_shown():
+    """Where the guide was measured, at its latents but for the share of the change that is taken."""
     torch.manual_seed(0)
     model = VideoModel.build(preset("mini-xs"))
-    model.config = replace(model.config, sampling=replace(model.config.sampling, measured_share=0.25))
-    guide = torch.rand(1, 2, 3, 32, 64) * 2 - 1
     coverage = torch.zeros(1, 2, 32, 64, dtype=torch.bool)
     coverage[..., :32] = True
-    concat = model.concat_condition(guide, coverage)
-    with torch.no_grad():
-        changed = concat[:, :12] + 0.1
-        difference = (model.autoencoder.decode(changed) - model.autoencoder.decode(concat[:, :12]))[0, 1:]
-        made = model.decode(changed, concat, guide, torch.tensor([1])) - guide[0, 1:]
-    assert torch.allclose(made[..., :28], 0.25 * difference[..., :28], atol=1e-5)
-    assert torch.allclose(made[..., 36:], difference[..., 36:], atol=1e-5)
+    condition = model.condition(torch.rand(1, 2, 3, 32, 64) * 2 - 1, coverage, torch.zeros(1, 3, 32, 64))
+    guide = condition.concat[:, :12]
+    changed = guide + 0.1
+    assert torch.equal(model.shown_latents(changed, condition), changed)
+    model.config = replace(model.config, sampling=replace(model.config.sampling, told_share=0.25))
+    shown = model.shown_latents(changed, condition) - guide
+    torch.testing.assert_close(shown[..., :8], torch.full_like(shown[..., :8], 0.025))
+    torch.testing.assert_close(shown[..., 8:], torch.full_like(shown[..., 8:], 0.1))
 
 
 def test_without_a_tower_tokens_are_the_same_for_every_image_and_learn():

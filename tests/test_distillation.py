@@ -130,7 +130,7 @@ def test_an_anchor_looks_at_some_frames(setting, look):
     real = torch.randn(1, 12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     x0 = real.clone()
     x0[:, :, 1] *= 2
-    errors = [float(phases.anchor(real, Fake(x0, torch.zeros(1).long()), BatchRandom(s)).loss) for s in range(12)]
+    errors = [float(phases.anchor(real, Fake(x0, torch.zeros(1).long()), None, BatchRandom(s)).loss) for s in range(12)]
     assert len(set(errors)) == 2
     assert min(errors) == 0
     assert BatchRandom(5).several(9, 3) == [0, 1, 2]

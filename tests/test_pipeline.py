@@ -145,6 +145,27 @@ def test_a_model_that_wants_lookups_is_shown_the_completed_guide(scene, monkeypa
     assert torch.equal(views.guide.completed, guide.completed)
 
 
+def test_where_photographs_tell_the_picture_a_share_of_the_change_is_taken(scene):
+    """In proportion to what they tell: all of it where they say nothing, the share where they alone decide."""
+    guide = NovelViewPipeline(None).guide(scene, plan_path(scene, "through", None, (96, 64), 8))
+    assert {0, 255} < set(guide.told[1:-1].unique().tolist())
+    pictures = {}
+    for share in (1.0, 0.25):
+        sampling = replace(preset("mini-xs").sampling, told_share=share)
+        model = random_model(replace(preset("mini-xs"), sampling=sampling), torch.device("cpu"), torch.float32)
+        pictures[share] = NovelViewPipeline(model).complete(scene, guide).pictures[1:-1]
+    shown, told = guide.completed[1:-1] / 255, guide.told[1:-1, ..., None] / 255
+    change = pictures[1.0] - shown
+    assert change.abs().max() > 0.01
+    torch.testing.assert_close(pictures[0.25] - shown, (1 - 0.75 * told) * change, atol=1e-6, rtol=0)
+
+
+def test_a_share_of_the_change_needs_a_model_that_changes_its_guide():
+    sampling = replace(preset("mini-xs").sampling, told_share=0.0)
+    with pytest.raises(ValueError, match="told_share"):
+        replace(preset("mini-xs"), guide="points", sampling=sampling)
+
+
 def test_one_guide_serves_every_model_and_the_arrows_in_a_row_are_the_call(scene):
     path = plan_path(scene, "through", None, (96, 64), 8)
     guide = NovelViewPipeline(None).guide(scene, path)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fvgen.cli import main as cli
 
@@ -39,6 +41,38 @@ def test_runs(demo: Path) -> None:
         said = subprocess.run(run, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
         found, expected = (re.sub(r"\b\d+ (s|%)", r"# \1", text).strip() for text in (said, shown))
         assert re.sub(r"frame \d+", "frame #", found) == re.sub(r"frame \d+", "frame #", expected)
+
+
+def turned(photo: Image.Image, degrees: float) -> Image.Image:
+    """What a camera of focal length 614 pixels sees of a photo of the same place that is as far away, turned."""
+    width, height, focal = 614, 400, 614.0
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    lenses = [np.array([[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]]) for w, h in (photo.size, (width, height))]
+    across = lenses[0] @ np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]]) @ np.linalg.inv(lenses[1])
+    numbers = (across / across[2, 2]).flatten()[:8].tolist()
+    return photo.transform((width, height), Image.Transform.PERSPECTIVE, numbers, Image.Resampling.BICUBIC)
+
+
+def test_photos_that_cannot_be_placed(demo: Path) -> None:
+    with Image.open(demo / "examples/demo/photos/00.jpg") as file:
+        photo = file.convert("RGB")
+    with Image.open(REPOSITORY / "docs/images/procedural.jpg") as file:
+        other = file.convert("RGB")
+    for folder, pictures in {
+        "turned": (turned(photo, -5), turned(photo, 5)),
+        "strangers": (photo, other),
+    }.items():
+        (demo / folder).mkdir()
+        for i, picture in enumerate(pictures):
+            picture.save(demo / folder / f"{i}.jpg", quality=95)
+    assert len(transcripts("Photos that cannot be placed")) == 3
+    for command, shown in transcripts("Photos that cannot be placed"):
+        _, *arguments = shlex.split(command)
+        done = subprocess.run([sys.executable, "-m", "fvgen", *arguments], text=True, capture_output=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        said, expected = (re.sub(r"\b\d+ s\b", "# s", text.strip()) for text in (done.stderr, shown))
+        assert said == expected
+    assert not (demo / "scene").exists()
 
 
 def test_mistakes(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:

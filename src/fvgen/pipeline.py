@@ -593,7 +593,7 @@ class NovelViewPipeline:
                     made = sampler.run(batches, len(groups[0][0]), clock.stage)
                     for batch, pictures in zip(group, made):
                         frames = index[batch][wanted[batch]]
-                        shown.take(frames.tolist(), pictures)
+                        shown.take(frames.tolist(), pictures, self.config.sampling.told_share)
                         ready([n - shown.before for n in frames.tolist()])
         show(list(range(len(shown.known))))  # photographs that no window ends at
         return completed
@@ -723,6 +723,7 @@ class _ModelInput:
     Attributes:
         pictures: ``[F', h, w, 3]`` float32 0..1, ``before`` frames, those of the path, and perhaps one after.
         coverage: ``[F', h, w]`` bool, where they are measured, photographs or made.
+        told: ``[F', h, w]`` float32 0..1, the photographs' share in each pixel.
         known: of each whether it is a photograph or made.
     """
 
@@ -736,6 +737,7 @@ class _ModelInput:
         count = self.before + len(guide) + after
         self.pictures = torch.zeros(count, size[1], size[0], 3)
         self.coverage = torch.zeros(count, size[1], size[0], dtype=torch.bool)
+        self.told = torch.zeros(count, size[1], size[0])
         self.known = [True] * self.before + [photo is not None for photo in guide.photo] + [True] * after
         for end in [0] * self.before + [-1] * after:
             assert scene is not None
@@ -760,11 +762,17 @@ class _ModelInput:
                 picture, coverage = points.completed, points.coverage
             self.pictures[n + self.before] = _resized(picture, self._size)[0]
             self.coverage[n + self.before] = _resized(coverage[..., None].float(), self._size)[0, ..., 0] > 0.5
+            self.told[n + self.before] = _resized(self._guide.told[n : n + 1, ..., None], self._size)[0, ..., 0]
         return numbers
 
-    def take(self, frames: list[int], pictures: Tensor) -> None:
-        """Pictures ``[N, h, w, 3]`` that the model made of some frames; from now on they are known."""
-        self.pictures[frames], self.coverage[frames] = pictures.to(self.pictures), True
+    def take(self, frames: list[int], pictures: Tensor, told_share: float) -> None:
+        """Pictures ``[N, h, w, 3]`` that the model made of some frames; from now on they are known.
+
+        Where photographs tell the picture, ``told_share`` of what the model changed is taken.
+        """
+        left_out = (1 - told_share) * self.told[frames, ..., None]
+        self.pictures[frames] = torch.lerp(pictures.to(self.pictures), self.pictures[frames], left_out)
+        self.coverage[frames] = True
         for frame in frames:
             self.known[frame] = True
 

@@ -67,6 +67,7 @@ class Roles:
         fake_score: starts as the teacher (Algorithm 1, line 2).
         head: features, and the index ``[B]`` of the student's time, to ``[B]`` logits, positive for real.
         perceptual: compares clips as pictures, where a loss asks for it.
+        shown: what users are shown of the student's clips ``[B, ...]`` under a condition; anchors compare that.
     """
 
     teacher: Denoiser
@@ -74,6 +75,7 @@ class Roles:
     fake_score: Denoiser
     head: nn.Module
     perceptual: PictureDistance | None = None
+    shown: Callable[[Tensor, Any], Tensor] | None = None
 
 
 class Outcome(NamedTuple):
@@ -170,19 +172,20 @@ class Phases:
         loss = generator_loss(fake_logit=fake_logit, kind=self.config.adversarial, real_logit=real_logit)
         return Outcome(loss, {"student_logit": fake_logit.detach()})
 
-    def anchor(self, real: Tensor, fake: Fake, draws: BatchRandom) -> Outcome:
+    def anchor(self, real: Tensor, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
         """How far the student's clips are from the true ones ``[B, C, T, h, w]``; 0 where no weight asks for it."""
         config, perceptual, figures = self.config.anchor, self.roles.perceptual, {}
+        x0 = fake.x0 if self.roles.shown is None else self.roles.shown(fake.x0, condition)
         if config.truth > 0:
             axes = tuple(range(1, real.ndim))
-            figures["truth"] = (fake.x0.float() - real.float()).square().mean(axes)
+            figures["truth"] = (x0.float() - real.float()).square().mean(axes)
         if config.decodes:
             if perceptual is None:
                 raise ValueError("perceptual and texture anchors need a way to look at clips")
             seen = draws.several(config.frames, real.shape[2])
-            figures["perceptual"], figures["texture"] = perceptual(fake.x0[:, :, seen], real[:, :, seen])
+            figures["perceptual"], figures["texture"] = perceptual(x0[:, :, seen], real[:, :, seen])
         parts = [getattr(config, name) * value.mean() for name, value in figures.items()]
-        loss = torch.stack(parts).sum() if parts else fake.x0.new_zeros(())
+        loss = torch.stack(parts).sum() if parts else x0.new_zeros(())
         return Outcome(loss, {f"anchor_{name}": value.detach() for name, value in figures.items()})
 
     def fake_denoising(self, fake: Fake, condition: Any, draws: BatchRandom) -> Outcome:
@@ -271,7 +274,7 @@ class Method:
         """The loss that trains the student: the method's own, and what anchors it to the truth."""
         fake = self.phases.fake(batch.x0, batch.condition, draws)
         own = self.student_loss(batch, fake, draws)
-        anchor = self.phases.anchor(batch.x0, fake, draws)
+        anchor = self.phases.anchor(batch.x0, fake, batch.condition, draws)
         return Outcome(own.loss + anchor.loss, own.figures | anchor.figures)
 
     def student_loss(self, batch: Clips, fake: Fake, draws: BatchRandom) -> Outcome:

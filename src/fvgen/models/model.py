@@ -39,8 +39,8 @@ class SamplingConfig:
         temperature: below 1, a model that predicts around its guide stays nearer to it (``VideoDenoiser.prior``).
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
         sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
-        measured_share: how much of its change of the guide is taken where the guide was measured, by a model that
-            predicts around its guide; where nothing was, all of it is.
+        told_share: how much of its change of the guide is taken where photographs alone decide that (`Guide.told`);
+            where they say nothing all of it is, between the two in proportion.
     """
 
     steps: int = 50
@@ -50,7 +50,7 @@ class SamplingConfig:
     temperature: float = 1.0
     few_step: bool = False
     sample_guide: bool = False
-    measured_share: float = 1.0
+    told_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.guide not in ("lookup", "points"):
             raise ValueError(f"guide '{self.guide}' is neither lookup nor points")
+        if self.sampling.told_share != 1 and (self.guide_variance is None or self.guide != "lookup"):
+            raise ValueError("only what predicts around a guide of looked-up colours takes another `told_share` than 1")
 
     @property
     def grid(self) -> int:
@@ -169,8 +171,7 @@ class VideoModel(nn.Module):
         """Decode the wanted frames of a batch of clips.
 
         A model that predicts around its guide decodes around it too: what it leaves alone keeps every pixel of the
-        guide, and the autoencoder's own error is left out of the picture. Where the guide was measured only the
-        ``measured_share`` of the change is taken.
+        guide, and the autoencoder's own error is left out of the picture.
 
         Args:
             latents: ``[B, C, T, h, w]`` of the clips.
@@ -184,12 +185,21 @@ class VideoModel(nn.Module):
         frames = self._decoded(latents, wanted)
         if self.config.guide_variance is None:
             return frames
-        channels, left_out = latents.shape[1], 1 - self.config.sampling.measured_share
-        change = frames - self._decoded(concat[:, :channels], wanted)
-        if left_out:
-            measured = concat[:, channels].flatten(0, 1)[wanted, None].float() / 2 + 0.5
-            change = change - left_out * change * nn.functional.interpolate(measured, frames.shape[2:], mode="bilinear")
+        change = frames - self._decoded(concat[:, : latents.shape[1]], wanted)
         return guide.flatten(0, 1)[wanted].float() + change
+
+    def shown_latents(self, latents: Tensor, condition: Condition) -> Tensor:
+        """What a training looks at, ``[B, C, T, h, w]``: clips' latents with what users are not shown left out.
+
+        Where the guide was measured they are the guide's but for the ``told_share`` of the change. Training pairs know
+        coverage alone, which is less than photographs tell.
+        """
+        left_out, concat = 1 - self.config.sampling.told_share, condition.concat.to(latents)
+        if not left_out:
+            return latents
+        channels = latents.shape[1]
+        measured = concat[:, channels : channels + 1] / 2 + 0.5
+        return torch.lerp(latents, concat[:, :channels], left_out * measured)
 
     def _decoded(self, latents: Tensor, wanted: Tensor) -> Tensor:
         chosen = latents.transpose(1, 2).flatten(0, 1)[wanted]  # F C h w

@@ -270,7 +270,7 @@ class VideoDistillationTask(DistillationTask):
         else:
             student, fake = copy.deepcopy(model.denoiser), copy.deepcopy(model.denoiser)
         look = PerceptualLoss.wanted(model.autoencoder, recipe.distillation.anchor, world.device)
-        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look)
+        roles = Roles(model.denoiser, student, fake, seeded_head(model, recipe), look, model.shown_latents)
         if needs_trajectories(recipe):
             sampled_at = model.config.sampling.temperature  # trajectories are the teacher's as it is sampled
             of_teacher = VideoData(model, corpus, recipe.clips, world.device, sampled_at)
