@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -729,6 +730,63 @@ def test_videos_give_sharp_frames(tmp_path: Path) -> None:
 def test_real_video(shared: Path) -> None:
     photos = load_photos(shared / "data/clips/wildrgbd_03.mp4", max_photos=4)
     assert [tuple(i.shape) for i in photos.images] == [(160, 240, 3)] * 4
+
+
+# Panoramas, by what they say of themselves
+
+
+def pano(projection: str) -> bytes:
+    """XMP as 360 degree cameras and phones write it."""
+    return f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" GPano:ProjectionType="{projection}"/>
+</rdf:RDF></x:xmpmeta>""".encode()
+
+
+@pytest.mark.parametrize("projection", ["equirectangular", "cylindrical"])
+def test_a_panorama_is_no_photo_but_a_view_cut_out_of_it_is(tmp_path: Path, projection: str) -> None:
+    with Image.open(save(tmp_path / "plain.png", 3, 256, 128)) as picture:
+        picture.convert("RGB").save(tmp_path / "whole.jpg", xmp=pano(projection))
+        picture.convert("RGB").crop((0, 0, 128, 96)).save(tmp_path / "cut.jpg", xmp=pano(projection))
+        picture.convert("RGB").save(tmp_path / "wide.jpg", xmp=pano("rectilinear"))
+    with pytest.raises(UserError, match=rf"whole.jpg: a panorama \({projection}\).*cut views"):
+        read_photo(tmp_path / "whole.jpg")
+    for name in ("plain.png", "cut.jpg", "wide.jpg"):
+        read_photo(tmp_path / name)
+
+
+def boxes(kind: bytes, *inside: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, inside))) + kind + b"".join(inside)
+
+
+def spherical(video: bytes) -> bytes:
+    """An MP4 whose track says that it is a sphere, as YouTube's first specification has it."""
+    xml = b"""<rdf:SphericalVideo xmlns:rdf="x" xmlns:GSpherical="http://ns.google.com/videos/1.0/spherical/">
+<GSpherical:Spherical>true</GSpherical:Spherical><GSpherical:Stitched>true</GSpherical:Stitched>
+<GSpherical:StitchingSoftware>x</GSpherical:StitchingSoftware>
+<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType></rdf:SphericalVideo>"""
+    uuid = boxes(b"uuid", bytes.fromhex("ffcc8263f8554a938814587a02521fdd"), xml)
+    moov = video.index(b"moov") - 4
+    assert video.rindex(b"mdat") < moov, "what comes after the index would move"
+    trak = video.index(b"trak", moov) - 4
+    end = trak + int.from_bytes(video[trak : trak + 4], "big")
+    sized = bytearray(video[:end] + uuid + video[end:])
+    for at in (moov, trak):
+        sized[at : at + 4] = struct.pack(">I", int.from_bytes(video[at : at + 4], "big") + len(uuid))
+    return bytes(sized)
+
+
+def test_a_video_of_360_degrees_is_refused(tmp_path: Path) -> None:
+    frames = torch.randint(0, 256, (4, 64, 128, 3), dtype=torch.uint8)
+    with av.open(str(tmp_path / "plain.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", 10)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.numpy())))
+        container.mux(stream.encode())
+    (tmp_path / "walk.mp4").write_bytes(spherical((tmp_path / "plain.mp4").read_bytes()))
+    assert len(load_photos(tmp_path / "plain.mp4")) == 4
+    with pytest.raises(UserError, match=r"walk.mp4: a panorama \(360 degree video\)"):
+        load_photos(tmp_path / "walk.mp4")
 
 
 # Bad input

@@ -86,7 +86,7 @@ def read_photo(path: str | Path) -> StoredPhoto:
 
     Raises:
         UserError: not an image, a format that cannot be decoded, damaged, more than 200 million pixels (told from
-            the header, before decoding), or a side below 64 pixels.
+            the header, before decoding), a side below 64 pixels, or a panorama.
     """
     path = Path(path)
     with _opened(path) as image:
@@ -94,6 +94,7 @@ def read_photo(path: str | Path) -> StoredPhoto:
         if min(width, height) < MIN_SIDE:
             raise UserError(f"{path}: {width} x {height} pixels is too small; each side needs {MIN_SIDE} at least")
         rgb = _decoded(path, image, partial(_to_rgb, path=path))
+        _refuse_panorama(path, image)
         exif = _exif(image)
         turns, mirrored = _TURNS.get(exif.get(_ORIENTATION, 1), (0, False))
         pixels = torch.from_numpy(np.array(rgb, dtype=np.uint8))
@@ -254,6 +255,8 @@ class PngWriter:
             one.result()
 
 
+PANORAMA = 1.9  # times their height panoramas are wide, at least
+PANORAMAS = "a panorama ({kind}), not what a lens draws; cut views of at most 90 degrees out of it, from several places"
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError)
 
 
@@ -357,6 +360,15 @@ def _exif(image: Image.Image) -> dict[int, Any]:
         return {**dict(main), **dict(main.get_ifd(_EXIF_IFD))}
     except Exception:  # Pillow raises whatever the damaged bytes lead to
         return {}
+
+
+def _refuse_panorama(path: Path, image: Image.Image) -> None:
+    """Refuse what XMP says is no picture of one lens. Views cut out of a panorama keep its XMP, but not its shape."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    text = xmp if isinstance(xmp, str) else xmp.decode(errors="replace")
+    kind = re.search(r"ProjectionType\W{1,3}(equirectangular|cylindrical)", text)
+    if kind and image.width >= PANORAMA * image.height:
+        raise UserError(f"{path}: {PANORAMAS.format(kind=kind[1])}")
 
 
 def _positive(value: Any) -> float | None:

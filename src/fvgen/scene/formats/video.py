@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fvgen.errors import UserError
 from fvgen.scene.formats.hdr import BT2020, TRANSFERS, tone_mapped
+from fvgen.scene.formats.images import PANORAMAS
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp", ".ts"]
@@ -23,6 +24,7 @@ _WHOLE = 0.9  # share of a film that must be there
 _SEARCH_SECONDS = 0.5
 _SEARCH_SHARE = 0.3
 _SHARPNESS_WIDTH = 480
+_RECTILINEAR = 4  # of FFmpeg's AVSphericalProjection
 # libswscale: bicubic, full chroma in and out, accurate rounding. Its default is a whole level too dark and repeats
 # chroma, which costs 12 dB on smooth colours.
 FAITHFUL = 0x4 | 0x2000 | 0x4000 | 0x40000
@@ -51,7 +53,7 @@ def sharp_frames(path: str | Path, count: int) -> list[tuple[int, Tensor]]:
         raise UserError(f"{path}: this video has fewer than two frames")
     with _opened(path) as (container, stream):
         sharpest = _sharpest(container, stream, _windows(times, count, unit), times, keys)
-        chosen = {bisect_left(times, frame.pts): _upright(frame, stream) for frame in sharpest}
+        chosen = {bisect_left(times, frame.pts): _upright(frame, stream, path) for frame in sharpest}
     return sorted(chosen.items())
 
 
@@ -87,7 +89,7 @@ def frames_at(path: str | Path, numbers: Sequence[int]) -> list[Tensor]:
             container.seek(before[1], stream=stream)
         for frame in _decoded(container, stream, times) if wanted else ():
             if frame.pts in wanted:
-                found[wanted[frame.pts]] = _upright(frame, stream)
+                found[wanted[frame.pts]] = _upright(frame, stream, path)
             if frame.pts is not None and frame.pts >= max(wanted):
                 break
     missing = [n for n in numbers if n not in found]
@@ -111,7 +113,7 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
     path = Path(path)
     with _opened(path) as (container, stream):
         _check_whole(path, container, stream)
-        frames = [_upright(frame, stream) for frame in _decoded(container, stream)]
+        frames = [_upright(frame, stream, path) for frame in _decoded(container, stream)]
         rate = float(stream.average_rate or 25)
     if not frames:
         raise UserError(f"{path}: no frame of this video can be decoded")
@@ -338,8 +340,18 @@ def _sharpness(frame: Any) -> float:
     return float(laplacian.var())
 
 
-def _upright(frame: Any, stream: Any) -> Tensor:
-    """``[H, W, 3]`` uint8: square pixels, turned as the file says."""
+def _upright(frame: Any, stream: Any, path: Path) -> Tensor:
+    """``[H, W, 3]`` uint8: square pixels, turned as the file says.
+
+    Raises:
+        UserError: the file says that it is a panorama.
+    """
+    from av.sidedata.sidedata import Type
+
+    sphere = frame.side_data.get(Type.SPHERICAL)
+    kind = None if sphere is None else int.from_bytes(bytes(sphere)[:4], "little")
+    if kind is not None and kind != _RECTILINEAR:
+        raise UserError(f"{path}: {PANORAMAS.format(kind='360 degree video')}")
     aspect = float(stream.sample_aspect_ratio or 1)
     width = round(frame.width * aspect)
     transfer = TRANSFERS.get(int(frame.color_trc))
