@@ -377,33 +377,40 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing(tmp_path: Path, kill: signal.Signals) -> None:
+def waiting(kill: signal.Signals, first: str, doing: str) -> "subprocess.Popen[str]":
+    """A process that runs ``first`` and then a command of our own, ``doing`` something and waiting for a minute."""
     script = f"""
-import sys, time
+import atexit, dataclasses, sys, time
 from fvgen.cli.main import main
 from fvgen.cli.registry import COMMANDS, Command
 sys.modules["slow"] = sys.modules["__main__"]
 COMMANDS["slow"] = Command("slow", "Slow", "waits")
-import dataclasses
+{first}
 @dataclasses.dataclass
 class Slow:
     "Waits."
     def run(self):
         from fvgen.outputs import output_folder
-        with output_folder({str(tmp_path / "deep" / "out")!r}) as folder:
-            (folder / "half").write_text("half")
-            print("ready", flush=True)
-            time.sleep(60)
+        {doing}
 sys.exit(main(["slow"]))
 """
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(kill, signal.SIG_DFL),  # jobs in the background of a shell ignore SIGINT
     )
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing(tmp_path: Path, kill: signal.Signals) -> None:
+    writing = f"""
+        with output_folder({str(tmp_path / "deep" / "out")!r}) as folder:
+            (folder / "half").write_text("half")
+            print("ready", flush=True)
+            time.sleep(60)"""
+    process = waiting(kill, "", writing)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     assert any(p.name == "half" for p in tmp_path.rglob("*"))
@@ -416,28 +423,8 @@ sys.exit(main(["slow"]))
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_while_python_ends_makes_no_traceback(kill: signal.Signals) -> None:
-    script = """
-import atexit, dataclasses, sys, time
-from fvgen.cli.main import main
-from fvgen.cli.registry import COMMANDS, Command
-sys.modules["slow"] = sys.modules["__main__"]
-COMMANDS["slow"] = Command("slow", "Slow", "waits")
-atexit.register(lambda: (print("ending", flush=True), time.sleep(60)))
-@dataclasses.dataclass
-class Slow:
-    "Waits."
-    def run(self):
-        print("ready", flush=True)
-        time.sleep(60)
-sys.exit(main(["slow"]))
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(kill, signal.SIG_DFL),
-    )
+    ending = 'atexit.register(lambda: (print("ending", flush=True), time.sleep(60)))'
+    process = waiting(kill, ending, 'print("ready", flush=True); time.sleep(60)')
     assert process.stdout is not None
     for line in ("ready\n", "ending\n"):
         assert process.stdout.readline() == line
