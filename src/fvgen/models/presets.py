@@ -76,7 +76,7 @@ def _viewcrafter(width: int, height: int, frames: int, base_scale: float, per_fr
 
 PRESETS: dict[str, ModelConfig] = {
     # Its guide holds both photographs whole, so tokens of one add nothing; many steps at temperature 1 add noise; and
-    # what was measured is truer than what a small network makes of it.
+    # what photographs tell is truer than what a small network makes of it.
     "mini": _mini(48, 16, None, sampling=SamplingConfig(temperature=0.75, told_share=0.0)),
     "mini-xs": _mini(  # for tests
         16,

@@ -263,20 +263,20 @@ MINI_TEACHER = TeacherRecipe(
     held_every=1000,
 )
 MINI_STUDENT = StudentRecipe(
-    init_steps=700,
-    match_steps=650,
-    polish_steps=400,
+    init_steps=120,
+    match_steps=120,
+    polish_steps=2200,
     critic_steps=1,
-    batch=2,
+    batch=4,
     clips=ClipDraw(frames=8, crop=(32, 32)),
-    lr=1e-4,
+    lr=2e-4,
     head_lr=8.0,
     ema=0.995,
     distillation=DistillationConfig(
         inputs="simulated",
         guidance_scale=1.0,  # the tokens of a small teacher say nothing that its guide does not
         critic_sees_step=True,
-        anchor=AnchorConfig(truth=0.5, perceptual=2.0, texture=2.0),
+        anchor=AnchorConfig(truth=2.0, perceptual=6.0, texture=1.5),
     ),
 )
 XS_STUDENT = StudentRecipe(init_steps=2, match_steps=2, critic_steps=1, clips=ClipDraw(frames=4, crop=(16, 16)))

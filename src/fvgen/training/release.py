@@ -7,7 +7,6 @@ from pathlib import Path
 from fvgen.data.farm import prepare_pairs
 from fvgen.data.latents import LatentCorpus
 from fvgen.data.recipe import ClipDraw, PrepareRecipe
-from fvgen.distillation.config import AnchorConfig
 from fvgen.errors import UserError
 from fvgen.files import whole_folder
 from fvgen.models.efficientnet import LITE1
@@ -56,15 +55,6 @@ class Release:
 _FILMED = PrepareRecipe(
     width=256, height=160, frames=8, least_frames=3, clips=300, attempts=1, overlap=1.0, longest_stride=1, held_out=0.6
 )
-# Nearer to the truth in decibels than the packaged student's recipe, and softer (docs/mini.md).
-_TRUER = replace(
-    MINI_STUDENT,
-    init_steps=120,
-    match_steps=120,
-    polish_steps=1400,
-    lr=2e-4,
-    distillation=replace(MINI_STUDENT.distillation, anchor=AnchorConfig(truth=3.0, perceptual=6.0, texture=1.0)),
-)
 RELEASES = {
     "mini": Release(
         scenes=110,
@@ -72,7 +62,7 @@ RELEASES = {
         filmed=_FILMED,
         autoencoder=AutoencoderRecipe(steps=1200),
         teacher=MINI_TEACHER,
-        student=_TRUER,
+        student=MINI_STUDENT,
         engine=EngineConfig(bf16=True),
     ),
     "mini-xs": Release(  # takes two minutes and makes nothing good
