@@ -331,12 +331,20 @@ def test_folders_from_before_there_were_two_kinds_are_read(completed, kind, tmp_
     index = tmp_path / "old" / "model_index.json"
     values = json.loads(index.read_text())
     assert values.pop("guide") == "lookup"
+    values["sampling"].pop("told_share")
     index.write_text(json.dumps({**values, "completed_guide": completed}))
     assert read_config(tmp_path / "old").guide == kind
     again = tmp_path / "again"
     VideoModel.load(tmp_path / "old").save(again)
     assert read_config(again).guide == kind
     assert "completed_guide" not in (again / "model_index.json").read_text()
+
+
+def test_the_share_of_the_change_had_another_name(tmp_path):
+    shutil.copytree(WEIGHTS / "mini", tmp_path / "old")
+    index = tmp_path / "old" / "model_index.json"
+    index.write_text(index.read_text().replace('"told_share": 0.0', '"measured_share": 0.25'))
+    assert read_config(tmp_path / "old").sampling.told_share == 0.25
 
 
 def test_a_guide_that_nobody_knows_is_refused(tmp_path):

@@ -336,6 +336,9 @@ def _read(file: Path, device: str | torch.device, dtype: torch.dtype, adapter: A
         return {name: value.to(dtype, copy=True) for name, value in changed}
 
 
+_NOW = {"measured_share": "told_share"}  # what keys of older folders are called now
+
+
 def config_from_dict(values: dict) -> ModelConfig:
     """The inverse of ``dataclasses.asdict``; keys that start with an underscore are left out, others must be known.
 
@@ -350,6 +353,6 @@ def config_from_dict(values: dict) -> ModelConfig:
         known["guide"] = "lookup"
     for part in fields(ModelConfig):
         if isinstance(part.default_factory, type) and known[part.name] is not None:
-            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in known[part.name].items()}
+            lists = {_NOW.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in known[part.name].items()}
             known[part.name] = part.default_factory(**lists)
     return ModelConfig(**known)
