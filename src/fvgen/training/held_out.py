@@ -42,8 +42,8 @@ def chosen_best(folder: Path, export: str) -> bool:
 class HeldOutRecord:
     """Measures the averaged student on the same few held-out clips, with the same noise, and keeps the best average.
 
-    Figures are of the frames that are no photographs, against the truth as the autoencoder decodes it, so that its own
-    error counts for nobody. The teacher's, at the student's number of steps and at many, are measured once.
+    Figures are of what is shown (`VideoModel.shown_latents`) of the frames that are no photographs, against the truth as
+    the autoencoder decodes it, so that its own error counts for nobody. The teacher's, at the student's number of steps and at many, are measured once.
 
     Args:
         model: the teacher; its denoiser may be sharded later.
@@ -117,7 +117,7 @@ class HeldOutRecord:
         batch = self.corpus.held_batch(name, frames).to(self.world.device)
         condition, noise = batch_condition(model, batch), BatchRandom((seed, 7)).noise(batch.latents)
         scale, source = model.config.sampling.guidance_scale, torch.Generator().manual_seed(seed)
-        made = sample_latents(model, condition, noise, steps, scale, source)
+        made = model.shown_latents(sample_latents(model, condition, noise, steps, scale, source), condition)
         asked = ~self.corpus.held_clip(name).photo[:frames]
         shown = (latents[:, :, asked.to(latents.device)].float() for latents in (made, batch.latents))
         made, true = (((self.model.autoencoder.decode(x)[0] + 1) / 2).clamp(0, 1) for x in shown)
