@@ -58,7 +58,8 @@ def find_model(folder: str | Path) -> Path:
         known = ", ".join(packaged_models())
         hint = " (fvgen convert makes one of a ViewCrafter checkpoint)" if "viewcrafter" in str(folder) else ""
         raise UserError(
-            f"model '{folder}' is neither one of the package ({known}) nor a folder with a model_index.json{hint}"
+            f"model '{folder}' is neither one of the package ({known}), nor a folder with a model_index.json, nor "
+            f"OWNER/MODEL of the Hugging Face hub{hint}"
         )
     return path
 

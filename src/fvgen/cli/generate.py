@@ -44,9 +44,9 @@ class Generate:
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
     """The folder to write. It must be empty or new (see --overwrite)."""
 
-    model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
-    """mini (four steps), mini-teacher (its many-step teacher), none (the holes of the guide are filled smoothly), or a
-    folder that holds a model."""
+    model: Annotated[str, arg(metavar="NAME|FOLDER|OWNER/MODEL")] = "mini"
+    """mini (four steps), mini-teacher (its many-step teacher), none (the holes of the guide are filled without a
+    network), a folder that holds a model, or one of the Hugging Face hub, which is downloaded."""
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "through"
     """through (the photos in their order), orbit, spiral or dolly (around the middle photo), or a transforms.json

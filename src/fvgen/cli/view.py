@@ -24,8 +24,8 @@ class View:
     source: Annotated[Positional[tuple[str, ...]], arg(metavar="OUT|PHOTOS...")]
     """A folder that fvgen generate wrote, or photos in any form that it takes."""
 
-    model: Annotated[str, arg(metavar="NAME|FOLDER")] = "mini"
-    """mini, mini-teacher, none, or a folder that holds a model."""
+    model: Annotated[str, arg(metavar="NAME|FOLDER|OWNER/MODEL")] = "mini"
+    """mini, mini-teacher, none, a folder that holds a model, or one of the Hugging Face hub, as for fvgen generate."""
 
     size: Annotated[str | None, arg(metavar="WIDTHxHEIGHT|model")] = None
     """Size of the frames, as for fvgen generate."""

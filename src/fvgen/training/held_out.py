@@ -42,8 +42,9 @@ def chosen_best(folder: Path, export: str) -> bool:
 class HeldOutRecord:
     """Measures the averaged student on the same few held-out clips, with the same noise, and keeps the best average.
 
-    Figures are of what is shown (`VideoModel.shown_latents`) of the frames that are no photographs, against the truth as
-    the autoencoder decodes it, so that its own error counts for nobody. The teacher's, at the student's number of steps and at many, are measured once.
+    Figures are of what is shown (`VideoModel.shown_latents`) of the frames that are no photographs, against the truth
+    as the autoencoder decodes it, so that its own error counts for nobody. The teacher's, at the student's number of
+    steps and at many, are measured once.
 
     Args:
         model: the teacher; its denoiser may be sharded later.
