@@ -44,7 +44,7 @@ def test_runs(demo: Path) -> None:
 
 
 def turned(photo: Image.Image, degrees: float) -> Image.Image:
-    """What a camera of focal length 614 pixels sees of a photo of the same place that is as far away, turned."""
+    """A photo as a camera of the same focal length, 614 pixels, sees it that was turned on its spot."""
     width, height, focal = 614, 400, 614.0
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     lenses = [np.array([[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]]) for w, h in (photo.size, (width, height))]

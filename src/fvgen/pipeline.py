@@ -723,7 +723,6 @@ class _ModelInput:
     Attributes:
         pictures: ``[F', h, w, 3]`` float32 0..1, ``before`` frames, those of the path, and perhaps one after.
         coverage: ``[F', h, w]`` bool, where they are measured, photographs or made.
-        told: ``[F', h, w]`` float32 0..1, the photographs' share in each pixel.
         known: of each whether it is a photograph or made.
     """
 
@@ -737,7 +736,6 @@ class _ModelInput:
         count = self.before + len(guide) + after
         self.pictures = torch.zeros(count, size[1], size[0], 3)
         self.coverage = torch.zeros(count, size[1], size[0], dtype=torch.bool)
-        self.told = torch.zeros(count, size[1], size[0])
         self.known = [True] * self.before + [photo is not None for photo in guide.photo] + [True] * after
         for end in [0] * self.before + [-1] * after:
             assert scene is not None
@@ -762,7 +760,6 @@ class _ModelInput:
                 picture, coverage = points.completed, points.coverage
             self.pictures[n + self.before] = _resized(picture, self._size)[0]
             self.coverage[n + self.before] = _resized(coverage[..., None].float(), self._size)[0, ..., 0] > 0.5
-            self.told[n + self.before] = _resized(self._guide.told[n : n + 1, ..., None], self._size)[0, ..., 0]
         return numbers
 
     def take(self, frames: list[int], pictures: Tensor, told_share: float) -> None:
@@ -770,7 +767,8 @@ class _ModelInput:
 
         Where photographs tell the picture, ``told_share`` of what the model changed is taken.
         """
-        left_out = (1 - told_share) * self.told[frames, ..., None]
+        told = self._guide.told[[frame - self.before for frame in frames], ..., None]
+        left_out = (1 - told_share) * _resized(told, self._size)
         self.pictures[frames] = torch.lerp(pictures.to(self.pictures), self.pictures[frames], left_out)
         self.coverage[frames] = True
         for frame in frames:

@@ -33,6 +33,12 @@ class Condition:
     keys: tuple[Keys | None, ...] | None = None
     temperature: float = 1.0
 
+    def guide(self, channels: int) -> tuple[Tensor, Tensor]:
+        """The guide's latents, ``C`` channels ``[B, C, T, h, w]``, and how much of each latent pixel was measured,
+        ``[B, 1, T, h, w]`` in 0..1, of a model with the coverage channel; float32."""
+        concat = self.concat.float()
+        return concat[:, :channels], ((concat[:, channels : channels + 1] + 1) / 2).clamp(0, 1)
+
     @staticmethod
     def joined(parts: "Sequence[Condition]") -> "Condition":
         """One batch of several conditions of one kind and size, its keys not made yet."""
@@ -114,10 +120,8 @@ class VideoDenoiser(nn.Module):
         """
         if self.guide_variance is None:
             return x_t.new_zeros(()), x_t.new_ones(())
-        channels = x_t.shape[1]
-        concat = condition.concat.float()
         a, s, c = self.schedule.coefficients(t, x_t)
-        guide, measured = concat[:, :channels], ((concat[:, channels : channels + 1] + 1) / 2).clamp(0, 1)
+        guide, measured = condition.guide(x_t.shape[1])
         variance = (c * condition.temperature) ** 2 * self.guide_variance.at(guide, measured)
         guide = c * guide
         total = a * a * variance + s * s

@@ -36,7 +36,8 @@ class SamplingConfig:
         guidance_scale: classifier-free guidance; 1 runs one branch only.
         guidance_rescale: pulls guided predictions back to the spread of the conditional one.
         eta: noise of DDIM; unused by few-step models.
-        temperature: below 1, a model that predicts around its guide stays nearer to it (``VideoDenoiser.prior``).
+        temperature: below 1, a model that predicts around its guide stays nearer to it (``VideoDenoiser.prior``);
+            above 1 it goes farther.
         few_step: ``True`` re-noises predicted ``x0`` (a distilled student), ``False`` runs DDIM.
         sample_guide: the guide's latents are sampled from their posterior, as the teacher does, not its mode.
         told_share: how much of its change of the guide is taken where photographs alone decide that (`Guide.told`);
@@ -194,12 +195,11 @@ class VideoModel(nn.Module):
         Where the guide was measured they are the guide's but for the ``told_share`` of the change. Training pairs know
         coverage alone, which is less than photographs tell.
         """
-        left_out, concat = 1 - self.config.sampling.told_share, condition.concat.to(latents)
+        left_out = 1 - self.config.sampling.told_share
         if not left_out:
             return latents
-        channels = latents.shape[1]
-        measured = concat[:, channels : channels + 1] / 2 + 0.5
-        return torch.lerp(latents, concat[:, :channels], left_out * measured)
+        guide, measured = condition.guide(latents.shape[1])
+        return torch.lerp(latents, guide.to(latents), (left_out * measured).to(latents))
 
     def _decoded(self, latents: Tensor, wanted: Tensor) -> Tensor:
         chosen = latents.transpose(1, 2).flatten(0, 1)[wanted]  # F C h w

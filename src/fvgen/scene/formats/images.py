@@ -255,7 +255,7 @@ class PngWriter:
             one.result()
 
 
-PANORAMA = 1.9  # times their height panoramas are wide, at least
+_PANORAMA = 1.9  # times their height panoramas are wide, at least
 PANORAMAS = "a panorama ({kind}), not what a lens draws; cut views of at most 90 degrees out of it, from several places"
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError)
 
@@ -367,7 +367,7 @@ def _refuse_panorama(path: Path, image: Image.Image) -> None:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     text = xmp if isinstance(xmp, str) else xmp.decode(errors="replace")
     kind = re.search(r"ProjectionType\W{1,3}(equirectangular|cylindrical)", text)
-    if kind and image.width >= PANORAMA * image.height:
+    if kind and image.width >= _PANORAMA * image.height:
         raise UserError(f"{path}: {PANORAMAS.format(kind=kind[1])}")
 
 
