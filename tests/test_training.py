@@ -1,7 +1,13 @@
 """The whole training, at the smallest size; what it is made of."""
 
 import json
+import os
 import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -21,7 +27,9 @@ from fvgen.models.autoencoder import AutoencoderConfig, FrameAutoencoder, start_
 from fvgen.models.denoiser import Condition
 from fvgen.models.sampling import sample_latents
 from fvgen.procedural.textures import KINDS, procedural_texture
+from fvgen.training import release
 from fvgen.training.checkpoints import fingerprint
+from fvgen.training.distributed import DistributedContext
 from fvgen.training.engine_config import EngineConfig
 from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, TeacherRecipe
 from fvgen.training.run_folder import read_log
@@ -120,6 +128,36 @@ def test_training_again_does_nothing_twice(trained):
     before = (trained / "teacher" / "log.jsonl").read_text()
     main(["train", "all", "--preset", "mini-xs", "--output", str(trained)])
     assert (trained / "teacher" / "log.jsonl").read_text() == before
+
+
+@pytest.mark.timeout(900)
+def test_torchrun_trains_everything_as_one_process_does(trained, tmp_path):
+    """From the same pairs and autoencoder; what came out is written, and said, by one of the processes."""
+    run = tmp_path / "run"
+    for made in ("pairs", "autoencoder"):
+        shutil.copytree(trained / made, run / made)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = [*torchrun, "-m", "fvgen", "train", "all", "--preset", "mini-xs", "--output", str(run)]
+    told = subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
+    assert told.stdout.decode() == f"models in {run / 'mini-xs'} and {run / 'mini-xs-teacher'}\n"
+    for name in ("mini-xs-teacher", "mini-xs"):
+        one, two = (VideoModel.load(folder / name).denoiser.state_dict() for folder in (trained, run))
+        assert max((one[key].float() - two[key].float()).abs().max() for key in one) < 2e-3  # of half precision
+    assert read_log(run / "student")[-1]["updates_student"] == 4
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    @contextmanager
+    def three(*_, **__):
+        yield DistributedContext(size=3)
+
+    monkeypatch.setattr(release, "joined", three)
+    with pytest.raises(UserError, match="a batch of 2 cannot be shared out to 3 processes"):
+        release.train_everything("mini-xs", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_exported_drawn_and_shown(trained, tmp_path):

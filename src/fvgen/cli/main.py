@@ -66,8 +66,18 @@ def _run(arguments: list[str]) -> None:
     command = _parse(name, arguments[words:])
     output = getattr(command, "output", None)
     told = contextlib.nullcontext() if output is None else writing(Path(output), f"--output {output}")
-    with _lines(getattr(command, "quiet", False)), told:
+    with _lines(getattr(command, "quiet", False)), told, _said_once():
         command.run()
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Inside this block only the first of torchrun's processes prints what came out."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 class _Lines(logging.Handler):

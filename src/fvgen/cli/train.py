@@ -154,7 +154,10 @@ class ViewCrafter512(Teacher):
 
 @dataclass(frozen=True)
 class Everything:
-    """Train a model from nothing: pairs, autoencoder, teacher, student. Interrupted, it goes on where it was."""
+    """Train a model from nothing: pairs, autoencoder, teacher, student. Interrupted, it goes on where it was.
+
+    Under torchrun the first process makes pairs and autoencoder, and all of them train teacher and student.
+    """
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="RUN")]
     """Everything is under this folder; RUN/mini and RUN/mini-teacher are the results in half precision."""

@@ -71,7 +71,7 @@ def save(
         with writing(folder, f"`output` {folder}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns that there is one process
             try:
-                dcp.save(tensors, checkpoint_id=partial)
+                dcp.save(tensors, checkpoint_id=partial, no_dist=world.size == 1)
             except CheckpointException as error:  # not even an Exception, and it hides the reason
                 raise next(iter(error.failures.values()))[0] from None
     except BaseException:

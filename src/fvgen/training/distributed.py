@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class DistributedContext:
                 time.sleep(0.2)
 
     def barrier(self) -> None:
-        """Wait for all processes, for seconds only: a process that waits for many minutes is ended."""
+        """Wait for all processes, for minutes only unless more patience was asked for (:func:`joined`)."""
         if self.mesh is not None:
             dist.barrier()
 
@@ -142,17 +143,18 @@ def device_named(name: str) -> torch.device:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[DistributedContext]:
+def joined(device: str = "auto", patience: timedelta | None = None) -> Iterator[DistributedContext]:
     """The processes of this run: those of the group that torchrun started, or this process alone.
 
     Args:
         device: see :func:`device_named`.
+        patience: how long a process waits for the others before it is ended; by default PyTorch's own, which is short.
     """
     size, place = int(os.environ.get("WORLD_SIZE", 1)), device_named(device)
     if size == 1:
         yield DistributedContext(device=place)
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=patience)
     try:
         yield DistributedContext(dist.get_rank(), size, place, init_device_mesh(place.type, (size,)))
     finally:

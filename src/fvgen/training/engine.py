@@ -331,7 +331,7 @@ class Trainer:
             raise UserError(f"{whole[-1]} lacks {min(missing)}: choose another output folder")
         wanted = {name: tensor for name, tensor in tensors.items() if name in stored}
         try:
-            checkpoints.load(whole[-1], wanted)
+            checkpoints.load(whole[-1], wanted, together=self.world.size > 1)
         except (ValueError, RuntimeError, CheckpointException) as error:
             raise UserError(f"{whole[-1]} is not of a network of this shape: choose another output folder") from error
         if (cpu := wanted.get(f"random.{self.world.rank}")) is not None:

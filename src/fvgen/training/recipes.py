@@ -257,7 +257,8 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
 MINI_TEACHER = TeacherRecipe(
     steps=4000,
     lr=5e-4,
-    full_from=0.85,
+    full_from=0.9,
+    full_batch=2,
     terminal=0.2,
     clips=ClipDraw(frames=8, crop=(32, 32), filmed=0.75),
     held_every=1000,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 from fvgen.data.farm import prepare_pairs
@@ -70,8 +71,8 @@ RELEASES = {
         procedural=PrepareRecipe(width=128, height=80, frames=8, least_frames=4, held_out=0.35),
         filmed=None,
         autoencoder=AutoencoderRecipe(steps=10, batch=2, crop=48),
-        teacher=TeacherRecipe(steps=12, clips=ClipDraw(frames=4, crop=(16, 16)), full_frames=8),
-        student=XS_STUDENT,
+        teacher=TeacherRecipe(steps=12, clips=ClipDraw(frames=4, crop=(16, 16)), full_frames=8, full_batch=2),
+        student=replace(XS_STUDENT, batch=2),
         engine=EngineConfig(picture_every=2),
     ),
 }
@@ -86,6 +87,8 @@ def train_everything(
     device: str = "auto",
 ) -> None:
     """Make pairs, autoencoder, teacher and student under ``folder``; what is there already is not done again.
+
+    Under torchrun the first process makes pairs and autoencoder, and all of them train teacher and student.
 
     ``folder/NAME`` and ``folder/NAME-teacher`` are the results in half precision; the provenance of the one names the
     other.
@@ -102,21 +105,30 @@ def train_everything(
         UserError: before anything is made, if something is missing that the last step needs.
     """
     release, pairs = RELEASES[name], folder / "pairs"
-    engine = replace(release.engine, device=device)
+    made, engine = replace(release.procedural, textures=textures), replace(release.engine, device=device)
     if footage and release.filmed is None:
         raise UserError(f"`footage`: {name} is made of procedural scenes alone; leave it out")
     if release.student.distillation.anchor.perceptual:
         Weights().find(LITE1.weights)
-    prepare_pairs([f"procedural:{release.scenes}"], replace(release.procedural, textures=textures), pairs, workers)
-    if footage and release.filmed:
-        prepare_pairs(footage, release.filmed, pairs, workers)
-    model = train_autoencoder(name, textures, release.autoencoder, folder / "autoencoder", engine)
-    with joined(device) as world:
-        run = folder / "teacher"
+    with joined(device, patience=timedelta(days=2)) as world:
+        for batch in (release.teacher.batch, release.teacher.full_batch, release.student.batch):
+            world.share(batch)
+        if world.rank == 0:  # these two in one process; the others wait
+            prepare_pairs([f"procedural:{release.scenes}"], made, pairs, workers)
+            if footage and release.filmed:
+                prepare_pairs(footage, release.filmed, pairs, workers)
+            train_autoencoder(name, textures, release.autoencoder, folder / "autoencoder", engine)
+        world.barrier()
+        model, run = VideoModel.load(folder / "autoencoder" / "model"), folder / "teacher"
         teacher = train_teacher(model, LatentCorpus(pairs, model), release.teacher, run, engine, world)
         corpus, teacher_name = LatentCorpus(pairs, teacher), str(run / "model")
         student = distill(teacher, corpus, release.student, folder / "student", engine, world, teacher_name)
-    result = folder / f"{name}-teacher"
+    if world.rank == 0:
+        _write_results(name, folder, student)
+
+
+def _write_results(name: str, folder: Path, student: VideoModel) -> None:
+    teacher, result = VideoModel.load(folder / "teacher" / "model"), folder / f"{name}-teacher"
     with whole_folder(result) as model_folder:
         teacher.save(model_folder)
     of_result = {"teacher": result.name, "fingerprint": fingerprint(VideoModel.load(result).denoiser)}
