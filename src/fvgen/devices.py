@@ -2,6 +2,7 @@
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def computes_alone(pool: ThreadPoolExecutor) -> None:
+    """Let the one thread of a new pool compute without threads of OpenMP, while this one keeps its own.
+
+    Each thread that computes would otherwise bring a team as large as the machine, idle or not; with more of them than
+    cores OpenMP puts every team to sleep between any two operations, and a training takes half as long again.
+    """
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # makes it this thread's own number: PyTorch reads the last one set only once
+
+    threads = torch.get_num_threads()
+    pool.submit(alone).result()
+    torch.set_num_threads(threads)
 
 
 def device_name(device: torch.device) -> str:

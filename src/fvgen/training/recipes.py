@@ -255,7 +255,7 @@ def variant(recipe: StudentRecipe, method: str, seed: int) -> StudentRecipe:
 
 
 MINI_TEACHER = TeacherRecipe(
-    steps=4000,
+    steps=3000,
     lr=5e-4,
     full_from=0.9,
     full_batch=2,
