@@ -106,6 +106,21 @@ def test_a_checkpoint_holds_everything(tmp_path):
     assert facts["step"] == 12
 
 
+def test_batches_are_drawn_beside_the_networks_without_taking_their_threads(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        trainer, seen = trainer_of(tmp_path), []
+        batch, loss = trainer.task.batch, trainer.task.loss
+        trainer.task.batch = lambda *given: seen.append(("draws", torch.get_num_threads())) or batch(*given)
+        trainer.task.loss = lambda *given: seen.append(("learns", torch.get_num_threads())) or loss(*given)
+        trainer.run()
+        assert set(seen) == {("draws", 1), ("learns", 2)}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_counts_rates_and_averages_follow_each_role(tmp_path):
     trainer = trainer_of(tmp_path)
     seen = {name: [] for name in trainer.roles}
