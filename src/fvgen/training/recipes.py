@@ -172,7 +172,8 @@ class StudentRecipe:
     """Student updates of the second stage; methods of one stage take the sum."""
 
     polish_steps: int = 0
-    """Student updates of a last stage: its anchors alone, the learning rate falling to a twentieth. Ours."""
+    """Student updates of a last stage: its anchors alone, the learning rate falling to a twentieth. Ours. It may be made
+    longer or shorter while the run goes on."""
 
     critic_steps: int = 5
     """Updates of the critic and the fake score before each of the student."""
@@ -217,7 +218,7 @@ class StudentRecipe:
             raise UserError("`critic_steps` and `batch` are at least 1")
 
 
-FREE = ("lr", "critic_lr", "head_lr", "held_out")  # of a recipe: may change from sitting to sitting
+FREE = ("lr", "critic_lr", "head_lr", "held_out", "polish_steps")  # of a recipe: may change from sitting to sitting
 
 
 def split_recipe(
@@ -266,7 +267,7 @@ MINI_TEACHER = TeacherRecipe(
 MINI_STUDENT = StudentRecipe(
     init_steps=80,
     match_steps=80,
-    polish_steps=1400,
+    polish_steps=800,
     critic_steps=1,
     batch=4,
     clips=ClipDraw(frames=8, crop=(32, 32)),
