@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from fvgen import charts
+from fvgen.distillation.config import AnchorConfig, DistillationConfig
 from fvgen.errors import UserError
 from fvgen.models import VideoModel, preset
 from fvgen.models.unet import Stage
@@ -278,6 +279,27 @@ def test_what_may_change_is_noted_with_its_step(tmp_path):
     ]
     assert told["free"]["recipe"]["lr"] == 5e-4
     assert run_folder.facts_of(run_folder.whole_checkpoints(tmp_path)[-1])["recipe"]["lr"] == 5e-4
+
+
+def test_the_last_stage_may_be_made_longer_or_shorter_on_the_way(tmp_path):
+    """Resumed with fewer updates, the rate falls to the new end; with more it goes on."""
+    anchored = replace(RECIPE, distillation=DistillationConfig(anchor=AnchorConfig(truth=1.0)))
+    first = trainer_of(tmp_path, replace(anchored, polish_steps=8))
+    first.task.after = lambda step: os.kill(os.getpid(), signal.SIGTERM) or {} if step == 13 else {}
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    for polish in (4, 6):
+        trainer_of(tmp_path, replace(anchored, polish_steps=polish)).run()
+        last = run_folder.facts_of(run_folder.whole_checkpoints(tmp_path)[-1])
+        assert last["step"] == last["counts"]["student"][0] == 12 + polish
+    steps = [(change["step"], change["from"], change["to"]) for change in run_changes(tmp_path)]
+    assert steps == [(14, 8, 4), (16, 4, 6)]
+    rates = trainer_of(tmp_path, replace(anchored, polish_steps=6)).roles["student"].role.lr
+    assert rates(12 + 6) == pytest.approx(0.05 * RECIPE.lr)
+
+
+def run_changes(folder: Path) -> list[dict]:
+    return json.loads((folder / "run.json").read_text())["changes"]
 
 
 def test_scenes_may_be_added_to_a_runs_data_but_not_go(tmp_path):

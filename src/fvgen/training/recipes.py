@@ -172,8 +172,8 @@ class StudentRecipe:
     """Student updates of the second stage; methods of one stage take the sum."""
 
     polish_steps: int = 0
-    """Student updates of a last stage: its anchors alone, the learning rate falling to a twentieth. Ours. It may be made
-    longer or shorter while the run goes on."""
+    """Student updates of a last stage: its anchors alone, the learning rate falling to a twentieth. Ours. It may
+    be made longer or shorter while the run goes on."""
 
     critic_steps: int = 5
     """Updates of the critic and the fake score before each of the student."""
