@@ -265,9 +265,9 @@ MINI_TEACHER = TeacherRecipe(
     held_every=1000,
 )
 MINI_STUDENT = StudentRecipe(
-    init_steps=80,
-    match_steps=80,
-    polish_steps=800,
+    init_steps=120,
+    match_steps=120,
+    polish_steps=2200,
     critic_steps=1,
     batch=4,
     clips=ClipDraw(frames=8, crop=(32, 32)),
