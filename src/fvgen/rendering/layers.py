@@ -56,7 +56,7 @@ def _band_layers(discs: Discs, cells: Cells, top: int, height: int, layers: int)
     ends = torch.tensor([top, top + band.rows], dtype=torch.int32, device=discs[2].device) * cells.columns
     first, last = torch.searchsorted(discs[2], ends).tolist()
     u, v, cell, order = (t[first:last] for t in discs)
-    v, cell = v - top, cell - top * cells.columns
+    cell = cell - top * cells.columns  # positions stay the picture's: a band's own would be rounded otherwise
     bound = bound_layers(band, cell, order, layers)
     kept = positions_of(visible(band, bound, cell, order))
     kept = kept.index_select(0, torch.sort(order.index_select(0, kept)).indices)
@@ -75,7 +75,7 @@ def _band_layers(discs: Discs, cells: Cells, top: int, height: int, layers: int)
     disc = disc.index_select(0, pair.index_select(0, place))
     u, v, order = (t.index_select(0, disc).view(held.shape) for t in (u, v, order))
     at = torch.arange(held.shape[1], device=pixel.device)
-    x, y = at % band.width, torch.div(at, band.width, rounding_mode="floor")
+    x, y = at % band.width, torch.div(at, band.width, rounding_mode="floor") + top
     distance2 = ((x + 0.5 - u) ** 2 + (y + 0.5 - v) ** 2) / (band.radius * band.radius)
     return Layers((1 - distance2).clamp_(min=0).mul_(held), order * held, top)
 
