@@ -97,7 +97,6 @@ def test_fresh_network_predicts_the_guide():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A model of the smallest preset, trained from nothing by the command line."""
-    torch.set_num_threads(2)
     run = tmp_path_factory.mktemp("training") / "run"
     main(["train", "all", "--preset", "mini-xs", "--output", str(run)])
     return run

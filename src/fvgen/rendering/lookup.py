@@ -33,7 +33,6 @@ _FAINT = 3e-3  # below it only guessed points of far photos are there, and a smo
 _REACH = 3  # pixels of the splatted depth that a median looks at to each side
 _SOFT = 1 / 200  # of the longer side: over how much what photographs tell fades out
 _NEAR = 0.05
-_SAMPLED = 16  # of so many points one tells how dense they are
 _KEPT = 12  # photographs that are kept ready
 
 
@@ -202,7 +201,7 @@ class LookupRenderer:
         colors, trust = colors.float() / 255 * self._gains(camera)[photo], trust.clamp_min(_LEAST_TRUST)
         near = nearness(self.cameras.centers, camera.centers[0], 4).to(trust)
         width, height = splat_size(self.size)
-        points = _SAMPLED * len(project_points(positions[::_SAMPLED], camera).z)
+        points = len(project_points(positions, camera).z)  # all: a sample changes with every point before it
         scale = min(1.0, math.sqrt(max(points, 1) / (_DENSITY * width * height)))
         small = camera.resized(max(8, round(width * scale)), max(8, round(height * scale)))
         shades = torch.cat([colors.clamp(max=1), measured[:, None].float()], 1)
