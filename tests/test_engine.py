@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from fvgen.training.logs import RunLog
 from fvgen.training.recipes import StudentRecipe
 from fvgen.training.run_folder import note_run, read_log
 from fvgen.training.toy import Mixture, ToyAblation, ToyDenoiser, energy_distance, measure, run_toy, toy_task
+from two_processes import together
 
 # Both stages, a batch that two processes can share, and two figures in the log.
 RECIPE = StudentRecipe(init_steps=4, match_steps=8, critic_steps=2, batch=8, lr=1e-3)
@@ -366,10 +365,8 @@ def test_killed_at_random_moments_it_can_always_be_resumed(tmp_path):
 
 
 TOGETHER = """
-import sys, torch
-torch.set_num_threads(1)
+import torch
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from test_engine import ENGINE, RECIPE, Mixture, ToyDenoiser, Trainer, replace, toy_task
 from fvgen.training.distributed import joined
 with joined("cpu") as world:
@@ -383,21 +380,10 @@ with joined("cpu") as world:
 """
 
 
-def together(code: str) -> None:
-    """Run code in two processes, as torchrun would start them."""
-    port = str(20000 + os.getpid() % 20000)
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
-        for r in range(2)
-    ]
-    assert [run.wait(600) for run in runs] == [0, 0]
-
-
 @pytest.mark.timeout(900)
 def test_two_processes_equal_one(tmp_path):
     """Sharded over two processes (FSDP2, gloo) every weight comes out as in one, which reads their checkpoint."""
-    together(TOGETHER.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "shared")))
+    assert together(TOGETHER.format(folder=str(tmp_path / "shared"))) == [0, 0]
     for method in ("fvgen", "dmd2"):
         recipe = replace(RECIPE, method=method)
         alone, shared = tmp_path / "alone" / method, tmp_path / "shared" / method

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from fvgen.training.recipes import VIEWCRAFTER_STUDENT, VIEWCRAFTER_TEACHER, Hel
 from fvgen.training.run_folder import read_log
 from fvgen.training.student import VideoDistillationTask
 from fvgen.training.teacher import TeacherTask
+from two_processes import together
 
 CLIPS = replace(VIEWCRAFTER_STUDENT.clips, frames=3, least_frames=3)
 # The full-size recipes and engine; only numbers are smaller.
@@ -92,22 +90,10 @@ def work(kind: str, inputs: Path, run: Path, kill_at: int) -> None:
         trainer.run()
 
 
-def together(kind: str, inputs: Path, run: Path, kill_at: int = -1) -> list[int]:
-    """Exit codes of two processes, started as torchrun would."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+def work_together(kind: str, inputs: Path, run: Path, kill_at: int = -1) -> list[int]:
+    """Exit codes of two processes at `work`."""
     code = f"from test_processes import *; work({kind!r}, Path({str(inputs)!r}), Path({str(run)!r}), {kill_at})"
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
-            cwd=Path(__file__).parent,
-        )
-        for r in range(2)
-    ]
-    return [run.wait(900) for run in runs]
+    return together(code)
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +118,9 @@ def test_two_processes_killed_and_resumed_equal_one(inputs, tmp_path, kind):
     trainer = trainer_of(kind, inputs, alone, DistributedContext())
     start = weights_of(trainer)
     trainer.run()
-    assert together(kind, inputs, shared, kill_at=2) == [-signal.SIGKILL] * 2
+    assert work_together(kind, inputs, shared, kill_at=2) == [-signal.SIGKILL] * 2
     assert run_folder.facts_of(run_folder.whole_checkpoints(shared)[-1])["step"] == 2
-    assert together(kind, inputs, shared) == [0, 0]
+    assert work_together(kind, inputs, shared) == [0, 0]
     one, two = (
         weights_of(trainer_of(kind, inputs, alone, DistributedContext())),
         weights_of(trainer_of(kind, inputs, shared, DistributedContext())),
@@ -182,7 +168,7 @@ def test_latents_and_trajectories_are_shared_out(inputs, tmp_path):
     """Each process makes a part, and none waits at a barrier for what another does alone."""
     fresh = tmp_path / "inputs"
     make_inputs(fresh)
-    assert together("causvid", fresh, tmp_path / "run") == [0, 0]
+    assert work_together("causvid", fresh, tmp_path / "run") == [0, 0]
     files = sorted((tmp_path / "run" / "trajectories").glob("*.safetensors"))
     assert len(files) == 4
     alone = trainer_of("causvid", fresh, tmp_path / "alone", DistributedContext())

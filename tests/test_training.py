@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from fvgen.training.recipes import MINI_STUDENT, XS_STUDENT, TeacherRecipe
 from fvgen.training.run_folder import read_log
 from fvgen.training.student import distill
 from fvgen.training.teacher import train_teacher, velocity_loss
+from two_processes import free_port
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -135,10 +135,7 @@ def test_torchrun_trains_everything_as_one_process_does(trained, tmp_path):
     run = tmp_path / "run"
     for made in ("pairs", "autoencoder"):
         shutil.copytree(trained / made, run / made)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     command = [*torchrun, "-m", "fvgen", "train", "all", "--preset", "mini-xs", "--output", str(run)]
     told = subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
     assert told.stdout.decode() == f"models in {run / 'mini-xs'} and {run / 'mini-xs-teacher'}\n"
