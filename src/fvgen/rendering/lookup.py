@@ -33,6 +33,7 @@ _FAINT = 3e-3  # below it only guessed points of far photos are there, and a smo
 _REACH = 3  # pixels of the splatted depth that a median looks at to each side
 _SOFT = 1 / 200  # of the longer side: over how much what photographs tell fades out
 _NEAR = 0.05
+_GRID = 256  # pixels of a photograph that tell how much of it a camera sees
 _KEPT = 12  # photographs that are kept ready
 
 
@@ -187,9 +188,7 @@ class LookupRenderer:
         if len(self.images) <= PHOTOS:
             return list(range(len(self.images)))
         near = nearness(self.cameras.centers, camera.centers[0], 1)
-        some = [own[:: max(1, len(own) // 256)] for own in (self.cloud.positions[rows] for rows in self._points)]
-        seen = [len(project_points(own, camera).z) / max(1, len(own)) for own in some]
-        shared = torch.tensor(seen, dtype=near.dtype)  # the share of a photograph's points that the camera sees
+        shared = torch.tensor([_share_seen(depth, camera) for depth in self.depths], dtype=near.dtype)
         return sorted((near * shared).argsort(descending=True, stable=True)[:PHOTOS].tolist())
 
     def _surface(self, camera: Cameras, chosen: list[int]) -> Surface:
@@ -333,6 +332,17 @@ def depth_along_edges(depth: DepthLike, camera: Cameras, picture: Tensor) -> Ten
     )[0]
     inside = ((y > -1) & (y < rows))[:, None] & ((x > -1) & (x < columns))
     return found * inside
+
+
+def _share_seen(depth: DepthLike, camera: Cameras) -> float:
+    """The share of a photograph's surfaces that a camera sees, of a grid of its pixels: the same for any cloud."""
+    step = max(1, math.isqrt(depth.depth.numel() // _GRID))
+    x, y = _centers(depth.depth)
+    x, y, known = x[:, step // 2 :: step], y[step // 2 :: step], depth.depth[step // 2 :: step, step // 2 :: step]
+    u, v, z = _transfer(depth.cameras, camera, 1 / known.clamp(min=1e-12), x, y)
+    width, height = camera.size
+    seen = (z > 0) & (u > 0) & (u < width) & (v > 0) & (v < height) & (known > 0)
+    return float(seen.sum() / (known > 0).sum().clamp(min=1))
 
 
 def _filtered(photo: _Photo, camera: Cameras, x: Tensor, y: Tensor, z: Tensor, seen: Tensor) -> Tensor:
