@@ -265,8 +265,8 @@ MINI_TEACHER = TeacherRecipe(
     held_every=1000,
 )
 MINI_STUDENT = StudentRecipe(
-    init_steps=120,
-    match_steps=120,
+    init_steps=80,
+    match_steps=80,
     polish_steps=2200,
     critic_steps=1,
     batch=4,
