@@ -340,9 +340,7 @@ def _share_seen(depth: DepthLike, camera: Cameras) -> float:
     x, y = _centers(depth.depth)
     x, y, known = x[:, step // 2 :: step], y[step // 2 :: step], depth.depth[step // 2 :: step, step // 2 :: step]
     u, v, z = _transfer(depth.cameras, camera, 1 / known.clamp(min=1e-12), x, y)
-    width, height = camera.size
-    seen = (z > 0) & (u > 0) & (u < width) & (v > 0) & (v < height) & (known > 0)
-    return float(seen.sum() / (known > 0).sum().clamp(min=1))
+    return float(_shown(u, v, z, known, camera).sum() / (known > 0).sum().clamp(min=1))
 
 
 def _filtered(photo: _Photo, camera: Cameras, x: Tensor, y: Tensor, z: Tensor, seen: Tensor) -> Tensor:
